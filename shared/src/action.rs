@@ -1,0 +1,88 @@
+//! The contract of a response plug-in.
+//!
+//! An action turns a finding into a [`Plan`]: the exact API calls it would make and the calls that
+//! undo them. Planning is pure. Whether a plan is carried out is decided by the responder's policy.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::classifier::SettingsError;
+use crate::finding::Finding;
+
+/// One AWS API call, written so that a person can read it and a client can make it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiCall {
+    /// Service prefix as in IAM: `iam`, `ec2`.
+    pub service: String,
+    /// Operation as in the API reference: `UpdateAccessKey`.
+    pub operation: String,
+    /// The account it must run in.
+    pub account: String,
+    /// The region it must run in; global services use `us-east-1`.
+    pub region: String,
+    /// Parameters with the API's own names.
+    pub parameters: Value,
+}
+
+/// What an action would do for one target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Calls that only look: made first, so that the change is computed from live state.
+    pub reads: Vec<ApiCall>,
+    /// Calls that change something, in order.
+    pub calls: Vec<ApiCall>,
+    /// Calls that take the change back, in order.
+    pub undo: Vec<ApiCall>,
+}
+
+/// An IAM permission an action needs; policies are generated from these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// `iam:UpdateAccessKey`.
+    pub action: &'static str,
+    /// Resource ARN pattern, as narrow as the API allows.
+    pub resource: &'static str,
+    /// Why it is needed, and why the resource cannot be narrower.
+    pub why: &'static str,
+}
+
+/// What an action declares about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ActionMeta {
+    /// Snake case, service first; equals the file stem.
+    pub id: &'static str,
+    /// One line in plain words.
+    pub title: &'static str,
+    /// IAM permissions its calls need.
+    pub permissions: &'static [Permission],
+    /// Whether the plan carries `undo` calls.
+    pub reversible: bool,
+}
+
+/// Why an action has nothing to do for a finding.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotApplicable(pub String);
+
+/// A response plug-in. Pure: no I/O, no clock, no environment.
+pub trait Action: Send + Sync + 'static {
+    /// Its declaration.
+    const META: ActionMeta;
+    /// Its settings, all defaulted (`serde(default, deny_unknown_fields)`).
+    type Settings: DeserializeOwned + Serialize + Default;
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// When a value is out of range.
+    fn new(settings: Self::Settings) -> Result<Self, SettingsError>
+    where
+        Self: Sized;
+
+    /// The targets of this finding, each with its plan.
+    ///
+    /// # Errors
+    /// [`NotApplicable`] when the finding names nothing the action can act on.
+    fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+}

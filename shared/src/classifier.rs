@@ -1,0 +1,222 @@
+//! The contract of a classifier plug-in.
+//!
+//! Classifiers are pure: no I/O, no clock, no environment; time is the event's. A plug-in says which
+//! events it wants ([`Pattern`]), what to remember about one ([`Classifier::observe`]) and, handed what
+//! was known before, whether it is a threat ([`Classifier::classify`]).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::event::Event;
+use crate::finding::{Effect, Severity};
+use crate::observation::{Known, Observations};
+use crate::ports::Files;
+
+/// Which events a classifier wants. Feeds the dispatch index and the generated EventBridge rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// CloudTrail records of these calls. Names match exactly but for case.
+    Api {
+        /// `eventSource`: `iam.amazonaws.com`.
+        source: &'static str,
+        /// `eventName`s.
+        names: &'static [&'static str],
+    },
+    /// EventBridge notifications.
+    Notification {
+        /// EventBridge `source`: `aws.guardduty`.
+        source: &'static str,
+        /// `detail-type`: `GuardDuty Finding`.
+        detail_type: &'static str,
+    },
+    /// Every CloudTrail record of the root user.
+    Root,
+    /// Every CloudTrail record. Needs a cheap [`Classifier::wants`].
+    AnyApi,
+}
+
+/// What to do with calls that were denied or failed (`errorCode` is set).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedCalls {
+    /// They are not shown to the classifier at all.
+    Ignored,
+    /// They are attempts: reported one severity lower.
+    Attempts,
+    /// The failure is the subject: reported unchanged.
+    Wanted,
+}
+
+/// What a classifier declares about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// Snake case, service first; equals the file stem.
+    pub id: &'static str,
+    /// The threat as a fact, one line of at most 100 characters, no full stop.
+    pub title: &'static str,
+    /// Severity unless the evidence says otherwise.
+    pub severity: Severity,
+    /// ATT&CK technique ids: `T1098.001`.
+    pub techniques: &'static [&'static str],
+    /// The events it wants.
+    pub patterns: &'static [Pattern],
+    /// What failed calls mean.
+    pub failed_calls: FailedCalls,
+    /// Ids of the actions that answer it, best first; the responder's policy decides.
+    pub responses: &'static [&'static str],
+    /// AWS or ATT&CK pages that explain it.
+    pub references: &'static [&'static str],
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct SettingsError {
+    /// The setting's name.
+    pub key: &'static str,
+    /// What is wrong with its value and what is allowed.
+    pub why: String,
+}
+
+impl SettingsError {
+    /// An error about `key`.
+    pub fn new(key: &'static str, why: impl Into<String>) -> Self {
+        Self { key, why: why.into() }
+    }
+}
+
+/// A record of the wanted kind that lacks a needed field or has it with the wrong type: schema drift,
+/// counted as failed and named, never silently nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct Malformed {
+    /// The field, as a path.
+    pub field: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Malformed {
+    /// The field is missing.
+    pub fn missing(field: &str) -> Self {
+        Self { field: field.to_owned(), why: "is missing".to_owned() }
+    }
+
+    /// The field is not `expected`.
+    pub fn wrong(field: &str, expected: &str) -> Self {
+        Self { field: field.to_owned(), why: format!("is not {expected}") }
+    }
+
+    /// The field's text is not JSON.
+    pub fn not_json(field: &str, error: &serde_json::Error) -> Self {
+        Self { field: field.to_owned(), why: format!("is not JSON: {error}") }
+    }
+}
+
+/// What a classifier saw: the content of a finding that only it can know. The engine adds the event's
+/// header, the id and the severity rules.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Replaces the title of [`Meta`] when set.
+    pub title: Option<String>,
+    /// Replaces the severity of [`Meta`] when set.
+    pub severity: Option<Severity>,
+    /// What it was done to; empty when the event names nothing.
+    pub resource: String,
+    /// Threat or good news.
+    pub effect: Effect,
+    /// Joins threats with the good news that ends them, such as `security_group_open/sg-1`; the engine
+    /// puts account and region before it.
+    pub resolution_topic: Option<String>,
+    /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
+    pub attempt: bool,
+    /// Small facts by name.
+    pub facts: BTreeMap<String, Value>,
+}
+
+impl Evidence {
+    /// Evidence about `resource` (an ARN or id; empty when there is none).
+    pub fn about(resource: impl Into<String>) -> Self {
+        Self { resource: resource.into(), ..Self::default() }
+    }
+
+    /// Replaces the title.
+    #[must_use]
+    pub fn titled(mut self, title: impl Into<String>) -> Self {
+        self.title = Some(title.into());
+        self
+    }
+
+    /// Replaces the severity.
+    #[must_use]
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = Some(severity);
+        self
+    }
+
+    /// Adds a fact. Lists and texts are cut by the engine at 20 items and 512 characters.
+    #[must_use]
+    pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Names the topic that good news about the same resource will name too.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.resolution_topic = Some(topic.into());
+        self
+    }
+
+    /// Marks good news.
+    #[must_use]
+    pub fn resolves(mut self) -> Self {
+        self.effect = Effect::Resolves;
+        self
+    }
+
+    /// Marks an attempt that did not succeed though the record has no error code.
+    #[must_use]
+    pub fn attempt(mut self) -> Self {
+        self.attempt = true;
+        self
+    }
+}
+
+/// A classifier plug-in.
+pub trait Classifier: Send + Sync + 'static {
+    /// Its declaration.
+    const META: Meta;
+    /// Its settings, all defaulted (`serde(default, deny_unknown_fields)`); the `[classifiers.<id>]` table.
+    type Settings: DeserializeOwned + Serialize + Default;
+
+    /// Checks the settings and reads the files they name, through `files` only.
+    ///
+    /// # Errors
+    /// When a value is out of range or a file cannot be used.
+    fn new(settings: Self::Settings, files: &dyn Files) -> Result<Self, SettingsError>
+    where
+        Self: Sized;
+
+    /// A cheap look at the header before anything is remembered or parsed. Only the header fields of
+    /// the event may be used here.
+    fn wants(&self, _event: &Event<'_>) -> bool {
+        true
+    }
+
+    /// What to remember about this event. Called before `classify`, also for events that are no threat.
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
+
+    /// Whether this event is a threat, given what was known.
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
+}

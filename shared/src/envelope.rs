@@ -1,0 +1,108 @@
+//! How findings, outcomes and receipts travel between components.
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+use crate::outcome::{Outcome, Receipt};
+
+/// The version every component writes. A reader refuses others, so that a rolling deployment fails loudly
+/// into the DLQ instead of misreading quietly.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A message body between components.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The event id that started it all; the same in every log line about it.
+    pub correlation_id: String,
+    /// Two envelopes with the same key have one effect.
+    pub idempotency_key: String,
+    /// What it carries.
+    #[serde(flatten)]
+    pub payload: Payload,
+}
+
+/// What an envelope carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "payload", rename_all = "snake_case")]
+pub enum Payload {
+    /// A finding, passed on at once.
+    Finding(Box<Finding>),
+    /// The outcome of a response, with the finding it answers.
+    Outcome {
+        /// The finding.
+        finding: Box<Finding>,
+        /// What was done.
+        outcome: Box<Outcome>,
+    },
+    /// A delivery receipt, notifier to logger.
+    Receipt(Box<Receipt>),
+}
+
+/// Why a message body is not an envelope. Always permanent: the same bytes will never parse.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not JSON, or not of this shape.
+    #[error("message body is not an envelope")]
+    Shape(#[source] serde_json::Error),
+    /// Written by another version.
+    #[error("envelope has schema version {found}, this component reads {SCHEMA_VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+}
+
+impl Envelope {
+    /// Wraps a finding.
+    pub fn finding(finding: Finding) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            correlation_id: finding.event_id.clone(),
+            idempotency_key: format!("finding/{}", finding.finding_id),
+            payload: Payload::Finding(Box::new(finding)),
+        }
+    }
+
+    /// Wraps an outcome with its finding. Each status travels once.
+    pub fn outcome(finding: Finding, outcome: Outcome) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            correlation_id: finding.event_id.clone(),
+            idempotency_key: format!("outcome/{}/{}", outcome.outcome_id, outcome.status.as_str()),
+            payload: Payload::Outcome { finding: Box::new(finding), outcome: Box::new(outcome) },
+        }
+    }
+
+    /// Wraps a delivery receipt.
+    pub fn receipt(correlation_id: String, receipt: Receipt) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            correlation_id,
+            idempotency_key: format!("receipt/{}", receipt.receipt_id),
+            payload: Payload::Receipt(Box::new(receipt)),
+        }
+    }
+
+    /// The message body.
+    pub fn to_body(&self) -> String {
+        serde_json::to_string(self).expect("an envelope has string keys and finite numbers only")
+    }
+
+    /// Reads a message body.
+    ///
+    /// # Errors
+    /// See [`EnvelopeError`]; all permanent.
+    pub fn from_body(body: &str) -> Result<Self, EnvelopeError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let Version { schema_version } = serde_json::from_str(body).map_err(EnvelopeError::Shape)?;
+        if schema_version != SCHEMA_VERSION {
+            return Err(EnvelopeError::Version { found: schema_version });
+        }
+        serde_json::from_str(body).map_err(EnvelopeError::Shape)
+    }
+}

@@ -1,0 +1,511 @@
+//! A typed view over one record of any source.
+//!
+//! The header (about fifteen fields) is borrowed from the record's text in one pass; the body is parsed
+//! only when a classifier looks into it. An `Event` is cheap to make and is thrown away after use: what
+//! must be kept is the text.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::classifier::Malformed;
+use crate::json_scan::{RawValue, ScanError, Scanner};
+use crate::time::Timestamp;
+
+/// Why a text is not a record. Always permanent; names the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The text is not JSON.
+    #[error("not JSON: {0}")]
+    Json(#[from] ScanError),
+    /// A needed field is not there.
+    #[error("{field} is missing")]
+    Missing {
+        /// The field's name.
+        field: &'static str,
+    },
+    /// A field is there with the wrong type or an impossible value.
+    #[error("{field} is not {expected}")]
+    Wrong {
+        /// The field's name.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+impl RecordError {
+    /// The field at fault, or empty when the text is not JSON at all.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "",
+            Self::Missing { field } | Self::Wrong { field, .. } => field,
+        }
+    }
+}
+
+/// What kind of record an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A CloudTrail record; `source` is its `eventSource`, `name` its `eventName`.
+    CloudTrail,
+    /// Anything else that EventBridge or SNS carries; `source` is the EventBridge source such as
+    /// `aws.guardduty`, `name` the detail type such as `GuardDuty Finding`.
+    Notification,
+}
+
+/// One record: its header, and its body on demand.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// What kind of record.
+    pub kind: EventKind,
+    /// `iam.amazonaws.com`, or `aws.guardduty`.
+    pub source: Cow<'a, str>,
+    /// `CreateAccessKey`, or `GuardDuty Finding`.
+    pub name: Cow<'a, str>,
+    /// The record's own id; a hash of its text when it carries none.
+    pub event_id: Cow<'a, str>,
+    /// When it happened.
+    pub time: Timestamp,
+    /// 12-digit account: `recipientAccountId`, else the caller's; empty when neither is there.
+    pub account: Cow<'a, str>,
+    /// Region; empty when absent.
+    pub region: Cow<'a, str>,
+    /// Address or service name; empty when absent.
+    pub source_ip: Cow<'a, str>,
+    /// User agent; empty when absent.
+    pub user_agent: Cow<'a, str>,
+    /// Set when the call was denied or failed.
+    pub error_code: Option<Cow<'a, str>>,
+    /// The message that came with it.
+    pub error_message: Option<Cow<'a, str>>,
+    /// `AwsApiCall`, `AwsConsoleSignIn`, `AwsServiceEvent`; empty when absent.
+    pub event_type: Cow<'a, str>,
+    /// CloudTrail `readOnly`.
+    pub read_only: Option<bool>,
+    /// `userIdentity.type`: `IAMUser`, `Root`, `AssumedRole`, …; empty when absent.
+    pub identity_type: Cow<'a, str>,
+    /// `userIdentity.invokedBy`: the AWS service that acts for the principal; empty when absent.
+    pub invoked_by: Cow<'a, str>,
+    /// The whole record (CloudTrail) or the whole detail (notification).
+    pub record: &'a str,
+    identity_raw: Option<&'a str>,
+    request_raw: Option<&'a str>,
+    response_raw: Option<&'a str>,
+    additional_raw: Option<&'a str>,
+    identity: OnceCell<Identity>,
+    request: OnceCell<Value>,
+    response: OnceCell<Value>,
+    additional: OnceCell<Value>,
+    detail: OnceCell<Value>,
+}
+
+/// The caller, with what role sessions and federated users add. Empty strings are absent fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// `IAMUser`, `Root`, `AssumedRole`, `FederatedUser`, `SAMLUser`, `WebIdentityUser`, `AWSService`, `AWSAccount`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// ARN of the caller; missing on service events.
+    pub arn: String,
+    /// Account of the caller, which is not always the account of the event.
+    pub account: String,
+    /// `AIDA…`, `AROA…:session`.
+    pub principal_id: String,
+    /// Only IAM users and some failed logins have one.
+    pub user_name: String,
+    /// The key the call was signed with; `ASIA…` for sessions.
+    pub access_key_id: String,
+    /// The AWS service that acted for the principal.
+    pub invoked_by: String,
+    /// ARN of the role or user a session came from.
+    pub issuer_arn: String,
+    /// Name of that role or user.
+    pub issuer_name: String,
+    /// Name of the role session, the part behind the colon of `principal_id`.
+    pub session_name: String,
+    /// Whether the session was made with MFA; absent when the record does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfa: Option<bool>,
+}
+
+impl Identity {
+    /// Who this is, for people and as a state key: the ARN, else the best name there is, else `unknown`.
+    pub fn principal(&self) -> &str {
+        [&self.arn, &self.user_name, &self.principal_id, &self.invoked_by, &self.account]
+            .into_iter()
+            .find(|s| !s.is_empty())
+            .map_or("unknown", String::as_str)
+    }
+
+    /// The root user of an account.
+    pub fn is_root(&self) -> bool {
+        self.kind == "Root"
+    }
+}
+
+/// `userIdentity` as CloudTrail writes it. Every field may be absent or null.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireIdentity {
+    r#type: Option<String>,
+    arn: Option<String>,
+    account_id: Option<String>,
+    principal_id: Option<String>,
+    user_name: Option<String>,
+    access_key_id: Option<String>,
+    invoked_by: Option<String>,
+    session_context: Option<WireSession>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireSession {
+    session_issuer: Option<WireIssuer>,
+    attributes: Option<WireAttributes>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireIssuer {
+    arn: Option<String>,
+    user_name: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireAttributes {
+    mfa_authenticated: Option<Value>,
+}
+
+impl From<WireIdentity> for Identity {
+    fn from(wire: WireIdentity) -> Self {
+        let session = wire.session_context.unwrap_or_default();
+        let issuer = session.session_issuer.unwrap_or_default();
+        let principal_id = wire.principal_id.unwrap_or_default();
+        let kind = wire.r#type.unwrap_or_default();
+        let session_name = match principal_id.split_once(':') {
+            Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
+            _ => String::new(),
+        };
+        let mfa = session.attributes.and_then(|a| a.mfa_authenticated).and_then(|v| match v {
+            Value::Bool(b) => Some(b),
+            Value::String(s) => Some(s == "true"),
+            _ => None,
+        });
+        Self {
+            kind,
+            arn: wire.arn.unwrap_or_default(),
+            account: wire.account_id.unwrap_or_default(),
+            principal_id,
+            user_name: wire.user_name.unwrap_or_default(),
+            access_key_id: wire.access_key_id.unwrap_or_default(),
+            invoked_by: wire.invoked_by.unwrap_or_default(),
+            issuer_arn: issuer.arn.unwrap_or_default(),
+            issuer_name: issuer.user_name.unwrap_or_default(),
+            session_name,
+            mfa,
+        }
+    }
+}
+
+/// The header of a notification, read by the intake from its envelope.
+#[derive(Clone, Debug)]
+pub struct NotificationHeader<'a> {
+    /// EventBridge `source`.
+    pub source: Cow<'a, str>,
+    /// EventBridge `detail-type`.
+    pub detail_type: Cow<'a, str>,
+    /// EventBridge `id`; a hash of the detail is used when it is empty.
+    pub id: Cow<'a, str>,
+    /// EventBridge `time`.
+    pub time: Timestamp,
+    /// EventBridge `account`.
+    pub account: Cow<'a, str>,
+    /// EventBridge `region`.
+    pub region: Cow<'a, str>,
+}
+
+static NULL: Value = Value::Null;
+
+impl<'a> Event<'a> {
+    fn empty(kind: EventKind, record: &'a str) -> Self {
+        const NONE: Cow<'static, str> = Cow::Borrowed("");
+        Self {
+            kind,
+            source: NONE,
+            name: NONE,
+            event_id: NONE,
+            time: Timestamp::default(),
+            account: NONE,
+            region: NONE,
+            source_ip: NONE,
+            user_agent: NONE,
+            error_code: None,
+            error_message: None,
+            event_type: NONE,
+            read_only: None,
+            identity_type: NONE,
+            invoked_by: NONE,
+            record,
+            identity_raw: None,
+            request_raw: None,
+            response_raw: None,
+            additional_raw: None,
+            identity: OnceCell::new(),
+            request: OnceCell::new(),
+            response: OnceCell::new(),
+            additional: OnceCell::new(),
+            detail: OnceCell::new(),
+        }
+    }
+
+    /// Reads the header of one CloudTrail record that fills the whole text.
+    ///
+    /// # Errors
+    /// When the text is not one JSON object, `eventSource`, `eventName` or `eventTime` is missing, a
+    /// header field has the wrong type, or the time is before 2006 or after 2099.
+    pub fn from_cloudtrail(text: &'a str) -> Result<Self, RecordError> {
+        let mut scanner = Scanner::new(text);
+        let event = Self::scan_cloudtrail(text, &mut scanner)?;
+        if scanner.peek().is_some() {
+            let offset = scanner.position();
+            return Err(ScanError { offset, what: "text behind the record" }.into());
+        }
+        Ok(event)
+    }
+
+    /// Reads the record at the scanner's position and leaves the scanner behind it. `text` is what the
+    /// scanner runs over. When the text is JSON, the scanner is behind the record even on an error.
+    ///
+    /// # Errors
+    /// As [`Event::from_cloudtrail`].
+    #[inline]
+    pub fn scan_cloudtrail(text: &'a str, scanner: &mut Scanner<'a>) -> Result<Self, RecordError> {
+        scanner.peek();
+        let start = scanner.position();
+        let mut event = Self::empty(EventKind::CloudTrail, "");
+        let mut time: Option<Cow<'a, str>> = None;
+        let mut caller_account = Cow::Borrowed("");
+        let mut wrong: Option<RecordError> = None;
+        scanner.object::<ScanError>(|key, s| {
+            let mut string = |s: &mut Scanner<'a>, into: &mut Cow<'a, str>, field: &'static str| {
+                let raw = s.raw_value()?;
+                match raw.as_str() {
+                    Some(text) => *into = text,
+                    None if raw.is_null() => {}
+                    None => wrong = Some(RecordError::Wrong { field, expected: "a string" }),
+                }
+                Ok::<(), ScanError>(())
+            };
+            match key {
+                "eventTime" => {
+                    let mut text = Cow::Borrowed("");
+                    string(s, &mut text, "eventTime")?;
+                    time = Some(text);
+                }
+                "eventSource" => string(s, &mut event.source, "eventSource")?,
+                "eventName" => string(s, &mut event.name, "eventName")?,
+                "eventID" => string(s, &mut event.event_id, "eventID")?,
+                "awsRegion" => string(s, &mut event.region, "awsRegion")?,
+                "sourceIPAddress" => string(s, &mut event.source_ip, "sourceIPAddress")?,
+                "userAgent" => string(s, &mut event.user_agent, "userAgent")?,
+                "eventType" => string(s, &mut event.event_type, "eventType")?,
+                "recipientAccountId" => string(s, &mut event.account, "recipientAccountId")?,
+                "errorCode" => {
+                    let mut text = Cow::Borrowed("");
+                    string(s, &mut text, "errorCode")?;
+                    event.error_code = (!text.is_empty()).then_some(text);
+                }
+                "errorMessage" => {
+                    let mut text = Cow::Borrowed("");
+                    string(s, &mut text, "errorMessage")?;
+                    event.error_message = (!text.is_empty()).then_some(text);
+                }
+                "readOnly" => {
+                    let raw = s.raw_value()?;
+                    event.read_only = match raw.0 {
+                        "true" | "\"true\"" => Some(true),
+                        "false" | "\"false\"" => Some(false),
+                        _ => None,
+                    };
+                }
+                "requestParameters" => event.request_raw = present(s.raw_value()?),
+                "responseElements" => event.response_raw = present(s.raw_value()?),
+                "additionalEventData" => event.additional_raw = present(s.raw_value()?),
+                "userIdentity" => {
+                    let at = s.peek();
+                    let from = s.position();
+                    if at == Some(b'{') {
+                        s.object::<ScanError>(|key, s| match key {
+                            "type" => string(s, &mut event.identity_type, "userIdentity.type"),
+                            "accountId" => string(s, &mut caller_account, "userIdentity.accountId"),
+                            "invokedBy" => string(s, &mut event.invoked_by, "userIdentity.invokedBy"),
+                            _ => s.raw_value().map(drop),
+                        })?;
+                        event.identity_raw = Some(&text[from..s.position()]);
+                    } else if !s.raw_value()?.is_null() {
+                        wrong = Some(RecordError::Wrong { field: "userIdentity", expected: "an object" });
+                    }
+                }
+                _ => {
+                    s.raw_value()?;
+                }
+            }
+            Ok(())
+        })?;
+        event.record = &text[start..scanner.position()];
+        if let Some(error) = wrong {
+            return Err(error);
+        }
+        for (field, value) in [("eventSource", &event.source), ("eventName", &event.name)] {
+            if value.is_empty() {
+                return Err(RecordError::Missing { field });
+            }
+        }
+        let Some(time) = time.filter(|t| !t.is_empty()) else {
+            return Err(RecordError::Missing { field: "eventTime" });
+        };
+        event.time = plausible_time(&time, "eventTime")?;
+        if event.account.is_empty() {
+            event.account = caller_account;
+        }
+        if event.event_id.is_empty() {
+            event.event_id = Cow::Owned(content_id(event.record));
+        }
+        Ok(event)
+    }
+
+    /// An event from a notification; `detail` is its body, a JSON object.
+    pub fn notification(header: NotificationHeader<'a>, detail: &'a str) -> Self {
+        let mut event = Self::empty(EventKind::Notification, detail);
+        event.source = header.source;
+        event.name = header.detail_type;
+        event.event_id = if header.id.is_empty() { Cow::Owned(content_id(detail)) } else { header.id };
+        event.time = header.time;
+        event.account = header.account;
+        event.region = header.region;
+        event
+    }
+
+    /// The caller. Fields that are absent or of an odd type are empty.
+    pub fn identity(&self) -> &Identity {
+        self.identity.get_or_init(|| {
+            let raw = self.identity_raw.unwrap_or("{}");
+            serde_json::from_str::<WireIdentity>(raw)
+                .map(Identity::from)
+                .unwrap_or_else(|_| Identity { kind: self.identity_type.clone().into_owned(), ..Identity::default() })
+        })
+    }
+
+    /// Who did it: see [`Identity::principal`].
+    pub fn principal(&self) -> &str {
+        self.identity().principal()
+    }
+
+    /// Whether the call was denied or failed.
+    pub const fn is_failed(&self) -> bool {
+        self.error_code.is_some()
+    }
+
+    /// Whether an AWS service acted, alone or for a principal: `invokedBy` is set, the caller is a
+    /// service, or the source address is a service name.
+    pub fn is_by_aws_service(&self) -> bool {
+        self.identity_type == "AWSService"
+            || !self.invoked_by.is_empty()
+            || self.source_ip.ends_with(".amazonaws.com")
+            || self.source_ip == "AWS Internal"
+    }
+
+    /// `requestParameters`; `Null` when absent.
+    ///
+    /// # Errors
+    /// When the text is not JSON.
+    pub fn request(&self) -> Result<&Value, Malformed> {
+        lazily(&self.request, self.request_raw, "requestParameters")
+    }
+
+    /// `responseElements`; `Null` when absent.
+    ///
+    /// # Errors
+    /// When the text is not JSON.
+    pub fn response(&self) -> Result<&Value, Malformed> {
+        lazily(&self.response, self.response_raw, "responseElements")
+    }
+
+    /// `additionalEventData`; `Null` when absent.
+    ///
+    /// # Errors
+    /// When the text is not JSON.
+    pub fn additional(&self) -> Result<&Value, Malformed> {
+        lazily(&self.additional, self.additional_raw, "additionalEventData")
+    }
+
+    /// The whole record (CloudTrail) or detail (notification) as a tree.
+    ///
+    /// # Errors
+    /// When the text is not JSON.
+    pub fn detail(&self) -> Result<&Value, Malformed> {
+        lazily(&self.detail, Some(self.record), "detail")
+    }
+
+    /// A string of `requestParameters` by JSON pointer such as `/userName`; `None` when absent.
+    ///
+    /// # Errors
+    /// When the parameters are not JSON or the value is there and is not a string.
+    pub fn request_str(&self, pointer: &'static str) -> Result<Option<&str>, Malformed> {
+        match self.request()?.pointer(pointer) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Malformed::wrong(pointer, "a string")),
+        }
+    }
+
+    /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
+    /// region and event id.
+    pub fn key(&self) -> u64 {
+        let name = [&*self.account, &*self.region, &*self.event_id].join("\u{1f}");
+        let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+fn present(raw: RawValue<'_>) -> Option<&str> {
+    (!raw.is_null()).then_some(raw.0)
+}
+
+/// Reads a time and checks that a record could carry it.
+///
+/// # Errors
+/// When it is not RFC 3339, or before 2006 or after 2099.
+pub fn plausible_time(text: &str, field: &'static str) -> Result<Timestamp, RecordError> {
+    let time =
+        Timestamp::parse(text).ok_or(RecordError::Wrong { field, expected: "a time such as 2026-03-01T12:00:00Z" })?;
+    if time.is_plausible() {
+        Ok(time)
+    } else {
+        Err(RecordError::Wrong { field, expected: "a time between 2006 and 2099" })
+    }
+}
+
+/// The id of a record that carries none: a UUIDv5 of its text.
+fn content_id(text: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
+}
+
+fn lazily<'c>(
+    cell: &'c OnceCell<Value>,
+    raw: Option<&str>,
+    field: &'static str,
+) -> Result<&'c Value, Malformed> {
+    let Some(raw) = raw else { return Ok(&NULL) };
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
+    Ok(cell.get_or_init(|| value))
+}

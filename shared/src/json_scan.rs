@@ -1,0 +1,280 @@
+//! A forward scanner over JSON text that builds nothing.
+//!
+//! It walks the keys of one object, lends out strings and raw slices, and skips nested values without
+//! recursion. It checks structure (quotes, brackets, commas, depth) and not every byte of every number:
+//! a value nobody looks at is not validated further. What is looked at goes through `serde_json`.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+/// Values nested deeper are refused, as `serde_json` does.
+pub const MAX_DEPTH: u32 = 128;
+
+/// Where and why the text is not JSON.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {offset}")]
+pub struct ScanError {
+    /// Byte offset from the start of the text given to the scanner.
+    pub offset: usize,
+    /// What was expected or wrong.
+    pub what: &'static str,
+}
+
+/// A position in JSON text.
+#[derive(Clone, Debug)]
+pub struct Scanner<'a> {
+    text: &'a str,
+    pos: usize,
+}
+
+/// A value that was passed over: its raw text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawValue<'a>(pub &'a str);
+
+impl<'a> RawValue<'a> {
+    /// `null`.
+    pub fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    /// The text of a JSON string, unescaped; borrowed when nothing is escaped. `None` when the value is
+    /// not a string or its escapes are wrong.
+    pub fn as_str(self) -> Option<Cow<'a, str>> {
+        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        if memchr(b'\\', inner.as_bytes()).is_none() {
+            return Some(Cow::Borrowed(inner));
+        }
+        serde_json::from_str::<String>(self.0).ok().map(Cow::Owned)
+    }
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the start of `text`.
+    pub const fn new(text: &'a str) -> Self {
+        Self { text, pos: 0 }
+    }
+
+    /// A scanner at byte `pos` of `text`, which must be a character boundary.
+    pub const fn at(text: &'a str, pos: usize) -> Self {
+        Self { text, pos }
+    }
+
+    /// Bytes consumed so far.
+    pub const fn position(&self) -> usize {
+        self.pos
+    }
+
+    const fn error(&self, what: &'static str) -> ScanError {
+        ScanError { offset: self.pos, what }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.pos).copied()
+    }
+
+    /// Passes over white space and returns the next byte without consuming it.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(b) = self.byte() {
+            if !matches!(b, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(b);
+            }
+            self.pos += 1;
+        }
+        None
+    }
+
+    /// Consumes `wanted` after white space.
+    ///
+    /// # Errors
+    /// When something else stands there.
+    #[inline]
+    pub fn expect(&mut self, wanted: u8, what: &'static str) -> Result<(), ScanError> {
+        if self.peek() == Some(wanted) {
+            self.pos += 1;
+            Ok(())
+        } else {
+            Err(self.error(what))
+        }
+    }
+
+    /// Consumes `wanted` after white space if it stands there.
+    #[inline]
+    pub fn take(&mut self, wanted: u8) -> bool {
+        let found = self.peek() == Some(wanted);
+        self.pos += usize::from(found);
+        found
+    }
+
+    /// Consumes a string and returns its raw text between the quotes.
+    ///
+    /// # Errors
+    /// When no string stands here or it does not end.
+    #[inline]
+    pub fn raw_string(&mut self) -> Result<&'a str, ScanError> {
+        self.expect(b'"', "expected a string")?;
+        let start = self.pos;
+        self.skip_string_tail()?;
+        Ok(&self.text[start..self.pos - 1])
+    }
+
+    /// From just inside a string to just behind its closing quote.
+    #[inline]
+    fn skip_string_tail(&mut self) -> Result<(), ScanError> {
+        let bytes = self.text.as_bytes();
+        loop {
+            match memchr2(b'"', b'\\', &bytes[self.pos..]) {
+                Some(found) if bytes[self.pos + found] == b'"' => {
+                    self.pos += found + 1;
+                    return Ok(());
+                }
+                // An escape: the next byte is part of it whatever it is. It may be the first byte of a
+                // longer character; the rest is found by the next search.
+                Some(found) if self.pos + found + 2 <= bytes.len() => self.pos += found + 2,
+                _ => return Err(self.error("unfinished string")),
+            }
+        }
+    }
+
+    /// Consumes any value and returns its raw text.
+    ///
+    /// # Errors
+    /// When the value does not end, its brackets do not match or it is nested too deep.
+    #[inline]
+    pub fn raw_value(&mut self) -> Result<RawValue<'a>, ScanError> {
+        let Some(first) = self.peek() else { return Err(self.error("expected a value")) };
+        let start = self.pos;
+        match first {
+            b'"' => {
+                self.pos += 1;
+                self.skip_string_tail()?;
+            }
+            b'{' | b'[' => self.skip_container()?,
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
+                while self.byte().is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.')) {
+                    self.pos += 1;
+                }
+            }
+            _ => return Err(self.error("expected a value")),
+        }
+        Ok(RawValue(&self.text[start..self.pos]))
+    }
+
+    /// Skips an object or array. Kinds of open brackets are kept as bits, newest lowest.
+    fn skip_container(&mut self) -> Result<(), ScanError> {
+        let bytes = self.text.as_bytes();
+        let (mut kinds, mut depth) = (0_u128, 0_u32);
+        while let Some(&b) = bytes.get(self.pos) {
+            self.pos += 1;
+            match b {
+                b'"' => self.skip_string_tail()?,
+                b'{' | b'[' => {
+                    if depth == MAX_DEPTH {
+                        return Err(self.error("nested deeper than 128 levels"));
+                    }
+                    kinds = kinds << 1 | u128::from(b == b'{');
+                    depth += 1;
+                }
+                b'}' | b']' => {
+                    if (kinds & 1 == 1) != (b == b'}') {
+                        return Err(self.error("mismatched bracket"));
+                    }
+                    kinds >>= 1;
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(self.error("unfinished value"))
+    }
+
+    /// Walks the members of an object: calls `member` with each raw key and the scanner standing before
+    /// its value, which `member` must consume.
+    ///
+    /// # Errors
+    /// What `member` returns, or that the text is not an object.
+    #[inline]
+    pub fn object<E: From<ScanError>>(
+        &mut self,
+        mut member: impl FnMut(&'a str, &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.expect(b'{', "expected an object")?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.raw_string()?;
+            self.expect(b':', "expected a colon")?;
+            member(key, self)?;
+            if self.take(b',') {
+                continue;
+            }
+            return Ok(self.expect(b'}', "expected a comma or a closing brace")?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(any::<String>(), inner, 0..6)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = "[".repeat(1_000_000);
+        let error = Scanner::new(&deep).raw_value().unwrap_err();
+        assert_eq!(error.what, "nested deeper than 128 levels");
+    }
+
+    #[test]
+    fn unfinished_text_is_an_error() {
+        for text in ["", "\"", "\"\\", "{", "[1,", "{\"a\":\"", "{]", "}"] {
+            assert!(Scanner::new(text).raw_value().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_whole_value_is_passed_over(value in json()) {
+            let text = format!(" {value} ,");
+            let mut scanner = Scanner::new(&text);
+            let raw = scanner.raw_value().unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(raw.0).unwrap(), value);
+            prop_assert!(scanner.take(b','));
+        }
+
+        #[test]
+        fn any_text_is_scanned_without_panic(text in ".*") {
+            let _ = Scanner::new(&text).raw_value();
+            let _ = Scanner::new(&text).object(|_, s| s.raw_value().map(drop));
+        }
+
+        #[test]
+        fn strings_are_unescaped(text in any::<String>()) {
+            let quoted = serde_json::to_string(&text).unwrap();
+            let raw = Scanner::new(&quoted).raw_value().unwrap();
+            prop_assert_eq!(raw.as_str().unwrap().into_owned(), text);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Contracts between the components of the pipeline.
+//!
+//! What two crates exchange lives here: the [`Event`] a classifier looks at, the [`Finding`] it
+//! makes, the [`Outcome`] of a response, the [`Incident`] that remembers all of it, the
+//! [`Envelope`] they travel in, the traits plug-ins implement and the ports (queue, state, ledger,
+//! archive, clock) with their adapters. It builds without the AWS SDK and does no I/O of its own
+//! outside [`adapters`].
+
+pub mod action;
+pub mod adapters;
+pub mod classifier;
+pub mod config;
+pub mod envelope;
+pub mod event;
+pub mod finding;
+pub mod incident;
+pub mod json_scan;
+pub mod observation;
+pub mod outcome;
+pub mod ports;
+pub mod text;
+pub mod time;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use action::{Action, ActionMeta, ApiCall, NotApplicable, Permission, Plan};
+pub use classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
+pub use envelope::{Envelope, EnvelopeError, Payload};
+pub use event::{Event, Identity, RecordError};
+pub use finding::{Effect, Finding, FindingId, Severity};
+pub use incident::{Incident, IncidentId, IncidentStatus};
+pub use observation::{Count, Known, LastValues, Observations, Seen};
+pub use outcome::{Outcome, OutcomeStatus, Receipt};
+pub use time::Timestamp;

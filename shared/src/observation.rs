@@ -1,0 +1,564 @@
+//! What classifiers remember, and what remembering answers.
+//!
+//! A classifier never reads or writes state. It asks for [`Observations`]; the engine applies a whole
+//! batch through the [`State`](crate::ports::State) port and hands back [`Known`]. The semantics live here,
+//! in one pure function ([`StateRecord::apply`]), so that every adapter only loads and stores:
+//!
+//! * **Idempotent**: an event that was already applied gets the answer it got the first time.
+//! * **Order-free**: a count is the largest total over all windows that contain the event, so the event
+//!   that arrives last completes the window, whichever it is.
+//! * **Expiry is compared at read**, with event time; nothing depends on when a record is deleted.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// Entries kept of one counting window. Thresholds above it cannot be reached; settings refuse them.
+pub const MAX_COUNT_ENTRIES: usize = 1000;
+/// Entries kept of one window of distinct values.
+pub const MAX_DISTINCT_ENTRIES: usize = 256;
+/// Values kept of one last-value history.
+pub const MAX_LAST_ENTRIES: usize = 16;
+/// Longer keys are cut, keeping a hash of the rest; longer values are cut.
+pub const MAX_KEY_BYTES: usize = 512;
+/// How long past its window an entry is kept for events that arrive late: our choice, well above the
+/// 15 minutes CloudTrail promises.
+pub const LATENESS_S: i64 = 3600;
+
+/// What to do with one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Adds `weight` at the event's time and answers the largest total in any window of `window_s`
+    /// seconds around the event.
+    Count {
+        /// How much this event counts, such as the number of instances it started.
+        weight: u32,
+        /// Length of the window in seconds.
+        window_s: u32,
+    },
+    /// Adds `value` and answers the largest number of distinct values in any window around the event.
+    Distinct {
+        /// The value.
+        value: String,
+        /// Length of the window in seconds.
+        window_s: u32,
+    },
+    /// No window of this key reaches across this event: what came before no longer counts.
+    Reset {
+        /// Length of the window in seconds.
+        window_s: u32,
+    },
+    /// Remembers `value` and answers the values next to it in time.
+    Remember {
+        /// The value.
+        value: String,
+        /// How long it is known, in seconds of event time.
+        ttl_s: u32,
+    },
+    /// Answers the values next to the event in time, remembering nothing.
+    Recall {
+        /// How long a value is known, in seconds of event time.
+        ttl_s: u32,
+    },
+    /// Notes that the key was seen and answers when it was first and last seen before.
+    See {
+        /// How long the key is known after it was last seen, in seconds of event time.
+        ttl_s: u32,
+    },
+}
+
+/// One thing to remember or recall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Names the answer in [`Known`] and separates the keys of one classifier.
+    pub label: &'static str,
+    /// The key, such as a principal's ARN.
+    pub key: String,
+    /// What to do.
+    pub op: Op,
+}
+
+/// What a classifier wants remembered about one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observations(Vec<Observation>);
+
+impl Observations {
+    /// Nothing.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    fn with(mut self, label: &'static str, key: impl Into<String>, op: Op) -> Self {
+        self.0.push(Observation { label, key: bounded_key(key.into()), op });
+        self
+    }
+
+    /// [`Op::Count`].
+    #[must_use]
+    pub fn count(self, label: &'static str, key: impl Into<String>, weight: u32, window_s: u32) -> Self {
+        self.with(label, key, Op::Count { weight, window_s })
+    }
+
+    /// [`Op::Distinct`].
+    #[must_use]
+    pub fn distinct(
+        self,
+        label: &'static str,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        window_s: u32,
+    ) -> Self {
+        self.with(label, key, Op::Distinct { value: bounded_key(value.into()), window_s })
+    }
+
+    /// [`Op::Reset`].
+    #[must_use]
+    pub fn reset(self, label: &'static str, key: impl Into<String>, window_s: u32) -> Self {
+        self.with(label, key, Op::Reset { window_s })
+    }
+
+    /// [`Op::Remember`].
+    #[must_use]
+    pub fn remember(self, label: &'static str, key: impl Into<String>, value: impl Into<String>, ttl_s: u32) -> Self {
+        self.with(label, key, Op::Remember { value: bounded_key(value.into()), ttl_s })
+    }
+
+    /// [`Op::Recall`].
+    #[must_use]
+    pub fn recall(self, label: &'static str, key: impl Into<String>, ttl_s: u32) -> Self {
+        self.with(label, key, Op::Recall { ttl_s })
+    }
+
+    /// [`Op::See`].
+    #[must_use]
+    pub fn see(self, label: &'static str, key: impl Into<String>, ttl_s: u32) -> Self {
+        self.with(label, key, Op::See { ttl_s })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The observations in the order they were asked for.
+    pub fn into_vec(self) -> Vec<Observation> {
+        self.0
+    }
+}
+
+/// Cuts over-long text, keeping it distinct by a hash of the whole.
+fn bounded_key(text: String) -> String {
+    if text.len() <= MAX_KEY_BYTES {
+        return text;
+    }
+    let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes());
+    let mut end = MAX_KEY_BYTES - 40;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…{hash}", &text[..end])
+}
+
+/// The answer of [`Op::Count`] and [`Op::Distinct`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// The largest total without this event.
+    pub before: u64,
+    /// The largest total with it.
+    pub now: u64,
+    /// The distinct values of the window of `now`, sorted, at most 20; empty for counts.
+    pub values: Vec<String>,
+}
+
+impl Count {
+    /// This event takes the total over the line: once per window, also when it arrives twice.
+    pub const fn reaches(&self, threshold: u64) -> bool {
+        self.before < threshold && self.now >= threshold
+    }
+}
+
+/// The answer of [`Op::Remember`] and [`Op::Recall`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastValues {
+    /// The newest value at or before the event, other than its own.
+    pub previous: Option<(Timestamp, String)>,
+    /// The oldest value after the event: it arrived earlier though it happened later.
+    pub next: Option<(Timestamp, String)>,
+}
+
+/// The answer of [`Op::See`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// When the key was first seen, other than by this event; `None` when it is new or was forgotten.
+    pub first: Option<Timestamp>,
+    /// When it was last seen, other than by this event.
+    pub last: Option<Timestamp>,
+}
+
+impl Seen {
+    /// Not known, apart from this event.
+    pub const fn is_new(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To `Count` and `Distinct`.
+    Count(Count),
+    /// To `Remember` and `Recall`.
+    Last(LastValues),
+    /// To `See`.
+    Seen(Seen),
+    /// To `Reset`.
+    Done,
+}
+
+/// What was known, by label. A label that was not observed answers as an empty state does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known(Vec<(&'static str, Answer)>);
+
+impl Known {
+    /// From labels and answers; what tests write literally.
+    pub fn from_answers(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        Self(answers.into_iter().collect())
+    }
+
+    fn find(&self, label: &str) -> Option<&Answer> {
+        self.0.iter().find(|(l, _)| *l == label).map(|(_, a)| a)
+    }
+
+    /// The count under `label`.
+    pub fn count(&self, label: &str) -> Count {
+        match self.find(label) {
+            Some(Answer::Count(count)) => count.clone(),
+            _ => Count::default(),
+        }
+    }
+
+    /// The last values under `label`.
+    pub fn last(&self, label: &str) -> LastValues {
+        match self.find(label) {
+            Some(Answer::Last(last)) => last.clone(),
+            _ => LastValues::default(),
+        }
+    }
+
+    /// The sighting under `label`.
+    pub fn seen(&self, label: &str) -> Seen {
+        match self.find(label) {
+            Some(Answer::Seen(seen)) => *seen,
+            _ => Seen::default(),
+        }
+    }
+}
+
+/// What a state adapter stores under one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateRecord {
+    /// Entries of a window, oldest first.
+    Window(Vec<Entry>),
+    /// Values, oldest first.
+    Last(Vec<Value>),
+    /// A sighting.
+    Seen(Sighting),
+}
+
+/// One event in a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// [`crate::Event::key`].
+    pub event: u64,
+    /// What it adds.
+    pub what: EntryKind,
+    /// The answer it was given, for redelivery.
+    pub answer: Count,
+}
+
+/// What an event adds to a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A weight.
+    Weight(u32),
+    /// A value.
+    Value(String),
+    /// A border no window crosses.
+    Reset,
+}
+
+/// One remembered value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Value {
+    /// When.
+    pub at: Timestamp,
+    /// [`crate::Event::key`].
+    pub event: u64,
+    /// What.
+    pub value: String,
+}
+
+/// When a key was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// First time.
+    pub first: Timestamp,
+    /// Last time.
+    pub last: Timestamp,
+    /// The event that made the record, and so was told the key is new.
+    pub founder: u64,
+}
+
+impl StateRecord {
+    /// Applies `op` of the event (`event`, at `at`) to what is stored under its key and answers.
+    ///
+    /// A record of another kind (a plug-in changed what a label means) is replaced. The record is `None`
+    /// afterwards only if it was before and `op` remembers nothing.
+    pub fn apply(record: &mut Option<Self>, op: &Op, at: Timestamp, event: u64) -> Answer {
+        match op {
+            Op::Count { weight, window_s } => {
+                Answer::Count(Self::window(record).add(at, event, EntryKind::Weight(*weight), *window_s))
+            }
+            Op::Distinct { value, window_s } => {
+                Answer::Count(Self::window(record).add(at, event, EntryKind::Value(value.clone()), *window_s))
+            }
+            Op::Reset { window_s } => {
+                Self::window(record).add(at, event, EntryKind::Reset, *window_s);
+                Answer::Done
+            }
+            Op::Remember { value, ttl_s } => {
+                let values = match record {
+                    Some(Self::Last(values)) => values,
+                    other => {
+                        *other = Some(Self::Last(Vec::new()));
+                        let Some(Self::Last(values)) = other else { unreachable!("just set") };
+                        values
+                    }
+                };
+                let answer = neighbours(values, at, event, *ttl_s);
+                if !values.iter().any(|v| v.event == event) {
+                    let place = values.partition_point(|v| (v.at, v.event) < (at, event));
+                    values.insert(place, Value { at, event, value: value.clone() });
+                    if values.len() > MAX_LAST_ENTRIES {
+                        values.remove(0);
+                    }
+                }
+                Answer::Last(answer)
+            }
+            Op::Recall { ttl_s } => match record {
+                Some(Self::Last(values)) => Answer::Last(neighbours(values, at, event, *ttl_s)),
+                _ => Answer::Last(LastValues::default()),
+            },
+            Op::See { ttl_s } => Answer::Seen(see(record, at, event, i64::from(*ttl_s))),
+        }
+    }
+
+    fn window(record: &mut Option<Self>) -> Window<'_> {
+        if !matches!(record, Some(Self::Window(_))) {
+            *record = Some(Self::Window(Vec::new()));
+        }
+        let Some(Self::Window(entries)) = record else { unreachable!("just set") };
+        Window(entries)
+    }
+
+    /// The event time after which the record answers nothing any more, given the longest life an
+    /// operation gave it. Adapters may delete it then, and need not.
+    pub fn expires_at(&self, op: &Op) -> Timestamp {
+        let (newest, life_s) = match (self, op) {
+            (Self::Window(entries), Op::Count { window_s, .. } | Op::Distinct { window_s, .. } | Op::Reset { window_s }) => {
+                (entries.last().map(|e| e.at), i64::from(*window_s))
+            }
+            (Self::Last(values), Op::Remember { ttl_s, .. } | Op::Recall { ttl_s }) => {
+                (values.last().map(|v| v.at), i64::from(*ttl_s))
+            }
+            (Self::Seen(sighting), Op::See { ttl_s }) => (Some(sighting.last), i64::from(*ttl_s)),
+            _ => (None, 0),
+        };
+        newest.unwrap_or_default().plus_seconds(life_s.saturating_add(LATENESS_S))
+    }
+}
+
+/// Answers and updates a sighting. Late events before `first` move it back and are not new: the effect
+/// of being new was had by the event that arrived first.
+fn see(record: &mut Option<StateRecord>, at: Timestamp, event: u64, ttl_s: i64) -> Seen {
+    match record {
+        Some(StateRecord::Seen(s)) if s.founder == event && s.first == at => Seen::default(),
+        Some(StateRecord::Seen(s))
+            if at.seconds_since(s.last) <= ttl_s && s.first.seconds_since(at) <= ttl_s.max(LATENESS_S) =>
+        {
+            let answer = Seen { first: Some(s.first), last: Some(s.last) };
+            s.last = s.last.max(at);
+            if at < s.first {
+                // The founder keeps its right to the answer "new" only as long as it is the first.
+                s.first = at;
+                s.founder = 0;
+            }
+            answer
+        }
+        other => {
+            *other = Some(StateRecord::Seen(Sighting { first: at, last: at, founder: event }));
+            Seen::default()
+        }
+    }
+}
+
+fn neighbours(values: &[Value], at: Timestamp, event: u64, ttl_s: u32) -> LastValues {
+    let ttl_s = i64::from(ttl_s);
+    let others = || values.iter().filter(|v| v.event != event);
+    let previous = others()
+        .rfind(|v| (v.at, v.event) <= (at, event) && at.seconds_since(v.at) <= ttl_s)
+        .map(|v| (v.at, v.value.clone()));
+    let next = others()
+        .find(|v| (v.at, v.event) > (at, event) && v.at.seconds_since(at) <= ttl_s)
+        .map(|v| (v.at, v.value.clone()));
+    LastValues { previous, next }
+}
+
+struct Window<'r>(&'r mut Vec<Entry>);
+
+impl Window<'_> {
+    fn add(&mut self, at: Timestamp, event: u64, what: EntryKind, window_s: u32) -> Count {
+        if let Some(known) = self.0.iter().find(|e| e.event == event) {
+            return known.answer.clone();
+        }
+        let limit = if matches!(what, EntryKind::Value(_)) { MAX_DISTINCT_ENTRIES } else { MAX_COUNT_ENTRIES };
+        let newest = self.0.last().map_or(at, |e| e.at.max(at));
+        let oldest_kept = newest.plus_seconds(-(i64::from(window_s).saturating_mul(2) + LATENESS_S));
+        let expired = self.0.partition_point(|e| e.at < oldest_kept);
+        self.0.drain(..expired);
+
+        let place = self.0.partition_point(|e| (e.at, e.event) < (at, event));
+        let is_reset = what == EntryKind::Reset;
+        self.0.insert(place, Entry { at, event, what, answer: Count::default() });
+        let answer = if is_reset { Count::default() } else { self.largest_around(place, i64::from(window_s) * 1000) };
+        self.0[place].answer = answer.clone();
+        if self.0.len() > limit {
+            self.0.remove(0);
+        }
+        answer
+    }
+
+    /// The largest total over all windows of `window_ms` that contain entry `place` and no reset, without
+    /// and with that entry. Two pointers over the entries near it.
+    fn largest_around(&self, place: usize, window_ms: i64) -> Count {
+        let entries = &*self.0;
+        let is_reset = |e: &Entry| e.what == EntryKind::Reset;
+        let from = entries[..place].iter().rposition(is_reset).map_or(0, |i| i + 1);
+        let to = entries[place..].iter().position(is_reset).map_or(entries.len(), |i| place + i);
+        let at = entries[place].at.as_millis();
+        let near = &entries[from..to];
+        let mine = place - from;
+        let mut answer = Count::default();
+        let mut totals = Totals::default();
+        let mut right = 0;
+        let mut best: Option<(usize, usize)> = None;
+        for left in 0..=mine {
+            let end = near[left].at.as_millis().saturating_add(window_ms);
+            while right < near.len() && near[right].at.as_millis() <= end {
+                totals.add(&near[right].what);
+                right += 1;
+            }
+            if end >= at {
+                let now = totals.total();
+                totals.remove(&near[mine].what);
+                answer.before = answer.before.max(totals.total());
+                totals.add(&near[mine].what);
+                if now > answer.now {
+                    answer.now = now;
+                    best = Some((left, right));
+                }
+            }
+            totals.remove(&near[left].what);
+        }
+        if let Some((left, right)) = best {
+            let mut values: Vec<String> = near[left..right]
+                .iter()
+                .filter_map(|e| match &e.what {
+                    EntryKind::Value(v) => Some(v.clone()),
+                    _ => None,
+                })
+                .collect();
+            values.sort_unstable();
+            values.dedup();
+            values.truncate(20);
+            answer.values = values;
+        }
+        answer
+    }
+}
+
+#[derive(Default)]
+struct Totals<'e> {
+    weight: u64,
+    values: HashMap<&'e str, u32>,
+}
+
+impl<'e> Totals<'e> {
+    fn add(&mut self, what: &'e EntryKind) {
+        match what {
+            EntryKind::Weight(w) => self.weight += u64::from(*w),
+            EntryKind::Value(v) => *self.values.entry(v).or_default() += 1,
+            EntryKind::Reset => {}
+        }
+    }
+
+    fn remove(&mut self, what: &'e EntryKind) {
+        match what {
+            EntryKind::Weight(w) => self.weight -= u64::from(*w),
+            EntryKind::Value(v) => {
+                if let Some(n) = self.values.get_mut(v.as_str()) {
+                    *n -= 1;
+                    if *n == 0 {
+                        self.values.remove(v.as_str());
+                    }
+                }
+            }
+            EntryKind::Reset => {}
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.weight + self.values.len() as u64
+    }
+}
+
+/// One event's observations, as the engine hands them to the state port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObserveRequest {
+    /// The classifier; separates the keys of different classifiers.
+    pub classifier: &'static str,
+    /// [`crate::Event::key`].
+    pub event: u64,
+    /// The event's time.
+    pub at: Timestamp,
+    /// What to remember.
+    pub observations: Vec<Observation>,
+}
+
+impl ObserveRequest {
+    /// The full key of one of its observations: `classifier/label/key`.
+    pub fn state_key(&self, observation: &Observation) -> String {
+        [self.classifier, observation.label, &observation.key].join("/")
+    }
+
+    /// Applies all observations through `slot`, which lends the record of a key.
+    pub fn apply_all<E>(
+        &self,
+        mut slot: impl FnMut(String, &mut dyn FnMut(&mut Option<StateRecord>) -> Timestamp) -> Result<(), E>,
+    ) -> Result<Known, E> {
+        let mut answers = Vec::with_capacity(self.observations.len());
+        for observation in &self.observations {
+            let mut answer = Answer::Done;
+            slot(self.state_key(observation), &mut |record| {
+                answer = StateRecord::apply(record, &observation.op, self.at, self.event);
+                record.as_ref().map_or(self.at, |r| r.expires_at(&observation.op))
+            })?;
+            answers.push((observation.label, answer));
+        }
+        Ok(Known(answers))
+    }
+}

@@ -1,0 +1,204 @@
+//! What the components need from the world, as traits. Adapters implement them in [`crate::adapters`];
+//! one contract suite per port (`crate::testing`) runs against every adapter.
+
+use std::future::Future;
+
+use crate::incident::{Incident, IncidentId, IncidentStatus};
+use crate::observation::{Known, ObserveRequest};
+use crate::time::Timestamp;
+
+/// Why a port could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Try again: time-out, throttle, conflict, disk busy.
+    #[error("{what}")]
+    Retryable {
+        /// What was being done to what.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// Trying again cannot help: missing permission, missing table, corrupt record.
+    #[error("{what}")]
+    Permanent {
+        /// What was being done to what.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl PortError {
+    /// A retryable error with its cause.
+    pub fn retryable(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Retryable { what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    /// A permanent error with its cause.
+    pub fn permanent(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Permanent { what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    /// Whether the message that met this error should go back to its queue.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Retryable { .. })
+    }
+}
+
+/// The result of a port call.
+pub type PortResult<T> = Result<T, PortError>;
+
+/// One message as a handler receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Names the message in the batch result.
+    pub message_id: String,
+    /// The body.
+    pub body: String,
+    /// How many times it was received, this time included.
+    pub receive_count: u32,
+}
+
+/// A message that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedMessage {
+    /// Which one.
+    pub message_id: String,
+    /// Why, for the log and the dead-letter queue.
+    pub reason: String,
+    /// `true`: put it back, it may work later. `false`: the same bytes will never work.
+    pub retryable: bool,
+}
+
+/// What became of a batch: every message that is not named was handled and may be deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchResult {
+    /// The messages that failed, and only they, come back.
+    pub failed: Vec<FailedMessage>,
+}
+
+/// A component's handler: messages in, effects through its ports, failures out. Never fails as a whole.
+pub trait Handler {
+    /// Handles a batch.
+    fn handle(&self, batch: &[Message]) -> impl Future<Output = BatchResult>;
+}
+
+/// The sending side of a queue with SQS semantics: at least once, no order.
+pub trait Outbox {
+    /// Sends all bodies; when it fails, some may have been sent.
+    fn send(&self, bodies: &[String]) -> impl Future<Output = PortResult<()>>;
+}
+
+/// The receiving side of a queue with SQS semantics.
+///
+/// A received message stays invisible for the visibility timeout; when it is neither deleted nor returned by then it
+/// is received again, with `receive_count` one higher. A message received `max_receive_count` times and not deleted
+/// goes to the dead-letter queue instead.
+pub trait Queue: Outbox {
+    /// Up to `max` visible messages, which are invisible from `now` on for the visibility timeout.
+    fn receive(&self, max: usize, now: Timestamp) -> impl Future<Output = PortResult<Vec<Message>>>;
+    /// Deletes handled messages.
+    fn delete(&self, message_ids: &[String]) -> impl Future<Output = PortResult<()>>;
+    /// Makes failed messages visible again at once; permanent failures go to the dead-letter queue with
+    /// their reason.
+    fn give_back(&self, failed: &[FailedMessage]) -> impl Future<Output = PortResult<()>>;
+    /// How many messages wait or are in flight.
+    fn depth(&self) -> impl Future<Output = PortResult<u64>>;
+    /// Dead letters, oldest first, at most `limit`.
+    fn dead_letters(&self, limit: usize) -> impl Future<Output = PortResult<Vec<DeadLetter>>>;
+    /// Moves all dead letters back with receive count 0; answers how many.
+    fn redrive(&self) -> impl Future<Output = PortResult<u64>>;
+}
+
+/// A message that could not be handled.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeadLetter {
+    /// Its id in the queue it came from.
+    pub message_id: String,
+    /// The body, as received.
+    pub body: String,
+    /// Why it is here.
+    pub reason: String,
+    /// How often it had been received.
+    pub receive_count: u32,
+}
+
+/// What classifiers remember. See [`crate::observation`] for the semantics.
+pub trait State {
+    /// Applies the requests in order, as if one after another, and answers each.
+    fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>>;
+}
+
+/// Whether a piece of work was done before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody did it; it is ours until the lease ends.
+    Ours,
+    /// Someone is at it until the given time.
+    Busy {
+        /// When the lease ends.
+        until: Timestamp,
+    },
+    /// Done, with the stored result.
+    Done(String),
+}
+
+/// Remembers what was done, so that it is done once: conditional put `IN_PROGRESS` with a lease, then `COMPLETE`
+/// with the result. Entries are kept at least 14 days after completion (source queue plus DLQ retention).
+pub trait Ledger {
+    /// Claims `key` until `lease_until`. A claim whose lease has ended by `now` may be taken over.
+    fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> impl Future<Output = PortResult<Claim>>;
+    /// Stores the result of the claimed work.
+    fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>>;
+    /// Gives the claim up after a retryable failure.
+    fn release(&self, key: &str) -> impl Future<Output = PortResult<()>>;
+}
+
+/// Selects incidents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncidentFilter {
+    /// Only these states; empty means all.
+    pub statuses: Vec<IncidentStatus>,
+    /// Only with this resolution key.
+    pub resolution_key: Option<String>,
+    /// At most this many, newest first; 0 means all.
+    pub limit: usize,
+}
+
+/// The incident store.
+pub trait Incidents {
+    /// The incident, if it exists.
+    fn get(&self, id: IncidentId) -> impl Future<Output = PortResult<Option<Incident>>>;
+    /// Reads, changes and writes one incident without losing a concurrent change. `change` may run more
+    /// than once; it returns `None` to leave things as they are.
+    fn update(
+        &self,
+        id: IncidentId,
+        change: &mut dyn FnMut(Option<Incident>) -> Option<Incident>,
+    ) -> impl Future<Output = PortResult<()>>;
+    /// Incidents newest first (by id, which is time-ordered).
+    fn list(&self, filter: &IncidentFilter) -> impl Future<Output = PortResult<Vec<Incident>>>;
+}
+
+/// Keeps bytes under a name; writing the same name again replaces it.
+pub trait Archive {
+    /// Stores `content` under `name`, a relative path with `/`.
+    fn put(&self, name: &str, content: &[u8]) -> impl Future<Output = PortResult<()>>;
+}
+
+/// The time now. Handlers use it for leases and `created_at`, classifiers never.
+pub trait Clock {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Files that settings name: lists, databases, rules.
+pub trait Files {
+    /// The whole content.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong.
+    fn read(&self, name: &str) -> Result<Vec<u8>, String>;
+}
