@@ -1,1 +1,9 @@
-//! The classifier.
+//! Lambda 1: events in, findings out.
+//!
+//! `handler` decodes a batch with `intake`, `routing` finds the classifiers each event concerns, `engine` remembers,
+//! classifies and assembles findings. Plug-ins live in `classifiers`, one file each, and import none of these.
+
+pub mod classifiers;
+pub mod engine;
+pub mod registry;
+pub mod routing;
