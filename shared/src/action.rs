@@ -3,12 +3,18 @@
 //! An action turns a finding into a [`Plan`]: the exact API calls it would make and the calls that
 //! undo them. Planning is pure. Whether a plan is carried out is decided by the responder's policy.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::classifier::SettingsError;
 use crate::finding::Finding;
+use crate::text::one_line;
+
+/// A parameter longer than this is cut when shown: a screen line or two. The plan itself keeps it whole.
+const SHOWN_MAX: usize = 400;
 
 /// One AWS API call, written so that a person can read it and a client can make it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +29,36 @@ pub struct ApiCall {
     pub region: String,
     /// Parameters with the API's own names.
     pub parameters: Value,
+}
+
+/// One line for a person, attacker-controlled text neutralised:
+/// `iam:UpdateAccessKey AccessKeyId=AKIA… Status=Inactive UserName=alice (account 123456789012, us-east-1)`.
+impl fmt::Display for ApiCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", one_line(&self.service, SHOWN_MAX), one_line(&self.operation, SHOWN_MAX))?;
+        match &self.parameters {
+            Value::Null => {}
+            Value::Object(parameters) => {
+                for (name, value) in parameters {
+                    write!(f, " {}={}", one_line(name, SHOWN_MAX), shown(value))?;
+                }
+            }
+            other => write!(f, " {}", shown(other))?,
+        }
+        write!(f, " (account {}, {})", one_line(&self.account, SHOWN_MAX), one_line(&self.region, SHOWN_MAX))
+    }
+}
+
+/// Plain words stay plain; anything that could be mistaken for the next parameter is quoted.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text)
+            if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:/@+*,".contains(c)) =>
+        {
+            one_line(text, SHOWN_MAX)
+        }
+        other => one_line(&other.to_string(), SHOWN_MAX),
+    }
 }
 
 /// What an action would do for one target.
@@ -85,4 +121,30 @@ pub trait Action: Send + Sync + 'static {
     /// # Errors
     /// [`NotApplicable`] when the finding names nothing the action can act on.
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_call_is_one_line_whatever_its_parameters_say() {
+        let mut call = ApiCall {
+            service: "iam".to_owned(),
+            operation: "UpdateAccessKey".to_owned(),
+            account: "123456789012".to_owned(),
+            region: "us-east-1".to_owned(),
+            parameters: json!({"Status": "Inactive", "UserName": "alice"}),
+        };
+        assert_eq!(
+            call.to_string(),
+            "iam:UpdateAccessKey Status=Inactive UserName=alice (account 123456789012, us-east-1)"
+        );
+        call.parameters = json!({"UserName": "a\nStatus=Active \u{202e}"});
+        assert_eq!(
+            call.to_string(),
+            r#"iam:UpdateAccessKey UserName="a\nStatus=Active ·" (account 123456789012, us-east-1)"#
+        );
+    }
 }

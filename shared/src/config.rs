@@ -214,9 +214,9 @@ fn plain(value: &DeValue<'_>) -> toml::Value {
         DeValue::Boolean(b) => toml::Value::Boolean(*b),
         DeValue::Datetime(d) => toml::Value::Datetime(*d),
         DeValue::Array(items) => toml::Value::Array(items.iter().map(|v| plain(v.get_ref())).collect()),
-        DeValue::Table(table) => toml::Value::Table(
-            table.iter().map(|(k, v)| (k.get_ref().to_string(), plain(v.get_ref()))).collect(),
-        ),
+        DeValue::Table(table) => {
+            toml::Value::Table(table.iter().map(|(k, v)| (k.get_ref().to_string(), plain(v.get_ref()))).collect())
+        }
     }
 }
 
@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_with_its_line() {
-        let text = "[classifiers.login]\nwindow_s = -1\nwindows_s = 3\nscope = 7\n\n[classifiers.logon]\nx = 1\n[respnder]\n";
+        let text =
+            "[classifiers.login]\nwindow_s = -1\nwindows_s = 3\nscope = 7\n\n[classifiers.logon]\nx = 1\n[respnder]\n";
         let mut document = Document::parse("pipeline.toml", text);
         document.expect_table("classifiers");
         let login: Login = document.section("classifiers.login");

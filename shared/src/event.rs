@@ -497,11 +497,7 @@ fn content_id(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
 }
 
-fn lazily<'c>(
-    cell: &'c OnceCell<Value>,
-    raw: Option<&str>,
-    field: &'static str,
-) -> Result<&'c Value, Malformed> {
+fn lazily<'c>(cell: &'c OnceCell<Value>, raw: Option<&str>, field: &'static str) -> Result<&'c Value, Malformed> {
     let Some(raw) = raw else { return Ok(&NULL) };
     if let Some(value) = cell.get() {
         return Ok(value);

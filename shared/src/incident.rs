@@ -16,6 +16,11 @@ use crate::time::Timestamp;
 pub struct IncidentId(Uuid);
 
 impl IncidentId {
+    /// Sorts before every other id.
+    pub const MIN: Self = Self(Uuid::nil());
+    /// Sorts after every other id.
+    pub const MAX: Self = Self(Uuid::max());
+
     /// The incident that `finding` opens.
     pub fn of(finding: &Finding) -> Self {
         let mut random = [0; 10];

@@ -369,9 +369,10 @@ impl StateRecord {
     /// operation gave it. Adapters may delete it then, and need not.
     pub fn expires_at(&self, op: &Op) -> Timestamp {
         let (newest, life_s) = match (self, op) {
-            (Self::Window(entries), Op::Count { window_s, .. } | Op::Distinct { window_s, .. } | Op::Reset { window_s }) => {
-                (entries.last().map(|e| e.at), i64::from(*window_s))
-            }
+            (
+                Self::Window(entries),
+                Op::Count { window_s, .. } | Op::Distinct { window_s, .. } | Op::Reset { window_s },
+            ) => (entries.last().map(|e| e.at), i64::from(*window_s)),
             (Self::Last(values), Op::Remember { ttl_s, .. } | Op::Recall { ttl_s }) => {
                 (values.last().map(|v| v.at), i64::from(*ttl_s))
             }

@@ -91,7 +91,32 @@ pub trait Outbox {
     fn send(&self, bodies: &[String]) -> impl Future<Output = PortResult<()>>;
 }
 
+/// How a queue treats what is not deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// How long a received message stays invisible, in seconds.
+    pub visibility_timeout_s: u32,
+    /// How often a message is received before it goes to the dead-letter queue instead; at least 1.
+    pub max_receive_count: u32,
+}
+
+impl Default for QueueSettings {
+    /// Five minutes and five times: our choice, the values the deployed queues start from.
+    fn default() -> Self {
+        Self { visibility_timeout_s: 300, max_receive_count: 5 }
+    }
+}
+
+/// Why a message that nobody complained about is a dead letter.
+pub(crate) fn worn_out(receive_count: u32, last_reason: &str) -> String {
+    let last = if last_reason.is_empty() { "it was never answered" } else { last_reason };
+    format!("received {receive_count} times without success: {last}")
+}
+
 /// The receiving side of a queue with SQS semantics.
+///
+/// Messages come roughly in the order they were sent, and those whose time-out has passed come first; nothing may
+/// depend on it. Deleting or returning a message that is not there (any more) does nothing.
 ///
 /// A received message stays invisible for the visibility timeout; when it is neither deleted nor returned by then it
 /// is received again, with `receive_count` one higher. A message received `max_receive_count` times and not deleted
@@ -145,8 +170,12 @@ pub enum Claim {
     Done(String),
 }
 
+/// How long a ledger keeps what was completed, at least: 14 days, the longest an SQS queue keeps a message, twice over
+/// for the source queue and its dead-letter queue.
+pub const LEDGER_RETENTION_S: i64 = 28 * 86_400;
+
 /// Remembers what was done, so that it is done once: conditional put `IN_PROGRESS` with a lease, then `COMPLETE`
-/// with the result. Entries are kept at least 14 days after completion (source queue plus DLQ retention).
+/// with the result. Entries are kept at least [`LEDGER_RETENTION_S`] after completion.
 pub trait Ledger {
     /// Claims `key` until `lease_until`. A claim whose lease has ended by `now` may be taken over.
     fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> impl Future<Output = PortResult<Claim>>;
@@ -184,8 +213,24 @@ pub trait Incidents {
 
 /// Keeps bytes under a name; writing the same name again replaces it.
 pub trait Archive {
-    /// Stores `content` under `name`, a relative path with `/`.
+    /// Stores `content` under `name`, a relative path with `/`. Names that are empty, absolute, hold a backslash or
+    /// NUL, or a part that is empty, `.` or `..` are refused: see [`check_archive_name`].
     fn put(&self, name: &str, content: &[u8]) -> impl Future<Output = PortResult<()>>;
+}
+
+/// Refuses names an [`Archive`] must not take, so that attacker text in a name never leaves its folder.
+///
+/// # Errors
+/// Permanent: names the name and the rule.
+pub fn check_archive_name(name: &str) -> PortResult<()> {
+    let ordinary = |part: &str| !matches!(part, "" | "." | "..");
+    if name.contains(['\\', '\0', ':']) || !name.split('/').all(ordinary) {
+        return Err(PortError::Permanent {
+            what: format!("archive name {name:?} is refused: it must be a relative path of ordinary parts, with '/'"),
+            source: None,
+        });
+    }
+    Ok(())
 }
 
 /// The time now. Handlers use it for leases and `created_at`, classifiers never.
@@ -202,3 +247,94 @@ pub trait Files {
     /// A sentence that names the file and what is wrong.
     fn read(&self, name: &str) -> Result<Vec<u8>, String>;
 }
+
+/// Every port works through a reference and through shared pointers, so wiring can hand one adapter to several users.
+macro_rules! through_pointers {
+    ($($pointer:ty),*) => {$(
+        impl<T: Outbox + ?Sized> Outbox for $pointer {
+            fn send(&self, bodies: &[String]) -> impl Future<Output = PortResult<()>> {
+                (**self).send(bodies)
+            }
+        }
+
+        impl<T: Queue + ?Sized> Queue for $pointer {
+            fn receive(&self, max: usize, now: Timestamp) -> impl Future<Output = PortResult<Vec<Message>>> {
+                (**self).receive(max, now)
+            }
+            fn delete(&self, message_ids: &[String]) -> impl Future<Output = PortResult<()>> {
+                (**self).delete(message_ids)
+            }
+            fn give_back(&self, failed: &[FailedMessage]) -> impl Future<Output = PortResult<()>> {
+                (**self).give_back(failed)
+            }
+            fn depth(&self) -> impl Future<Output = PortResult<u64>> {
+                (**self).depth()
+            }
+            fn dead_letters(&self, limit: usize) -> impl Future<Output = PortResult<Vec<DeadLetter>>> {
+                (**self).dead_letters(limit)
+            }
+            fn redrive(&self) -> impl Future<Output = PortResult<u64>> {
+                (**self).redrive()
+            }
+        }
+
+        impl<T: State + ?Sized> State for $pointer {
+            fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>> {
+                (**self).observe(requests)
+            }
+        }
+
+        impl<T: Ledger + ?Sized> Ledger for $pointer {
+            fn claim(
+                &self,
+                key: &str,
+                now: Timestamp,
+                lease_until: Timestamp,
+            ) -> impl Future<Output = PortResult<Claim>> {
+                (**self).claim(key, now, lease_until)
+            }
+            fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>> {
+                (**self).complete(key, result, now)
+            }
+            fn release(&self, key: &str) -> impl Future<Output = PortResult<()>> {
+                (**self).release(key)
+            }
+        }
+
+        impl<T: Incidents + ?Sized> Incidents for $pointer {
+            fn get(&self, id: IncidentId) -> impl Future<Output = PortResult<Option<Incident>>> {
+                (**self).get(id)
+            }
+            fn update(
+                &self,
+                id: IncidentId,
+                change: &mut dyn FnMut(Option<Incident>) -> Option<Incident>,
+            ) -> impl Future<Output = PortResult<()>> {
+                (**self).update(id, change)
+            }
+            fn list(&self, filter: &IncidentFilter) -> impl Future<Output = PortResult<Vec<Incident>>> {
+                (**self).list(filter)
+            }
+        }
+
+        impl<T: Archive + ?Sized> Archive for $pointer {
+            fn put(&self, name: &str, content: &[u8]) -> impl Future<Output = PortResult<()>> {
+                (**self).put(name, content)
+            }
+        }
+
+        impl<T: Clock + ?Sized> Clock for $pointer {
+            fn now(&self) -> Timestamp {
+                (**self).now()
+            }
+        }
+
+        impl<T: Files + ?Sized> Files for $pointer {
+            fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+                (**self).read(name)
+            }
+        }
+    )*};
+}
+
+through_pointers!(&T, std::rc::Rc<T>, std::sync::Arc<T>);
