@@ -5,5 +5,8 @@
 
 pub mod classifiers;
 pub mod engine;
+pub mod handler;
+pub mod intake;
+pub mod ingress;
 pub mod registry;
 pub mod routing;

@@ -1,0 +1,299 @@
+//! From text of any envelope to records.
+//!
+//! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`) down to [`Leaf`]s, each
+//! one record. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
+//! reported with its field and its neighbours go on.
+
+pub mod alarm;
+pub mod event_bridge;
+pub mod inflate;
+pub mod log_file;
+
+use shared::event::{Event, RecordError};
+use shared::json_scan::{RawValue, ScanError, Scanner};
+
+/// Envelopes nested deeper are refused: SQS in SNS in S3 is three.
+const NESTING_MAX: u32 = 6;
+
+/// Why a text is not a record or an envelope of records. Always permanent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// A record that cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// JSON of an unknown shape.
+    #[error("not an envelope or record this version reads; its keys are {keys}")]
+    Unknown {
+        /// The first few top-level keys.
+        keys: String,
+    },
+    /// Not an object or array.
+    #[error("not a JSON object")]
+    NotAnObject,
+    /// Envelopes in envelopes without end.
+    #[error("envelopes nested deeper than {NESTING_MAX}")]
+    TooDeep,
+    /// Bytes that are not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// A record longer than [`log_file::RECORD_BYTES_MAX`].
+    #[error("longer than {} MiB", log_file::RECORD_BYTES_MAX >> 20)]
+    TooLong,
+    /// The file ends too early.
+    #[error("the file ends inside its records")]
+    Truncated,
+}
+
+impl From<ScanError> for IntakeError {
+    fn from(error: ScanError) -> Self {
+        Self::Record(RecordError::Json(error))
+    }
+}
+
+impl IntakeError {
+    /// The field at fault; empty when there is none to name.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Record(error) => error.field(),
+            _ => "",
+        }
+    }
+}
+
+/// What kind of record a leaf is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeafKind {
+    CloudTrail,
+    EventBridge,
+    Alarm,
+}
+
+/// One record's text, ready to be read as an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf<'a> {
+    kind: LeafKind,
+    /// The JSON text; [`Leaf::of`] gives the same leaf for it.
+    pub text: &'a str,
+}
+
+impl<'a> Leaf<'a> {
+    /// The leaf that a text is, when it is one and no envelope of several.
+    ///
+    /// # Errors
+    /// When it is not JSON or of no known shape.
+    pub fn of(text: &'a str) -> Result<Self, IntakeError> {
+        let shape = Shape::of(text)?;
+        shape.leaf(text).ok_or_else(|| shape.unknown())
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    pub fn event(&self) -> Result<Event<'a>, IntakeError> {
+        Ok(match self.kind {
+            LeafKind::CloudTrail => Event::from_cloudtrail(self.text)?,
+            LeafKind::EventBridge => event_bridge::event(self.text)?,
+            LeafKind::Alarm => alarm::event(self.text)?,
+        })
+    }
+}
+
+/// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
+/// envelope that could not be read.
+pub fn decode(text: &str, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    decode_nested(text, 0, each);
+}
+
+fn decode_nested(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    if depth > NESTING_MAX {
+        return each(Err(IntakeError::TooDeep));
+    }
+    let mut scanner = Scanner::new(text);
+    match scanner.peek() {
+        Some(b'[') => decode_array(text, depth, each),
+        Some(b'{') => match Shape::of(text) {
+            Ok(shape) => shape.open(text, depth, each),
+            Err(error) => each(Err(error)),
+        },
+        Some(_) => each(Err(IntakeError::NotAnObject)),
+        None => each(Err(ScanError { offset: text.len(), what: "expected a value" }.into())),
+    }
+}
+
+fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    let mut scanner = Scanner::new(text);
+    let opened = scanner.expect(b'[', "expected an array");
+    if let Err(error) = opened {
+        return each(Err(error.into()));
+    }
+    if scanner.take(b']') {
+        return;
+    }
+    loop {
+        match scanner.raw_value() {
+            Ok(RawValue(item)) => decode_nested(item, depth + 1, each),
+            Err(error) => return each(Err(error.into())),
+        }
+        if scanner.take(b',') {
+            continue;
+        }
+        if let Err(error) = scanner.expect(b']', "expected a comma or a closing bracket") {
+            each(Err(error.into()));
+        }
+        return;
+    }
+}
+
+/// The top-level members by which envelopes are told apart.
+#[derive(Default)]
+struct Shape<'a> {
+    keys: Vec<&'a str>,
+    records: Option<RawValue<'a>>,
+    detail: Option<RawValue<'a>>,
+    detail_type: Option<RawValue<'a>>,
+    message: Option<RawValue<'a>>,
+    body: Option<RawValue<'a>>,
+    sns: Option<RawValue<'a>>,
+    is_alarm: bool,
+    is_cloudtrail: bool,
+    is_aws_notification: bool,
+}
+
+impl<'a> Shape<'a> {
+    fn of(text: &'a str) -> Result<Self, IntakeError> {
+        let mut shape = Self::default();
+        let mut scanner = Scanner::new(text);
+        scanner.object::<ScanError>(|key, s| {
+            let value = s.raw_value()?;
+            match key {
+                "Records" => shape.records = Some(value),
+                "detail" => shape.detail = Some(value),
+                "detail-type" => shape.detail_type = Some(value),
+                "Message" => shape.message = Some(value),
+                "body" => shape.body = Some(value),
+                "Sns" => shape.sns = Some(value),
+                "AlarmName" | "alarmData" => shape.is_alarm = true,
+                "eventSource" if value.0.starts_with("\"aws:") => shape.is_aws_notification = true,
+                "eventName" | "eventVersion" | "eventID" => shape.is_cloudtrail = true,
+                _ => {}
+            }
+            if shape.keys.len() < 8 {
+                shape.keys.push(key);
+            }
+            Ok(())
+        })?;
+        if scanner.peek().is_some() {
+            return Err(ScanError { offset: scanner.position(), what: "text behind the value" }.into());
+        }
+        Ok(shape)
+    }
+
+    fn leaf(&self, text: &'a str) -> Option<Leaf<'a>> {
+        let kind = if self.detail.is_some() && self.detail_type.is_some() {
+            LeafKind::EventBridge
+        } else if self.is_alarm {
+            LeafKind::Alarm
+        } else if self.is_cloudtrail && !self.is_aws_notification {
+            LeafKind::CloudTrail
+        } else {
+            return None;
+        };
+        Some(Leaf { kind, text })
+    }
+
+    fn unknown(&self) -> IntakeError {
+        let keys: Vec<String> = self.keys.iter().map(|k| shared::text::one_line(k, 40)).collect();
+        IntakeError::Unknown { keys: keys.join(", ") }
+    }
+
+    fn open(&self, text: &'a str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+        if let Some(leaf) = self.leaf(text) {
+            return each(Ok(leaf));
+        }
+        let nested = self.records.or(self.sns).or(self.message).or(self.body);
+        match nested {
+            Some(RawValue(array)) if array.starts_with('[') => decode_array(array, depth, each),
+            Some(RawValue(object)) if object.starts_with('{') => decode_nested(object, depth + 1, each),
+            // A JSON text inside a JSON string: SQS bodies and SNS messages.
+            Some(raw) => match raw.as_str() {
+                Some(inner) => decode_nested(&inner, depth + 1, each),
+                None => each(Err(self.unknown())),
+            },
+            None => each(Err(self.unknown())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn record() -> Value {
+        json!({"eventTime": "2026-03-01T12:00:00Z", "eventSource": "iam.amazonaws.com", "eventName": "CreateUser",
+               "eventID": "e-1", "recipientAccountId": "123456789012", "awsRegion": "us-east-1"})
+    }
+
+    fn names(value: &Value) -> Vec<Result<String, String>> {
+        let mut names = Vec::new();
+        decode(&value.to_string(), &mut |leaf| {
+            names.push(leaf.and_then(|l| l.event().map(|e| e.name.into_owned())).map_err(|e| e.to_string()));
+        });
+        names
+    }
+
+    #[test]
+    fn every_envelope_leads_to_the_record() {
+        let bridge = json!({"version": "0", "id": "x", "detail-type": "AWS API Call via CloudTrail", "source": "aws.iam",
+            "account": "123456789012", "time": "2026-03-01T12:00:00Z", "region": "us-east-1", "resources": [], "detail": record()});
+        let sns = json!({"Type": "Notification", "MessageId": "m", "TopicArn": "t", "Message": bridge.to_string()});
+        let lambda_sns = json!({"Records": [{"EventSource": "aws:sns", "Sns": sns}]});
+        let sqs = json!({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": sns.to_string()}]});
+        for envelope in
+            [record(), json!([record()]), json!({"Records": [record()]}), bridge.clone(), sns.clone(), lambda_sns, sqs]
+        {
+            assert_eq!(names(&envelope), [Ok("CreateUser".to_owned())], "{envelope}");
+        }
+    }
+
+    #[test]
+    fn one_bad_record_leaves_its_neighbours() {
+        let mut bad = record();
+        bad["eventName"] = json!(7);
+        let seen = names(&json!({"Records": [record(), bad, record()]}));
+        assert_eq!(seen[1], Err("eventName is not a string".to_owned()));
+        assert_eq!((seen.len(), seen[0].is_ok(), seen[2].is_ok()), (3, true, true));
+    }
+
+    #[test]
+    fn notifications_and_alarms_carry_their_detail_type() {
+        let guardduty = json!({"detail-type": "GuardDuty Finding", "source": "aws.guardduty", "id": "x", "account": "1",
+            "time": "2026-03-01T12:00:00Z", "region": "us-east-1", "detail": {"severity": 8}});
+        assert_eq!(names(&guardduty), [Ok("GuardDuty Finding".to_owned())]);
+        let alarm = json!({"AlarmName": "many", "NewStateValue": "ALARM", "StateChangeTime": "2026-03-01T12:00:00.123+0000",
+            "AWSAccountId": "123456789012", "AlarmArn": "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:many"});
+        assert_eq!(names(&alarm), [Ok("CloudWatch Alarm State Change".to_owned())]);
+    }
+
+    #[test]
+    fn unknown_shapes_name_their_keys() {
+        let seen = names(&json!({"hello": 1, "world": 2}));
+        let Err(error) = &seen[0] else { panic!("{seen:?}") };
+        assert!(error.contains("hello, world"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_decoded_without_panic(text in ".*") {
+            decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
+        }
+
+        #[test]
+        fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName", inner in ".*") {
+            let text = json!({ "detail-type": "x", key: inner }).to_string();
+            decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
+        }
+    }
+}
