@@ -1,0 +1,208 @@
+//! Sets the access key a finding is about inactive.
+//!
+//! *What it does.* One `iam:UpdateAccessKey` with `Status=Inactive`: for the key that was created (facts `access_key_id`
+//! and `user_name`) or, when the finding names none, the key the call was signed with.
+//!
+//! *What it leaves alone.* Session keys (`ASIA…`), which have no status, and the root user's keys, which nobody but root
+//! can change. Sessions made with the key before stay alive: ending them is another action's work.
+//!
+//! *Undo.* The same call with `Status=Active`.
+//!
+//! *References.* <https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccessKey.html>
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError};
+
+use super::is_account;
+
+/// The plug-in.
+#[derive(Clone, Copy, Debug)]
+pub struct IamAccessKeyDeactivate;
+
+/// It has no settings of its own.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {}
+
+impl Action for IamAccessKeyDeactivate {
+    const META: ActionMeta = ActionMeta {
+        id: "iam_access_key_deactivate",
+        title: "Access key set inactive",
+        permissions: &[Permission {
+            action: "iam:UpdateAccessKey",
+            resource: "arn:*:iam::*:user/*",
+            why: "sets the key inactive, and active again on undo; whose key it will be is not known beforehand",
+        }],
+        reversible: true,
+    };
+    type Settings = Settings;
+
+    fn new(Settings {}: Settings) -> Result<Self, SettingsError> {
+        Ok(Self)
+    }
+
+    fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
+        let key = key_of(finding)?;
+        let update = |status: &str| ApiCall {
+            service: "iam".to_owned(),
+            operation: "UpdateAccessKey".to_owned(),
+            account: key.account.to_owned(),
+            region: iam_region(&finding.region).to_owned(),
+            parameters: json!({"AccessKeyId": key.id, "Status": status, "UserName": key.user}),
+        };
+        let plan = Plan { reads: Vec::new(), calls: vec![update("Inactive")], undo: vec![update("Active")] };
+        Ok(vec![(key.id.to_owned(), plan)])
+    }
+}
+
+struct Key<'f> {
+    id: &'f str,
+    user: &'f str,
+    account: &'f str,
+}
+
+/// The key the finding names, else the one the caller used; or why there is none to act on.
+fn key_of(finding: &Finding) -> Result<Key<'_>, NotApplicable> {
+    let no = |why: &str| Err(NotApplicable(why.to_owned()));
+    let identity = &finding.identity;
+    let fact = |name: &str| finding.evidence.get(name).and_then(Value::as_str).unwrap_or_default();
+    let key = if finding.evidence.contains_key("access_key_id") {
+        let user = fact("user_name");
+        if fact("user_type") == "Root" || (identity.is_root() && (user.is_empty() || user == "root")) {
+            return no("it is a key of the root user, which nobody but root can change");
+        }
+        Key { id: fact("access_key_id"), user, account: &finding.account }
+    } else {
+        if identity.is_root() {
+            return no("it is a key of the root user, which nobody but root can change");
+        }
+        if identity.kind != "IAMUser" {
+            return no("the caller is not an IAM user, so there is no long-term key");
+        }
+        let account = if identity.account.is_empty() { &finding.account } else { &identity.account };
+        Key { id: &identity.access_key_id, user: &identity.user_name, account }
+    };
+    if key.id.is_empty() {
+        return no("the finding names no access key");
+    }
+    if key.id.starts_with("ASIA") {
+        return no("it is a session key, which cannot be set inactive");
+    }
+    if !is_key_id(key.id) {
+        return no("the key id is not one of an IAM user (AKIA and 12 to 124 capitals or digits)");
+    }
+    if key.user.is_empty() {
+        return no("the finding does not say whose key it is");
+    }
+    if !is_user_name(key.user) {
+        return no("the user name is not one IAM allows");
+    }
+    if !is_account(key.account) {
+        return no("the account is not a 12-digit number");
+    }
+    Ok(key)
+}
+
+/// `AKIA` and the alphabet of unique ids; API reference: 16 to 128 characters.
+fn is_key_id(id: &str) -> bool {
+    id.starts_with("AKIA")
+        && (16..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+/// `[\w+=,.@-]{1,64}` (API reference, `UserName`).
+fn is_user_name(name: &str) -> bool {
+    name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+}
+
+/// Where the partition's IAM lives.
+fn iam_region(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "cn-north-1"
+    } else if region.starts_with("us-gov-") {
+        "us-gov-west-1"
+    } else {
+        "us-east-1"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{finding, user};
+
+    const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+
+    fn plan(finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
+        Action::plan(&IamAccessKeyDeactivate, finding)
+    }
+
+    fn created(key: &str, user: &str) -> Finding {
+        let mut finding = finding("iam_access_key_created", &[IamAccessKeyDeactivate::META.id]);
+        finding.evidence.insert("access_key_id".to_owned(), json!(key));
+        finding.evidence.insert("user_name".to_owned(), json!(user));
+        finding
+    }
+
+    #[test]
+    fn fires_for_a_created_key() {
+        insta::assert_json_snapshot!(plan(&created(KEY, "alice")).unwrap());
+    }
+
+    #[test]
+    fn fires_for_the_key_a_call_was_signed_with() {
+        let mut finding = finding("threat_intel_ip", &[]);
+        finding.identity = user("mallory");
+        finding.identity.account = "210987654321".to_owned();
+        finding.identity.access_key_id = KEY.to_owned();
+        insta::assert_snapshot!(crate::render(&plan(&finding).unwrap()[0].1));
+    }
+
+    #[test]
+    fn other_partitions_have_their_own_iam() {
+        for (region, iam) in
+            [("cn-northwest-1", "cn-north-1"), ("us-gov-east-1", "us-gov-west-1"), ("eu-west-1", "us-east-1")]
+        {
+            let mut finding = created(KEY, "alice");
+            finding.region = region.to_owned();
+            assert_eq!(plan(&finding).unwrap()[0].1.calls[0].region, iam);
+        }
+    }
+
+    #[test]
+    fn ignores_what_is_not_a_users_own_key_and_says_why() {
+        let root = |mut finding: Finding| {
+            finding.identity.kind = "Root".to_owned();
+            finding
+        };
+        let signed = |kind: &str, key: &str, user: &str| {
+            let mut finding = finding("threat_intel_ip", &[]);
+            finding.identity.kind = kind.to_owned();
+            finding.identity.access_key_id = key.to_owned();
+            finding.identity.user_name = user.to_owned();
+            finding
+        };
+        let mut elsewhere = created(KEY, "alice");
+        elsewhere.account = String::new();
+        let cases = [
+            (created("ASIAIOSFODNN7EXAMPLE", "alice"), "session key"),
+            (created("", "alice"), "names no access key"),
+            (created(KEY, ""), "whose key"),
+            (created("AKIA", "alice"), "not one of an IAM user"),
+            (created("AKIAIOSFODNN7EXAMPL\n", "alice"), "not one of an IAM user"),
+            (created(KEY, "alice --all"), "not one IAM allows"),
+            (root(created(KEY, "")), "root user"),
+            (root(created(KEY, "root")), "root user"),
+            (root(signed("Root", KEY, "")), "root user"),
+            (signed("AssumedRole", "ASIAIOSFODNN7EXAMPLE", ""), "not an IAM user"),
+            (signed("IAMUser", "ASIAIOSFODNN7EXAMPLE", "alice"), "session key"),
+            (signed("IAMUser", "", "alice"), "names no access key"),
+            (elsewhere, "12-digit"),
+        ];
+        for (finding, why) in cases {
+            let reason = plan(&finding).unwrap_err().0;
+            assert!(reason.contains(why), "{reason} does not say {why}");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Which action answers which finding, and who is left alone.
+//!
+//! Fails closed: when it cannot tell whether somebody is exempt, the answer is no, with the reason. Names are compared
+//! without regard to case, as IAM does, which errs towards exempting.
+
+use serde_json::Value;
+use shared::{ApiCall, Effect, Finding, SettingsError};
+
+use crate::registry::{DynAction, REGISTRY};
+use crate::settings::{Mode, ResponderSection, ResponderSettings};
+
+/// An action and when it is chosen.
+struct Rule {
+    action: Box<dyn DynAction>,
+    settings: crate::settings::ActionPolicy,
+}
+
+/// The policy in force.
+pub struct Policy {
+    rules: Vec<Rule>,
+    exemptions: Exemptions,
+    /// Responses per account and hour.
+    pub account_responses_max_per_hour: u32,
+}
+
+impl Policy {
+    /// Builds the actions and checks everything that [`crate::configure`] checks, for settings made in code.
+    ///
+    /// # Errors
+    /// When a setting cannot be used, above all a mode without an executor.
+    pub fn new(settings: &ResponderSettings) -> Result<Self, SettingsError> {
+        settings.responder.check()?;
+        let mut rules = Vec::new();
+        for registered in REGISTRY {
+            let defaults = (registered.defaults)();
+            let of_action = settings.actions.get(registered.meta.id).unwrap_or(&defaults);
+            of_action.policy.check()?;
+            rules.push(Rule { action: (registered.build)(&of_action.own)?, settings: of_action.policy.clone() });
+        }
+        Ok(Self {
+            rules,
+            exemptions: Exemptions::new(&settings.responder),
+            account_responses_max_per_hour: settings.responder.account_responses_max_per_hour,
+        })
+    }
+
+    /// The actions that answer a finding, in the classifier's order of preference. Good news and attempts get none;
+    /// suggested actions that do not exist in this version are passed over with a debug line.
+    pub fn actions_for(&self, finding: &Finding) -> Vec<&dyn DynAction> {
+        if finding.effect == Effect::Resolves || finding.attempt {
+            return Vec::new();
+        }
+        for id in &finding.responses {
+            if !self.rules.iter().any(|rule| rule.action.meta().id == id) {
+                let id = shared::text::one_line(id, 64);
+                tracing::debug!(finding.id = %finding.finding_id, "passed over response {id}: not in this version");
+            }
+        }
+        let rank = |rule: &Rule| {
+            let id = rule.action.meta().id;
+            finding.responses.iter().position(|suggested| suggested == id)
+        };
+        let mut chosen: Vec<(usize, &dyn DynAction)> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.settings.mode != Mode::Off && finding.severity >= rule.settings.min_severity)
+            .filter_map(|rule| {
+                let named = &rule.settings.classifiers;
+                let rank = rank(rule);
+                let wanted = if named.is_empty() { rank.is_some() } else { named.contains(&finding.classifier) };
+                wanted.then(|| (rank.unwrap_or(usize::MAX), &*rule.action))
+            })
+            .collect();
+        chosen.sort_by_key(|(rank, _)| *rank);
+        chosen.into_iter().map(|(_, action)| action).collect()
+    }
+
+    /// Why the plan must not be carried out, if it must not: somebody or something in it is exempt, or it cannot be told.
+    pub fn refusal(&self, finding: &Finding, target: &str, calls: &[ApiCall]) -> Option<String> {
+        self.exemptions.refusal(finding, target, calls)
+    }
+}
+
+/// The exemption lists, with the words that explain a match.
+struct Exemptions {
+    /// Matched against who did it and whom the plan changes.
+    principals: Vec<(String, &'static str)>,
+    /// Matched against what the plan changes.
+    resources: Vec<String>,
+}
+
+impl Exemptions {
+    fn new(section: &ResponderSection) -> Self {
+        let mut principals = Vec::new();
+        for (patterns, why) in [
+            (&section.own_roles, "is a role of the pipeline itself (own_roles)"),
+            (&section.break_glass, "is for break-glass (break_glass)"),
+            (&section.exempt_roles, "is exempt (exempt_roles)"),
+            (&section.exempt_principals, "is exempt (exempt_principals)"),
+        ] {
+            principals.extend(patterns.iter().map(|pattern| (pattern.to_ascii_lowercase(), why)));
+        }
+        let resources = section.exempt_resources.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+        Self { principals, resources }
+    }
+
+    fn refusal(&self, finding: &Finding, target: &str, calls: &[ApiCall]) -> Option<String> {
+        if calls.is_empty() {
+            return Some("the plan has no calls".to_owned());
+        }
+        let mut people = actors(finding);
+        people.extend(calls.iter().flat_map(changed_principals));
+        if people.is_empty() {
+            return Some("who did it is unknown, so it cannot be told whether they are exempt".to_owned());
+        }
+        for person in &people {
+            if let Some((_, why)) = self.principals.iter().find(|(pattern, _)| names(pattern, person)) {
+                return Some(format!("{} {why}", shared::text::one_line(person, 200)));
+            }
+        }
+        let mut things = vec![target.to_owned(), finding.resource.clone()];
+        things.extend(calls.iter().flat_map(changed_resources));
+        let exempt = things.iter().find(|thing| {
+            !thing.is_empty() && self.resources.iter().any(|pattern| glob(pattern, &thing.to_ascii_lowercase()))
+        })?;
+        Some(format!("{} is exempt (exempt_resources)", shared::text::one_line(exempt, 200)))
+    }
+}
+
+/// Who did it, in every form the finding knows: a session also as its role.
+fn actors(finding: &Finding) -> Vec<String> {
+    let identity = &finding.identity;
+    let mut actors = vec![identity.arn.clone(), identity.issuer_arn.clone(), finding.principal.clone()];
+    for arn in [&identity.arn, &finding.principal] {
+        // arn:aws:sts::123456789012:assumed-role/name/session drops the role's path, which names() allows for.
+        if let Some((head, rest)) = arn.split_once(":assumed-role/") {
+            let partition = head.split(':').nth(1).unwrap_or("aws");
+            let account = head.rsplit(':').next().unwrap_or_default();
+            let role = rest.split('/').next().unwrap_or_default();
+            actors.push(format!("arn:{partition}:iam::{account}:role/{role}"));
+        }
+    }
+    if !identity.user_name.is_empty() && identity.arn.is_empty() {
+        let account = if identity.account.is_empty() { &finding.account } else { &identity.account };
+        actors.push(format!("arn:aws:iam::{account}:user/{}", identity.user_name));
+    }
+    actors.retain(|actor| !actor.is_empty() && actor != "unknown");
+    actors
+}
+
+/// Users and roles a call changes, as ARNs. Their paths are unknown, which [`names`] allows for.
+fn changed_principals(call: &ApiCall) -> Vec<String> {
+    let arn = |kind: &str, parameter: &str| {
+        let name = call.parameters.get(parameter)?.as_str()?;
+        Some(format!("arn:{}:iam::{}:{kind}/{name}", partition(&call.region), call.account))
+    };
+    [arn("user", "UserName"), arn("role", "RoleName")].into_iter().flatten().collect()
+}
+
+/// Resources a call changes, as ARNs. Bare ids are the target already.
+fn changed_resources(call: &ApiCall) -> Vec<String> {
+    let mut things = changed_principals(call);
+    if let Some(group) = call.parameters.get("GroupId").and_then(Value::as_str) {
+        let (partition, region) = (partition(&call.region), &call.region);
+        things.push(format!("arn:{partition}:ec2:{region}:{}:security-group/{group}", call.account));
+    }
+    things
+}
+
+fn partition(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}
+
+/// Whether a pattern (in lower case) names this principal: as it is written, by its bare name, or by account and name
+/// where either side lacks the path.
+fn names(pattern: &str, principal: &str) -> bool {
+    let principal = principal.to_ascii_lowercase();
+    if glob(pattern, &principal) {
+        return true;
+    }
+    let last = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+    if !pattern.starts_with("arn:") {
+        // A bare name matches the last part, and for sessions the role as well: actors() adds the role's own ARN.
+        return glob(pattern, &last(&principal));
+    }
+    ["user", "role"].iter().any(|kind| {
+        let separator = format!(":{kind}/");
+        match (pattern.split_once(&separator), principal.split_once(&separator)) {
+            (Some((pattern_head, pattern_name)), Some((head, name))) => {
+                glob(pattern_head, head) && glob(&last(pattern_name), &last(name))
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Whether an exemption pattern can be used.
+///
+/// A user or role pattern must end in a name: what the pipeline sees of a session or a changed user has no path, so
+/// `user/ops/*` would exempt everybody or, worse, nobody.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let shown = shared::text::one_line(pattern, 200);
+    if pattern.trim().is_empty() || pattern.trim() != pattern {
+        return Err(format!("{shown:?} is empty or has spaces around it"));
+    }
+    if pattern.starts_with("arn:") && pattern.splitn(6, ':').count() < 6 && !pattern.contains('*') {
+        return Err(format!("{shown:?} is not a whole ARN (arn:partition:service:region:account:resource)"));
+    }
+    for kind in [":user/", ":role/"] {
+        if let Some((_, name)) = pattern.split_once(kind)
+            && name.len() > 1
+            && name.ends_with("/*")
+        {
+            return Err(format!(
+                "{shown:?} exempts by path, but events do not carry paths; name the users or roles, such as {kind}break-glass-*"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `*` matches any characters, also none and also `:` and `/`; everything else matches itself.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((at, from)) = star {
+            star = Some((at, from + 1));
+            p = at + 1;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use shared::Severity;
+
+    use super::*;
+    use crate::testing::{finding, user};
+
+    const DEACTIVATE: &str = "iam_access_key_deactivate";
+    const REVOKE: &str = "security_group_rule_revoke";
+
+    fn chosen(settings: &ResponderSettings, finding: &Finding) -> Vec<&'static str> {
+        Policy::new(settings).unwrap().actions_for(finding).iter().map(|action| action.meta().id).collect()
+    }
+
+    #[test]
+    fn the_classifiers_suggestions_are_taken_in_their_order() {
+        let suggested = finding("x", &["ec2_instances_stop", REVOKE, "made_up", DEACTIVATE, REVOKE]);
+        assert_eq!(chosen(&ResponderSettings::default(), &suggested), [REVOKE, DEACTIVATE]);
+    }
+
+    #[test]
+    fn good_news_attempts_and_small_things_get_no_response() {
+        let settings = ResponderSettings::default();
+        let answered = finding("x", &[DEACTIVATE]);
+        assert_eq!(chosen(&settings, &answered), [DEACTIVATE]);
+        assert!(chosen(&settings, &Finding { attempt: true, ..answered.clone() }).is_empty());
+        assert!(chosen(&settings, &Finding { effect: Effect::Resolves, ..answered.clone() }).is_empty());
+        assert!(chosen(&settings, &Finding { severity: Severity::Medium, ..answered.clone() }).is_empty());
+        assert!(chosen(&settings, &finding("x", &[])).is_empty());
+    }
+
+    #[test]
+    fn settings_decide_over_suggestions() {
+        let mut settings = ResponderSettings::default();
+        settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = Mode::Off;
+        settings.actions.get_mut(REVOKE).unwrap().policy.classifiers = vec!["y".to_owned()];
+        assert!(chosen(&settings, &finding("x", &[DEACTIVATE, REVOKE])).is_empty());
+        assert_eq!(chosen(&settings, &finding("y", &[DEACTIVATE])), [REVOKE]);
+    }
+
+    #[test]
+    fn modes_without_an_executor_are_refused_in_code_too() {
+        let mut settings = ResponderSettings::default();
+        settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = Mode::Auto;
+        assert_eq!(Policy::new(&settings).map(drop).unwrap_err().key, "mode");
+    }
+
+    fn call(user: &str) -> ApiCall {
+        ApiCall {
+            service: "iam".to_owned(),
+            operation: "UpdateAccessKey".to_owned(),
+            account: "123456789012".to_owned(),
+            region: "us-east-1".to_owned(),
+            parameters: json!({"UserName": user}),
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut ResponderSection), finding: &Finding, call: ApiCall) -> Option<String> {
+        let mut settings = ResponderSettings::default();
+        change(&mut settings.responder);
+        Policy::new(&settings).unwrap().refusal(finding, "target-1", &[call])
+    }
+
+    #[test]
+    fn exempt_actors_and_targets_are_left_alone() {
+        let by = |arn: &str, issuer: &str| {
+            let mut finding = finding("x", &[]);
+            finding.principal = arn.to_owned();
+            finding.identity.arn = arn.to_owned();
+            finding.identity.issuer_arn = issuer.to_owned();
+            finding
+        };
+        let session = "arn:aws:sts::123456789012:assumed-role/Deploy/ci-7";
+        let user = "arn:aws:iam::123456789012:user/people/Alice";
+        let set = |list: &'static str, pattern: &'static str| {
+            move |section: &mut ResponderSection| {
+                let patterns = vec![pattern.to_owned()];
+                match list {
+                    "principals" => section.exempt_principals = patterns,
+                    "roles" => section.exempt_roles = patterns,
+                    "resources" => section.exempt_resources = patterns,
+                    _ => section.break_glass = patterns,
+                }
+            }
+        };
+        type Case = (Finding, ApiCall, &'static str, &'static str, bool);
+        let cases: Vec<Case> = vec![
+            (by(user, ""), call("bob"), "principals", user, true),
+            (by(user, ""), call("bob"), "principals", "alice", true),
+            (by(user, ""), call("bob"), "principals", "arn:aws:iam::123456789012:user/alice", true),
+            (by(user, ""), call("bob"), "principals", "arn:aws:iam::*:user/al*", true),
+            (by(user, ""), call("bob"), "principals", "arn:aws:iam::210987654321:user/alice", false),
+            (by(user, ""), call("bob"), "principals", "arn:aws:iam::*:role/alice", false),
+            (by(user, ""), call("bob"), "principals", "lic", false),
+            (by(user, ""), call("bob"), "principals", "bob", true),
+            (by(user, ""), call("bob"), "break_glass", "arn:aws:iam::*:user/glass/bob", true),
+            (by(session, ""), call("bob"), "roles", "deploy", true),
+            (by(session, ""), call("bob"), "roles", "arn:aws:iam::123456789012:role/ci/Deploy", true),
+            (
+                by("", "arn:aws:iam::123456789012:role/ci/Deploy"),
+                call("bob"),
+                "roles",
+                "arn:aws:iam::*:role/Deploy",
+                true,
+            ),
+            (by(session, ""), call("bob"), "roles", "arn:aws:iam::123456789012:role/Deployer", false),
+            (by(user, ""), call("bob"), "resources", "target-*", true),
+            (by(user, ""), call("bob"), "resources", "arn:aws:iam::123456789012:user/bob", true),
+            (by(user, ""), call("bob"), "resources", "target", false),
+        ];
+        for (finding, call, list, pattern, exempt) in cases {
+            let reason = refusal(set(list, pattern), &finding, call);
+            assert_eq!(reason.is_some(), exempt, "{list} {pattern}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn the_pipelines_own_role_and_break_glass_are_exempt_by_default() {
+        let mut own = finding("x", &[]);
+        own.identity.arn = "arn:aws:sts::123456789012:assumed-role/security-pipeline-responder/x".to_owned();
+        assert!(refusal(|_| {}, &own, call("bob")).unwrap().contains("pipeline itself"));
+        assert!(refusal(|_| {}, &finding("x", &[]), call("break-glass")).unwrap().contains("break-glass"));
+        assert_eq!(refusal(|_| {}, &finding("x", &[]), call("bob")), None);
+    }
+
+    #[test]
+    fn an_unknown_actor_is_not_answered() {
+        let mut nobody = finding("x", &[]);
+        nobody.identity = shared::Identity::default();
+        nobody.principal = "unknown".to_owned();
+        let mut group = call("bob");
+        group.parameters = json!({"GroupId": "sg-12345678"});
+        assert!(refusal(|_| {}, &nobody, group.clone()).unwrap().contains("unknown"));
+        nobody.identity = user("mallory");
+        assert_eq!(refusal(|_| {}, &nobody, group.clone()), None);
+        let exempt = |section: &mut ResponderSection| {
+            section.exempt_resources = vec!["arn:aws:ec2:*:security-group/sg-12345678".to_owned()];
+        };
+        assert!(refusal(exempt, &nobody, group).unwrap().contains("exempt_resources"));
+    }
+
+    #[test]
+    fn patterns_that_cannot_work_are_refused() {
+        for (pattern, good) in [
+            ("alice", true),
+            ("arn:aws:iam::*:user/alice*", true),
+            ("arn:aws:iam::123456789012:*", true),
+            ("arn:aws:iam::*:user/*", true),
+            ("arn:aws:iam::*:user/ops/*", false),
+            ("arn:aws:iam", false),
+            ("", false),
+            (" alice", false),
+        ] {
+            assert_eq!(check_pattern(pattern).is_ok(), good, "{pattern}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn globs_agree_with_the_plain_definition(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            fn plain(p: &[u8], t: &[u8]) -> bool {
+                match p.split_first() {
+                    None => t.is_empty(),
+                    Some((b'*', rest)) => (0..=t.len()).any(|n| plain(rest, &t[n..])),
+                    Some((c, rest)) => t.first() == Some(c) && plain(rest, &t[1..]),
+                }
+            }
+            prop_assert_eq!(glob(&pattern, &text), plain(pattern.as_bytes(), text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The machinery around action plug-ins: one object-safe face for all of them, and what the registry knows of each.
+//!
+//! [`crate::actions`] holds the list; nothing here names a plug-in.
+
+use serde_json::Value;
+use shared::config::Document;
+use shared::{Action, ActionMeta, Finding, NotApplicable, Plan, SettingsError};
+
+pub use crate::actions::REGISTRY;
+use crate::settings::{self, ActionSettings};
+
+/// An action without its settings type.
+pub trait DynAction: Send + Sync {
+    /// Its declaration.
+    fn meta(&self) -> ActionMeta;
+    /// The targets of this finding, each with its plan.
+    ///
+    /// # Errors
+    /// [`NotApplicable`] when the finding names nothing the action can act on.
+    fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+}
+
+impl<A: Action> DynAction for A {
+    fn meta(&self) -> ActionMeta {
+        A::META
+    }
+
+    fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
+        Action::plan(self, finding)
+    }
+}
+
+/// One line of the registry: how to configure and build an action.
+#[derive(Clone, Copy, Debug)]
+pub struct Registered {
+    /// The action's declaration; its permissions feed the generated IAM policies.
+    pub meta: ActionMeta,
+    /// What `[actions.<id>]` is when the file says nothing.
+    pub defaults: fn() -> ActionSettings,
+    /// Reads `[actions.<id>]`; mistakes are kept by the document.
+    pub configure: fn(&mut Document<'_>) -> ActionSettings,
+    /// Makes the action from its own settings, [`ActionSettings::own`].
+    pub build: fn(&Value) -> Result<Box<dyn DynAction>, SettingsError>,
+}
+
+impl Registered {
+    /// The line for the plug-in `A`.
+    pub const fn of<A: Action>() -> Self {
+        Self {
+            meta: A::META,
+            defaults: settings::action_defaults::<A>,
+            configure: settings::configure_action::<A>,
+            build: build::<A>,
+        }
+    }
+}
+
+fn build<A: Action>(own: &Value) -> Result<Box<dyn DynAction>, SettingsError> {
+    let settings =
+        serde_json::from_value(own.clone()).map_err(|error| SettingsError::new(A::META.id, error.to_string()))?;
+    Ok(Box::new(A::new(settings)?))
+}
