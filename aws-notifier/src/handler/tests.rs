@@ -1,0 +1,276 @@
+//! The notifier over memory ports.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use shared::adapters::memory::{FixedClock, MemoryLedger};
+use shared::ports::PortResult;
+use shared::{FindingId, Severity};
+
+use super::*;
+use crate::channels::{ChannelError, Delivery};
+use crate::message::tests_support::{at, finding, finding_numbered, outcome_of};
+
+/// Remembers what it delivered and fails as told.
+#[derive(Default)]
+struct Recorder {
+    alerts: RefCell<Vec<Alert>>,
+    failures: RefCell<Vec<bool>>,
+}
+
+struct Recording(Rc<Recorder>, &'static str);
+
+impl Channel for Recording {
+    fn id(&self) -> &'static str {
+        self.1
+    }
+
+    fn deliver<'a>(&'a self, alert: &'a Alert) -> Delivery<'a> {
+        Box::pin(async move {
+            match self.0.failures.borrow_mut().pop() {
+                Some(true) => Err(ChannelError { retryable: true, what: "throttled".to_owned(), source: None }),
+                Some(false) => Err(ChannelError { retryable: false, what: "no such topic".to_owned(), source: None }),
+                None => {
+                    self.0.alerts.borrow_mut().push(alert.clone());
+                    Ok(format!("ref-{}", self.0.alerts.borrow().len()))
+                }
+            }
+        })
+    }
+}
+
+#[derive(Default)]
+struct Sent {
+    bodies: RefCell<Vec<String>>,
+    broken: RefCell<bool>,
+}
+
+impl Outbox for Sent {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        if *self.broken.borrow() {
+            return Err(PortError::Retryable { what: "could not send to queue logger".to_owned(), source: None });
+        }
+        self.bodies.borrow_mut().extend_from_slice(bodies);
+        Ok(())
+    }
+}
+
+impl Sent {
+    fn receipts(&self) -> Vec<Receipt> {
+        let bodies = self.bodies.borrow();
+        bodies
+            .iter()
+            .map(|body| match Envelope::from_body(body).expect("an envelope").payload {
+                Payload::Receipt(receipt) => *receipt,
+                other => panic!("not a receipt: {other:?}"),
+            })
+            .collect()
+    }
+}
+
+struct World {
+    one: Rc<Recorder>,
+    two: Rc<Recorder>,
+    sent: Rc<Sent>,
+    clock: Rc<FixedClock>,
+    notifier: Notifier<Rc<MemoryLedger>, Rc<Sent>, Rc<FixedClock>>,
+}
+
+fn world(policy: Policy) -> World {
+    let (one, two) = (Rc::new(Recorder::default()), Rc::new(Recorder::default()));
+    let channels: Vec<Box<dyn Channel>> =
+        vec![Box::new(Recording(one.clone(), "one")), Box::new(Recording(two.clone(), "two"))];
+    let sent = Rc::new(Sent::default());
+    let clock = Rc::new(FixedClock::at(at("2026-03-01T12:01:00Z")));
+    let notifier = Notifier::new(policy, channels, Rc::new(MemoryLedger::default()), sent.clone(), clock.clone());
+    World { one, two, sent, clock, notifier }
+}
+
+fn message(id: &str, body: String) -> Message {
+    Message { message_id: id.to_owned(), body, receive_count: 1 }
+}
+
+fn of(finding: &Finding) -> Message {
+    message(&finding.event_id, Envelope::finding(finding.clone()).to_body())
+}
+
+fn of_outcome(finding: &Finding, status: OutcomeStatus) -> Message {
+    let outcome = outcome_of(finding, status);
+    message(&outcome.outcome_id, Envelope::outcome(finding.clone(), outcome.clone()).to_body())
+}
+
+fn other_key(n: u32) -> Finding {
+    Finding { dedup_key: format!("key-{n}"), ..finding_numbered(n, at("2026-03-01T12:00:00Z")) }
+}
+
+#[tokio::test]
+async fn a_redelivered_finding_is_told_once_and_its_receipts_are_the_same() {
+    let w = world(Policy::default());
+    assert_eq!(w.notifier.handle(&[of(&finding())]).await, BatchResult::default());
+    w.clock.set(at("2026-03-01T12:09:00Z"));
+    assert_eq!(w.notifier.handle(&[of(&finding()), of(&finding())]).await, BatchResult::default());
+    assert_eq!((w.one.alerts.borrow().len(), w.two.alerts.borrow().len()), (1, 1));
+    let receipts = w.sent.receipts();
+    assert_eq!(receipts.len(), 6);
+    assert_eq!(receipts[..2], receipts[2..4]);
+    assert_eq!(receipts[..2], receipts[4..]);
+    assert!(receipts.iter().all(|r| r.delivered));
+}
+
+#[tokio::test]
+async fn a_lost_receipt_is_sent_by_the_redelivery_without_a_second_alert() {
+    let w = world(Policy::default());
+    *w.sent.broken.borrow_mut() = true;
+    let result = w.notifier.handle(&[of(&finding())]).await;
+    assert!(result.failed[0].retryable, "{result:?}");
+    *w.sent.broken.borrow_mut() = false;
+    assert_eq!(w.notifier.handle(&[of(&finding())]).await, BatchResult::default());
+    assert_eq!(w.one.alerts.borrow().len(), 1);
+    assert_eq!(w.sent.receipts().len(), 2);
+}
+
+#[tokio::test]
+async fn a_retryable_error_returns_the_message_and_only_the_failed_channel_runs_again() {
+    let w = world(Policy::default());
+    w.two.failures.borrow_mut().push(true);
+    let result = w.notifier.handle(&[of(&finding()), of(&other_key(2))]).await;
+    assert_eq!(result.failed.len(), 1);
+    assert!(result.failed[0].retryable && result.failed[0].message_id == "event-1", "{result:?}");
+    assert_eq!(w.notifier.handle(&[of(&finding())]).await, BatchResult::default());
+    assert_eq!((w.one.alerts.borrow().len(), w.two.alerts.borrow().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_permanent_error_is_reported_and_a_redrive_delivers() {
+    let w = world(Policy::default());
+    w.one.failures.borrow_mut().push(false);
+    let result = w.notifier.handle(&[of(&finding())]).await;
+    assert!(!result.failed[0].retryable && result.failed[0].reason.contains("no such topic"), "{result:?}");
+    assert_eq!(w.sent.receipts().iter().filter(|r| r.delivered).count(), 1);
+    assert_eq!(w.notifier.handle(&[of(&finding())]).await, BatchResult::default());
+    assert_eq!((w.one.alerts.borrow().len(), w.two.alerts.borrow().len()), (1, 1));
+    let ids: std::collections::BTreeSet<_> =
+        w.sent.receipts().into_iter().map(|r| (r.receipt_id, r.delivered)).collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_envelope_fails_alone() {
+    let w = world(Policy::default());
+    let receipt = Receipt {
+        receipt_id: "x/y".to_owned(),
+        finding_id: FindingId::new("a", "b", "c", "d"),
+        channel: "x".to_owned(),
+        reference: String::new(),
+        delivered: true,
+        note: String::new(),
+        at: at("2026-03-01T12:00:00Z"),
+    };
+    let batch = [
+        message("bad", "{".to_owned()),
+        of(&finding()),
+        message("old", Envelope::finding(finding()).to_body().replace("\"schema_version\":1", "\"schema_version\":9")),
+        message("receipt", Envelope::receipt("c".to_owned(), receipt).to_body()),
+    ];
+    let result = w.notifier.handle(&batch).await;
+    let mut ids: Vec<_> = result.failed.iter().map(|f| (f.message_id.as_str(), f.retryable)).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [("bad", false), ("old", false), ("receipt", false)]);
+    assert_eq!(w.one.alerts.borrow().len(), 1);
+}
+
+#[tokio::test]
+async fn repeats_in_the_window_become_one_alert_with_a_count() {
+    let w = world(Policy::default());
+    let start = at("2026-03-01T12:00:00Z");
+    let findings: Vec<Finding> = (0..4).map(|n| finding_numbered(n, start.plus_seconds(i64::from(n) * 30))).collect();
+    let batch = [of(&findings[2]), of(&findings[0]), of(&findings[1]), of(&findings[0])];
+    assert_eq!(w.notifier.handle(&batch).await, BatchResult::default());
+    assert_eq!(w.notifier.handle(&[of(&findings[3])]).await, BatchResult::default());
+    let alerts = w.one.alerts.borrow();
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(alerts[0].finding_id, findings[0].finding_id);
+    assert!(alerts[0].body.contains("Seen 3 times"), "{}", alerts[0].body);
+    let grouped: Vec<_> = w.sent.receipts().into_iter().filter(|r| r.channel == GROUPED).collect();
+    assert_eq!(grouped.len(), 3);
+    assert!(grouped.iter().all(|r| r.reference == findings[0].finding_id.to_string()));
+}
+
+#[tokio::test]
+async fn the_next_window_tells_again() {
+    let w = world(Policy::default());
+    let start = at("2026-03-01T12:00:00Z");
+    w.notifier.handle(&[of(&finding_numbered(1, start)), of(&finding_numbered(2, start.plus_seconds(300)))]).await;
+    assert_eq!(w.one.alerts.borrow().len(), 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_failed_does_not_hide_the_next() {
+    let w = world(Policy::default());
+    let start = at("2026-03-01T12:00:00Z");
+    w.one.failures.borrow_mut().push(false);
+    let (first, second) = (finding_numbered(1, start), finding_numbered(2, start.plus_seconds(1)));
+    let result = w.notifier.handle(&[of(&first), of(&second)]).await;
+    assert_eq!(result.failed.len(), 1);
+    assert_eq!(w.one.alerts.borrow()[0].finding_id, second.finding_id);
+}
+
+#[tokio::test]
+async fn low_findings_are_not_told_and_say_so() {
+    let w = world(Policy::default());
+    let mut low = finding();
+    low.severity = Severity::Low;
+    w.notifier.handle(&[of(&low), of_outcome(&low, OutcomeStatus::DryRun)]).await;
+    assert!(w.one.alerts.borrow().is_empty());
+    let receipts = w.sent.receipts();
+    assert_eq!(receipts.len(), 1);
+    assert!(receipts[0].channel == NOT_TOLD && !receipts[0].delivered && receipts[0].note.contains("min_severity"));
+    w.notifier.handle(&[of_outcome(&low, OutcomeStatus::Failed)]).await;
+    assert_eq!(w.one.alerts.borrow().len(), 1, "a failed response is told whatever the severity");
+}
+
+#[tokio::test]
+async fn good_news_is_told_although_it_is_informational() {
+    let mut good = finding();
+    good.effect = Effect::Resolves;
+    good.severity = Severity::Info;
+    let w = world(Policy::default());
+    w.notifier.handle(&[of(&good)]).await;
+    assert_eq!(w.one.alerts.borrow().len(), 1);
+    let w = world(Policy { good_news: false, ..Policy::default() });
+    w.notifier.handle(&[of(&good)]).await;
+    assert!(w.one.alerts.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn outcomes_are_told_once_a_status() {
+    let w = world(Policy::default());
+    let f = finding();
+    let statuses = [
+        OutcomeStatus::Triggered,
+        OutcomeStatus::Running,
+        OutcomeStatus::Skipped,
+        OutcomeStatus::PendingApproval,
+        OutcomeStatus::Succeeded,
+        OutcomeStatus::Succeeded,
+    ];
+    for status in statuses {
+        assert_eq!(w.notifier.handle(&[of_outcome(&f, status)]).await, BatchResult::default());
+    }
+    let subjects: Vec<String> = w.one.alerts.borrow().iter().map(|a| a.subject[..6].to_owned()).collect();
+    assert_eq!(subjects, ["[APPRO", "[DONE]"]);
+}
+
+/// A claim of a crashed worker is waited for until its lease ends.
+#[tokio::test]
+async fn a_crash_before_the_delivery_was_recorded_is_retried_after_the_lease() {
+    let w = world(Policy::default());
+    let key = format!("notify/one/{}", finding().finding_id);
+    let now = w.clock.now();
+    w.notifier.ledger.claim(&key, now, now.plus_seconds(60)).await.expect("claimed");
+    let result = w.notifier.handle(&[of(&finding())]).await;
+    assert!(result.failed[0].retryable, "{result:?}");
+    w.clock.set(now.plus_seconds(61));
+    assert_eq!(w.notifier.handle(&[of(&finding())]).await, BatchResult::default());
+    assert_eq!((w.one.alerts.borrow().len(), w.two.alerts.borrow().len()), (1, 1));
+}
