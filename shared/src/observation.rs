@@ -4,9 +4,11 @@
 //! batch through the [`State`](crate::ports::State) port and hands back [`Known`]. The semantics live here,
 //! in one pure function ([`StateRecord::apply`]), so that every adapter only loads and stores:
 //!
-//! * **Idempotent**: an event that was already applied gets the answer it got the first time.
+//! * **Idempotent**: an event that was already applied gets the answer it got the first time, as long as it is among
+//!   the entries kept (the `MAX_*` bounds below, and [`LATENESS_S`]). `Recall` remembers nothing, so it answers what
+//!   is known now.
 //! * **Order-free**: a count is the largest total over all windows that contain the event, so the event
-//!   that arrives last completes the window, whichever it is.
+//!   that arrives last completes the window, whichever it is. What exactly that gives: see [`Count::reaches`].
 //! * **Expiry is compared at read**, with event time; nothing depends on when a record is deleted.
 
 use std::collections::HashMap;
@@ -173,14 +175,22 @@ pub struct Count {
 }
 
 impl Count {
-    /// This event takes the total over the line: once per window, also when it arrives twice.
+    /// This event takes the total over the line. For entries that arrive at most [`LATENESS_S`] late and stay within
+    /// the `MAX_*` bounds, in whatever order they arrive and however often:
+    ///
+    /// * some event reaches the threshold exactly if some window of `window_s` (both ends included) holds it;
+    /// * a burst that fits in one window, with nothing else within `window_s` of it, reaches it exactly once;
+    /// * an event that reached it says so again when it is delivered again, and one that did not never does.
+    ///
+    /// A longer trickle may reach it more than once: each time an event completes a window none of whose
+    /// neighbours around that event held the threshold without it.
     pub const fn reaches(&self, threshold: u64) -> bool {
         self.before < threshold && self.now >= threshold
     }
 }
 
 /// The answer of [`Op::Remember`] and [`Op::Recall`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastValues {
     /// The newest value at or before the event, other than its own.
     pub previous: Option<(Timestamp, String)>,
@@ -189,11 +199,11 @@ pub struct LastValues {
 }
 
 /// The answer of [`Op::See`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// When the key was first seen, other than by this event; `None` when it is new or was forgotten.
     pub first: Option<Timestamp>,
-    /// When it was last seen, other than by this event.
+    /// The latest sighting that had arrived, other than this event; after this event when it came late.
     pub last: Option<Timestamp>,
 }
 
@@ -300,17 +310,21 @@ pub struct Value {
     pub event: u64,
     /// What.
     pub value: String,
+    /// The answer it was given, for redelivery.
+    pub answer: LastValues,
 }
 
-/// When a key was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When a key was seen, in its present life: sightings no more than the time to live apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
     /// First time.
     pub first: Timestamp,
     /// Last time.
     pub last: Timestamp,
-    /// The event that made the record, and so was told the key is new.
+    /// The event that arrived first, and so was told the key is new.
     pub founder: u64,
+    /// The last events that arrived and their answers, for redelivery; at most [`MAX_LAST_ENTRIES`].
+    pub recent: Vec<(u64, Seen)>,
 }
 
 impl StateRecord {
@@ -339,13 +353,14 @@ impl StateRecord {
                         values
                     }
                 };
+                if let Some(known) = values.iter().find(|v| v.event == event) {
+                    return Answer::Last(known.answer.clone());
+                }
                 let answer = neighbours(values, at, event, *ttl_s);
-                if !values.iter().any(|v| v.event == event) {
-                    let place = values.partition_point(|v| (v.at, v.event) < (at, event));
-                    values.insert(place, Value { at, event, value: value.clone() });
-                    if values.len() > MAX_LAST_ENTRIES {
-                        values.remove(0);
-                    }
+                let place = values.partition_point(|v| (v.at, v.event) < (at, event));
+                values.insert(place, Value { at, event, value: value.clone(), answer: answer.clone() });
+                if values.len() > MAX_LAST_ENTRIES {
+                    values.remove(0);
                 }
                 Answer::Last(answer)
             }
@@ -383,38 +398,47 @@ impl StateRecord {
     }
 }
 
-/// Answers and updates a sighting. Late events before `first` move it back and are not new: the effect
-/// of being new was had by the event that arrived first.
+/// Answers and updates a sighting. A late event before `first` moves it back and is not new: the effect of being new
+/// was had by the event that arrived first, which keeps its answer.
 fn see(record: &mut Option<StateRecord>, at: Timestamp, event: u64, ttl_s: i64) -> Seen {
-    match record {
-        Some(StateRecord::Seen(s)) if s.founder == event && s.first == at => Seen::default(),
-        Some(StateRecord::Seen(s))
-            if at.seconds_since(s.last) <= ttl_s && s.first.seconds_since(at) <= ttl_s.max(LATENESS_S) =>
-        {
-            let answer = Seen { first: Some(s.first), last: Some(s.last) };
-            s.last = s.last.max(at);
-            if at < s.first {
-                // The founder keeps its right to the answer "new" only as long as it is the first.
-                s.first = at;
-                s.founder = 0;
-            }
-            answer
-        }
-        other => {
-            *other = Some(StateRecord::Seen(Sighting { first: at, last: at, founder: event }));
-            Seen::default()
-        }
+    let Some(StateRecord::Seen(s)) = record else {
+        let recent = vec![(event, Seen::default())];
+        *record = Some(StateRecord::Seen(Sighting { first: at, last: at, founder: event, recent }));
+        return Seen::default();
+    };
+    if s.founder == event {
+        return Seen::default();
     }
+    if let Some((_, answer)) = s.recent.iter().find(|(known, _)| *known == event) {
+        return *answer;
+    }
+    let answer = if at.as_millis().saturating_sub(s.last.as_millis()) > ttl_s * 1000 {
+        (s.first, s.last, s.founder) = (at, at, event);
+        Seen::default()
+    } else if s.first.as_millis().saturating_sub(at.as_millis()) > ttl_s.max(LATENESS_S) * 1000 {
+        // So old that it belongs to a life that was forgotten: new then, and no part of this one.
+        Seen::default()
+    } else {
+        let answer = Seen { first: Some(s.first), last: Some(s.last) };
+        s.first = s.first.min(at);
+        s.last = s.last.max(at);
+        answer
+    };
+    if s.recent.len() >= MAX_LAST_ENTRIES {
+        s.recent.remove(0);
+    }
+    s.recent.push((event, answer));
+    answer
 }
 
 fn neighbours(values: &[Value], at: Timestamp, event: u64, ttl_s: u32) -> LastValues {
-    let ttl_s = i64::from(ttl_s);
+    let ttl_ms = i64::from(ttl_s) * 1000;
     let others = || values.iter().filter(|v| v.event != event);
     let previous = others()
-        .rfind(|v| (v.at, v.event) <= (at, event) && at.seconds_since(v.at) <= ttl_s)
+        .rfind(|v| (v.at, v.event) <= (at, event) && at.as_millis().saturating_sub(v.at.as_millis()) <= ttl_ms)
         .map(|v| (v.at, v.value.clone()));
     let next = others()
-        .find(|v| (v.at, v.event) > (at, event) && v.at.seconds_since(at) <= ttl_s)
+        .find(|v| (v.at, v.event) > (at, event) && v.at.as_millis().saturating_sub(at.as_millis()) <= ttl_ms)
         .map(|v| (v.at, v.value.clone()));
     LastValues { previous, next }
 }
@@ -438,13 +462,43 @@ impl Window<'_> {
         let answer = if is_reset { Count::default() } else { self.largest_around(place, i64::from(window_s) * 1000) };
         self.0[place].answer = answer.clone();
         if self.0.len() > limit {
-            self.0.remove(0);
+            let victim = self.redundant(i64::from(window_s) * 1000).unwrap_or(0);
+            self.0.remove(victim);
         }
         answer
     }
 
-    /// The largest total over all windows of `window_ms` that contain entry `place` and no reset, without
-    /// and with that entry. Two pointers over the entries near it.
+    /// An entry that no answer depends on: every window that holds it holds the same value once more, and it never
+    /// completed one. Without this, repeating one value would push the others out and hide their number.
+    fn redundant(&self, window_ms: i64) -> Option<usize> {
+        let entries = &*self.0;
+        let mut places: HashMap<&str, (Option<usize>, usize)> = HashMap::new();
+        let mut since_reset = 0;
+        for (i, entry) in entries.iter().enumerate() {
+            match &entry.what {
+                EntryKind::Weight(_) => return None,
+                EntryKind::Reset => since_reset = i,
+                EntryKind::Value(value) => {
+                    let Some((before, middle)) = places.get(&**value).copied() else {
+                        places.insert(value, (None, i));
+                        continue;
+                    };
+                    if let Some(before) = before
+                        && before >= since_reset
+                        && entry.at.as_millis().saturating_sub(entries[before].at.as_millis()) <= window_ms
+                        && entries[middle].answer.before == entries[middle].answer.now
+                    {
+                        return Some(middle);
+                    }
+                    places.insert(value, (Some(middle), i));
+                }
+            }
+        }
+        None
+    }
+
+    /// The largest total over all windows of `window_ms` (both ends included) that contain entry `place` and no reset,
+    /// without and with that entry. Two pointers over the entries near it.
     fn largest_around(&self, place: usize, window_ms: i64) -> Count {
         let entries = &*self.0;
         let is_reset = |e: &Entry| e.what == EntryKind::Reset;
@@ -455,23 +509,22 @@ impl Window<'_> {
         let mine = place - from;
         let mut answer = Count::default();
         let mut totals = Totals::default();
-        let mut right = 0;
         let mut best: Option<(usize, usize)> = None;
-        for left in 0..=mine {
+        let first = near[..mine].partition_point(|e| e.at.as_millis().saturating_add(window_ms) < at);
+        let mut right = first;
+        for left in first..=mine {
             let end = near[left].at.as_millis().saturating_add(window_ms);
             while right < near.len() && near[right].at.as_millis() <= end {
                 totals.add(&near[right].what);
                 right += 1;
             }
-            if end >= at {
-                let now = totals.total();
-                totals.remove(&near[mine].what);
-                answer.before = answer.before.max(totals.total());
-                totals.add(&near[mine].what);
-                if now > answer.now {
-                    answer.now = now;
-                    best = Some((left, right));
-                }
+            let now = totals.total();
+            totals.remove(&near[mine].what);
+            answer.before = answer.before.max(totals.total());
+            totals.add(&near[mine].what);
+            if now > answer.now {
+                answer.now = now;
+                best = Some((left, right));
             }
             totals.remove(&near[left].what);
         }

@@ -379,3 +379,37 @@ impl Clock for FixedClock {
         *self.0.borrow()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{SUITE_QUEUE, archive_suite, incidents_suite, ledger_suite, queue_suite, state_suite};
+
+    #[tokio::test]
+    async fn memory_keeps_the_queue_contract() {
+        queue_suite(&MemoryQueue::new(SUITE_QUEUE)).await;
+        queue_suite(&std::rc::Rc::new(MemoryQueue::new(SUITE_QUEUE))).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_the_state_contract() {
+        state_suite(&MemoryState::default()).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_the_ledger_contract() {
+        ledger_suite(&MemoryLedger::default()).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_the_incidents_contract() {
+        incidents_suite(&MemoryIncidents::default()).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_the_archive_contract() {
+        let archive = MemoryArchive::default();
+        archive_suite(&archive, |name| archive.get(name)).await;
+        assert_eq!(archive.names(), ["2026/03/01/one.json", "two"]);
+    }
+}
