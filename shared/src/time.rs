@@ -26,14 +26,19 @@ impl Timestamp {
         self.0
     }
 
-    /// Parses RFC 3339 text such as `2026-03-01T12:00:00Z`, with or without a fraction, and the
-    /// `+0000` offset that CloudWatch writes. `None` for anything else.
+    /// Parses RFC 3339 text such as `2026-03-01T12:00:00Z`, with or without a fraction, the `+0000` offset that
+    /// CloudWatch writes, and `2026-03-01 12:00:00` as log stores export it, which is UTC. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(fast) = parse_seconds_utc(text.as_bytes()) {
             return Some(fast);
         }
         text.parse::<jiff::Timestamp>()
             .or_else(|_| jiff::Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", text))
+            .or_else(|_| {
+                text.parse::<jiff::civil::DateTime>()
+                    .and_then(|t| t.to_zoned(jiff::tz::TimeZone::UTC))
+                    .map(|z| z.timestamp())
+            })
             .ok()
             .map(|t| Self(t.as_millisecond()))
     }
@@ -121,6 +126,11 @@ mod tests {
     #[test]
     fn cloudwatch_offsets_and_fractions_are_read() {
         assert_eq!(Timestamp::parse("2023-08-04T12:36:15.490+0000"), Timestamp::parse("2023-08-04T12:36:15.490Z"));
+    }
+
+    #[test]
+    fn times_without_an_offset_are_utc() {
+        assert_eq!(Timestamp::parse("2022-12-11 19:42:55.000"), Timestamp::parse("2022-12-11T19:42:55Z"));
     }
 
     #[test]
