@@ -42,15 +42,18 @@ impl<C: Classifier> Detector for C {
     }
 }
 
+/// A classifier built from its settings, or what is wrong with them.
+pub type Built = Result<Box<dyn Detector>, SettingsError>;
+
 /// One entry of the list of classifiers.
 #[derive(Clone, Copy)]
 pub struct Plugin {
     /// The classifier's declaration.
     pub meta: &'static Meta,
     /// Builds it from the `[classifiers.<id>]` section of a configuration file.
-    pub configure: fn(&mut Document<'_>, &dyn Files) -> Result<Box<dyn Detector>, SettingsError>,
+    pub configure: fn(&mut Document<'_>, &dyn Files) -> Built,
     /// Builds it from settings written as JSON, as fixtures carry them.
-    pub from_json: fn(serde_json::Value, &dyn Files) -> Result<Box<dyn Detector>, SettingsError>,
+    pub from_json: fn(serde_json::Value, &dyn Files) -> Built,
     /// Its default settings.
     pub defaults: fn() -> serde_json::Value,
 }
