@@ -29,7 +29,7 @@ pub(crate) fn finding(classifier: &str, responses: &[&str]) -> Finding {
         region: "us-east-1".to_owned(),
         event_id: "e-1".to_owned(),
         event_source: "iam.amazonaws.com".to_owned(),
-        event_name: "CreateAccessKey".to_owned(),
+        event_name: "SomeCall".to_owned(),
         event_time: Timestamp::parse("2026-03-01T12:00:00Z").unwrap(),
         principal: identity.arn.clone(),
         identity,

@@ -13,8 +13,11 @@ use crate::classifier::SettingsError;
 use crate::finding::Finding;
 use crate::text::one_line;
 
-/// A parameter longer than this is cut when shown: a screen line or two. The plan itself keeps it whole.
+/// A text longer than this is cut when shown: a screen line or two. The plan itself keeps it whole.
 const SHOWN_MAX: usize = 400;
+/// Structured parameters must be shown whole, or the line is not the call: room for sixty security group permissions,
+/// EC2's default limit of rules in a group.
+const SHOWN_STRUCTURE_MAX: usize = 8000;
 
 /// One AWS API call, written so that a person can read it and a client can make it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +60,7 @@ fn shown(value: &Value) -> String {
         {
             one_line(text, SHOWN_MAX)
         }
+        Value::Array(_) | Value::Object(_) => one_line(&value.to_string(), SHOWN_STRUCTURE_MAX),
         other => one_line(&other.to_string(), SHOWN_MAX),
     }
 }

@@ -69,10 +69,15 @@ fn key_of(finding: &Finding) -> Result<Key<'_>, NotApplicable> {
     let fact = |name: &str| finding.evidence.get(name).and_then(Value::as_str).unwrap_or_default();
     let key = if finding.evidence.contains_key("access_key_id") {
         let user = fact("user_name");
-        if fact("user_type") == "Root" || (identity.is_root() && (user.is_empty() || user == "root")) {
+        let of_caller_or_notified = identity.is_root() || identity.kind.is_empty();
+        if (identity.is_root() && user.is_empty()) || (of_caller_or_notified && user.eq_ignore_ascii_case("root")) {
             return no("it is a key of the root user, which nobody but root can change");
         }
-        Key { id: fact("access_key_id"), user, account: &finding.account }
+        // GuardDuty may report from another account than the key's.
+        let account = if fact("account").is_empty() { &finding.account } else { fact("account") };
+        Key { id: fact("access_key_id"), user, account }
+    } else if finding.event_name.eq_ignore_ascii_case("CreateAccessKey") {
+        return no("the record does not say which key was created");
     } else {
         if identity.is_root() {
             return no("it is a key of the root user, which nobody but root can change");
@@ -160,6 +165,13 @@ mod tests {
     }
 
     #[test]
+    fn the_account_of_the_key_wins_over_the_account_of_the_report() {
+        let mut finding = created(KEY, "alice");
+        finding.evidence.insert("account".to_owned(), json!("210987654321"));
+        assert_eq!(plan(&finding).unwrap()[0].1.calls[0].account, "210987654321");
+    }
+
+    #[test]
     fn other_partitions_have_their_own_iam() {
         for (region, iam) in
             [("cn-northwest-1", "cn-north-1"), ("us-gov-east-1", "us-gov-west-1"), ("eu-west-1", "us-east-1")]
@@ -183,6 +195,11 @@ mod tests {
             finding.identity.user_name = user.to_owned();
             finding
         };
+        let mut notified = created(KEY, "Root");
+        notified.identity = shared::Identity::default();
+        let mut nameless = finding("iam_access_key_created", &[]);
+        nameless.event_name = "CreateAccessKey".to_owned();
+        nameless.identity.access_key_id = KEY.to_owned();
         let mut elsewhere = created(KEY, "alice");
         elsewhere.account = String::new();
         let cases = [
@@ -194,6 +211,8 @@ mod tests {
             (created(KEY, "alice --all"), "not one IAM allows"),
             (root(created(KEY, "")), "root user"),
             (root(created(KEY, "root")), "root user"),
+            (notified, "root user"),
+            (nameless, "which key was created"),
             (root(signed("Root", KEY, "")), "root user"),
             (signed("AssumedRole", "ASIAIOSFODNN7EXAMPLE", ""), "not an IAM user"),
             (signed("IAMUser", "ASIAIOSFODNN7EXAMPLE", "alice"), "session key"),

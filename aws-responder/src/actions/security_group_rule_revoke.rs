@@ -2,16 +2,17 @@
 //!
 //! *What it does.* EC2 revokes whole rules only, and a rule is named by its exact protocol, ports and source. So the plan
 //! revokes each rule that holds an offending part and, when the rule is wider than that part, authorizes the rest of its
-//! ports again (`remainder_kept`, default on: exactly the offending part goes). Sources other than `/0` are never
-//! touched: each source of a permission is a rule of its own.
+//! ports again (`remainder_kept`, default on: exactly the offending part goes). Each source of a permission is a rule of
+//! its own, so other sources stay.
 //!
-//! *What it reads.* The fact `group_id`, and `world_rules`: a list of `{protocol, from_port, to_port, cidr}`, the offending
-//! parts. When the rule is wider than the part, the part carries it whole: `rule: {from_port, to_port}`. Without `rule` the
-//! part is the rule. Ports that are absent, null or −1 mean all. Rules of all protocols (`-1`) or of protocols without ports
-//! are revoked whole: what is left of "everything" without one port cannot be written as a rule.
+//! *What it reads.* The facts `group_id`, `world_rules`, a list of `{protocol, from_port, to_port, cidr}`, and `ports`, the
+//! offending ports. A rule's offending part is those of `ports` that it holds; without `ports` it is the whole rule. Where
+//! an entry has `rule: {from_port, to_port}`, that is the whole rule and the entry the offending part. Ports that are
+//! absent, null or −1 mean all. Rules of all protocols (`-1`) or of protocols without ports are revoked whole: what is left
+//! of "everything" without one port cannot be written as a rule.
 //!
-//! *What it leaves alone.* A finding with an unreadable part gets no plan at all. Tracked connections live on (AWS: a rule
-//! change does not cut them).
+//! *What it leaves alone.* Sources narrower than `/7`, which no part of the world-open whole needs to be. A finding with an
+//! unreadable rule gets no plan at all. Tracked connections live on (AWS: a rule change does not cut them).
 //!
 //! *Undo.* Authorizes exactly what was revoked, then revokes what had been added again. Rule descriptions are not in the
 //! finding: the read keeps them for whoever carries the plan out.
@@ -19,6 +20,7 @@
 //! *References.* <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RevokeSecurityGroupIngress.html>
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,13 @@ use serde_json::{Map, Value, json};
 use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError};
 
 use super::is_account;
+
+/// Ranges up to this length count as a part of the world: two `/1` open as much as one `/0`. Our choice, the classifier's
+/// too: nobody owns more than a `/8`.
+const WORLD_PREFIX_LEN_MAX: u8 = 7;
+
+/// The classifiers' engine cuts longer lists, so a list this long may lack something.
+const FACT_ITEMS_MAX: usize = 20;
 
 const ALL_PORTS: RangeInclusive<u16> = 0..=u16::MAX;
 
@@ -120,7 +129,35 @@ impl Action for SecurityGroupRuleRevoke {
 struct Rule {
     protocol: String,
     ports: Ports,
-    v6: bool,
+    source: Source,
+}
+
+/// An address range as EC2 stores it: without the bits behind the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    address: IpAddr,
+    len: u8,
+}
+
+impl Source {
+    fn parse(cidr: &str) -> Option<Self> {
+        let (address, len) = cidr.split_once('/')?;
+        let len: u8 = len.parse().ok()?;
+        let address = match address.parse().ok()? {
+            IpAddr::V4(v4) if len <= 32 => {
+                IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)).into())
+            }
+            IpAddr::V6(v6) if len <= 128 => {
+                IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)).into())
+            }
+            _ => return None,
+        };
+        Some(Self { address, len })
+    }
+
+    fn cidr(self) -> String {
+        format!("{}/{}", self.address, self.len)
+    }
 }
 
 /// The ports of a rule.
@@ -150,10 +187,10 @@ impl Rule {
                 permission.insert("ToPort".to_owned(), json!(code));
             }
         }
-        let (name, source) = if self.v6 {
-            ("Ipv6Ranges", json!([{"CidrIpv6": "::/0"}]))
-        } else {
-            ("IpRanges", json!([{"CidrIp": "0.0.0.0/0"}]))
+        let cidr = self.source.cidr();
+        let (name, source) = match self.source.address {
+            IpAddr::V4(_) => ("IpRanges", json!([{"CidrIp": cidr}])),
+            IpAddr::V6(_) => ("Ipv6Ranges", json!([{"CidrIpv6": cidr}])),
         };
         permission.insert(name.to_owned(), source);
         Value::Object(permission)
@@ -169,67 +206,90 @@ impl Rule {
     }
 }
 
-/// The rules to revoke, each with its offending parts. One unreadable part makes the whole finding unusable: a plan
-/// that closes half of what is open would look like a success.
+/// The rules to revoke, each with its offending parts. One unreadable rule makes the whole finding unusable: a plan that
+/// closes half of what is open would look like a success.
 fn offending_rules(finding: &Finding) -> Result<BTreeMap<Rule, Vec<RangeInclusive<u16>>>, NotApplicable> {
-    let Some(parts) = finding.evidence.get("world_rules").and_then(Value::as_array).filter(|parts| !parts.is_empty())
+    let Some(entries) = finding.evidence.get("world_rules").and_then(Value::as_array).filter(|list| !list.is_empty())
     else {
         return Err(NotApplicable("the finding names no world-open rule".to_owned()));
     };
+    if entries.len() >= FACT_ITEMS_MAX {
+        return Err(NotApplicable(format!(
+            "the finding lists {} rules and may lack some; look at the group",
+            entries.len()
+        )));
+    }
+    let ports = offending_ports(finding);
     let mut rules: BTreeMap<Rule, Vec<RangeInclusive<u16>>> = BTreeMap::new();
-    for (i, part) in parts.iter().enumerate() {
-        let (rule, offending) =
-            offending_rule(part).map_err(|why| NotApplicable(format!("world-open rule {} {why}", i + 1)))?;
-        rules.entry(rule).or_default().extend(offending);
+    for (i, entry) in entries.iter().enumerate() {
+        let (rule, parts) = offending_rule(entry, ports.as_deref())
+            .map_err(|why| NotApplicable(format!("world-open rule {} {why}", i + 1)))?;
+        if rule.source.len <= WORLD_PREFIX_LEN_MAX {
+            rules.entry(rule).or_default().extend(parts);
+        }
+    }
+    if rules.is_empty() {
+        return Err(NotApplicable("none of the rules is open to the world".to_owned()));
     }
     Ok(rules)
+}
+
+/// The fact `ports`; `None` when it is missing, unreadable or perhaps cut: then rules offend as a whole.
+fn offending_ports(finding: &Finding) -> Option<Vec<u16>> {
+    let ports = finding.evidence.get("ports")?.as_array()?;
+    if ports.is_empty() || ports.len() >= FACT_ITEMS_MAX {
+        return None;
+    }
+    ports.iter().map(|port| u16::try_from(port.as_u64()?).ok()).collect()
 }
 
 /// The harmless rest of the rules. A part that offends in one rule is kept out of the rest of every other, or it would be
 /// opened again.
 fn remainders(rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>) -> BTreeSet<Rule> {
     let parts_like = |rule: &Rule| -> Vec<RangeInclusive<u16>> {
-        let alike = rules.iter().filter(|(other, _)| other.protocol == rule.protocol && other.v6 == rule.v6);
+        let alike = rules.iter().filter(|(other, _)| other.protocol == rule.protocol);
         alike.flat_map(|(_, parts)| parts.iter().cloned()).collect()
     };
     rules.keys().flat_map(|rule| rule.without(&parts_like(rule))).collect()
 }
 
-/// One entry of `world_rules`: the rule it is part of, and the part.
-fn offending_rule(part: &Value) -> Result<(Rule, Option<RangeInclusive<u16>>), &'static str> {
-    let cidr = part.get("cidr").and_then(Value::as_str).ok_or("has no cidr")?;
-    let (address, length) = cidr.split_once('/').ok_or("has no prefix length")?;
-    if length != "0" {
-        return Err("is not open to the world");
-    }
-    // EC2 stores every /0 as 0.0.0.0/0 or ::/0, whatever address was written before it.
-    let v6 = match address.parse() {
-        Ok(std::net::IpAddr::V4(_)) => false,
-        Ok(std::net::IpAddr::V6(_)) => true,
-        Err(_) => return Err("has a cidr that is not one"),
-    };
-    let protocol = protocol(part.get("protocol"))?;
-    let bounds = bounds(part)?;
+/// One entry of `world_rules`: the whole rule, and its offending parts.
+fn offending_rule(entry: &Value, offending: Option<&[u16]>) -> Result<(Rule, Vec<RangeInclusive<u16>>), &'static str> {
+    let cidr = entry.get("cidr").and_then(Value::as_str).ok_or("has no cidr")?;
+    let source = Source::parse(cidr).ok_or("has a cidr that is not one")?;
+    let protocol = protocol(entry.get("protocol"))?;
+    let (from, to) = bounds(entry)?;
     match protocol.as_str() {
         "tcp" | "udp" => {
-            let offending = ports(bounds)?;
-            let whole = match part.get("rule") {
-                None | Some(Value::Null) => offending.clone(),
-                Some(rule) => ports(self::bounds(rule)?)?,
+            let range = ports(from, to)?;
+            let (whole, parts) = match (entry.get("rule"), offending) {
+                (Some(Value::Object(rule)), _) => {
+                    let (from, to) = bounds(&Value::Object(rule.clone()))?;
+                    (ports(from, to)?, vec![range])
+                }
+                (None | Some(Value::Null), Some(offending)) => {
+                    let parts = offending.iter().filter(|port| range.contains(port)).map(|&port| port..=port).collect();
+                    (range, parts)
+                }
+                (None | Some(Value::Null), None) => (range.clone(), vec![range]),
+                (Some(_), _) => return Err("has a rule that is not an object"),
             };
-            if whole.start() > offending.start() || whole.end() < offending.end() {
+            if parts.is_empty() {
+                return Err("holds none of the offending ports");
+            }
+            if parts.iter().any(|part| whole.start() > part.start() || whole.end() < part.end()) {
                 return Err("is not within the rule it is said to be part of");
             }
-            Ok((Rule { protocol, ports: Ports::Range(*whole.start(), *whole.end()), v6 }, Some(offending)))
+            Ok((Rule { protocol, ports: Ports::Range(*whole.start(), *whole.end()), source }, parts))
         }
         "icmp" | "icmpv6" => {
-            let (kind, code) = (bounds.0.unwrap_or(-1), bounds.1.unwrap_or(-1));
+            let (kind, code) = (from.unwrap_or(-1), to.unwrap_or(-1));
             if !(-1..=255).contains(&kind) || !(-1..=255).contains(&code) {
                 return Err("has no ICMP type and code");
             }
-            Ok((Rule { protocol, ports: Ports::Icmp(kind, code), v6 }, None))
+            Ok((Rule { protocol, ports: Ports::Icmp(kind, code), source }, Vec::new()))
         }
-        _ => Ok((Rule { protocol, ports: Ports::None, v6 }, None)),
+        _ => Ok((Rule { protocol, ports: Ports::None, source }, Vec::new())),
     }
 }
 
@@ -260,8 +320,8 @@ fn bounds(part: &Value) -> Result<(Option<i64>, Option<i64>), &'static str> {
 }
 
 /// A port range; absent or −1 on both sides is every port.
-fn ports(bounds: (Option<i64>, Option<i64>)) -> Result<RangeInclusive<u16>, &'static str> {
-    match (bounds.0.filter(|p| *p != -1), bounds.1.filter(|p| *p != -1)) {
+fn ports(from: Option<i64>, to: Option<i64>) -> Result<RangeInclusive<u16>, &'static str> {
+    match (from.filter(|p| *p != -1), to.filter(|p| *p != -1)) {
         (None, None) => Ok(ALL_PORTS),
         (Some(from), Some(to)) if from <= to => match (u16::try_from(from), u16::try_from(to)) {
             (Ok(from), Ok(to)) => Ok(from..=to),
@@ -355,6 +415,41 @@ mod tests {
     }
 
     #[test]
+    fn the_fact_ports_says_which_part_of_a_rule_offends() {
+        let plan_with = |ports: Value| {
+            let mut finding = opened(json!([
+                {"protocol": "tcp", "from_port": 0, "to_port": 65535, "cidr": "0.0.0.0/1"},
+                {"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "200.0.0.0/1"},
+                {"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "203.0.113.9/32"},
+            ]));
+            finding.evidence.insert("ports".to_owned(), ports);
+            plan(&finding).map(|targets| crate::render(&targets[0].1))
+        };
+        insta::assert_snapshot!(plan_with(json!([22, 3389])).unwrap());
+        for unreadable in [json!((1..=20).collect::<Vec<u16>>()), json!(["22"]), json!([])] {
+            assert!(!plan_with(unreadable).unwrap().contains("FromPort\":23"), "a list that may be cut splits nothing");
+        }
+        assert!(plan_with(json!([3389])).unwrap_err().0.contains("rule 2 holds none of the offending ports"));
+    }
+
+    #[test]
+    fn sources_are_written_as_ec2_stores_them() {
+        for (cidr, stored) in [
+            ("1.2.3.4/0", Some("0.0.0.0/0")),
+            ("200.1.1.1/1", Some("128.0.0.0/1")),
+            ("203.0.113.9/32", Some("203.0.113.9/32")),
+            ("2001:DB8::1/0", Some("::/0")),
+            ("2001:db8::/3", Some("2000::/3")),
+            ("1.2.3.4/33", None),
+            ("1.2.3.4/-1", None),
+            ("1.2.3.4", None),
+            ("", None),
+        ] {
+            assert_eq!(Source::parse(cidr).map(Source::cidr).as_deref(), stored, "{cidr}");
+        }
+    }
+
+    #[test]
     fn a_wide_rule_goes_whole_when_the_remainder_is_not_kept() {
         let finding = opened(
             json!([{"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0", "rule": {"from_port": 0, "to_port": 100}}]),
@@ -373,11 +468,15 @@ mod tests {
         };
         let cases = [
             (json!([]), "names no world-open rule"),
+            (json!(vec![good.clone(); 20]), "may lack some"),
             (json!("tcp/22"), "names no world-open rule"),
             (json!([good, "… 3 more"]), "rule 2 has no cidr"),
-            (with("cidr", json!("203.0.113.0/24")), "rule 2 is not open to the world"),
+            (
+                json!([{"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "203.0.113.0/24"}]),
+                "none of the rules",
+            ),
             (with("cidr", json!("everyone/0")), "not one"),
-            (with("cidr", json!("0.0.0.0")), "no prefix length"),
+            (with("cidr", json!("0.0.0.0")), "not one"),
             (with("protocol", json!("sctp-ish")), "unknown protocol"),
             (with("protocol", Value::Null), "has no protocol"),
             (with("from_port", json!("22")), "not a number"),

@@ -1,1 +1,385 @@
+//! The handler as a whole: what is sent and journalled, in order, twice and with every step failing once.
 
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use shared::adapters::memory::{FixedClock, MemoryLedger};
+use shared::ports::Claim;
+use shared::{FindingId, Receipt, Severity};
+
+use super::*;
+use crate::testing::{ACCOUNT, finding};
+
+const DEACTIVATE: &str = "iam_access_key_deactivate";
+const REVOKE: &str = "security_group_rule_revoke";
+
+/// What goes wrong at the nth port call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It fails and did nothing.
+    Before,
+    /// It fails but had done its work.
+    After,
+    /// The process dies before it.
+    DeathBefore,
+    /// The process dies after it.
+    DeathAfter,
+    /// It fails, and will always fail the same way.
+    Permanent,
+}
+
+/// Ports that outlive the responder, and the one fault to come.
+#[derive(Default)]
+struct World {
+    ledger: MemoryLedger,
+    journalled: RefCell<BTreeMap<String, Vec<String>>>,
+    notifier: RefCell<Vec<String>>,
+    logger: RefCell<Vec<String>>,
+    calls: Cell<usize>,
+    fault: Cell<Option<(usize, Fault)>>,
+    is_dead: Cell<bool>,
+}
+
+impl World {
+    /// Counts a port call; the error it ends with, and whether its work is done all the same.
+    fn step(&self) -> Option<(PortError, bool)> {
+        let retryable = || PortError::Retryable { what: "could not reach the port".to_owned(), source: None };
+        if self.is_dead.get() {
+            return Some((retryable(), false));
+        }
+        self.calls.set(self.calls.get() + 1);
+        let (at, fault) = self.fault.get()?;
+        if at != self.calls.get() {
+            return None;
+        }
+        self.is_dead.set(matches!(fault, Fault::DeathBefore | Fault::DeathAfter));
+        if fault == Fault::Permanent {
+            return Some((PortError::Permanent { what: "may not use the port".to_owned(), source: None }, false));
+        }
+        Some((retryable(), matches!(fault, Fault::After | Fault::DeathAfter)))
+    }
+
+    fn sent(&self, into: &RefCell<Vec<String>>, bodies: &[String]) -> PortResult<()> {
+        match self.step() {
+            None => into.borrow_mut().extend_from_slice(bodies),
+            Some((error, is_done)) => {
+                // A batch that fails may have been sent in part.
+                let n = if is_done { bodies.len().div_ceil(2) } else { 0 };
+                into.borrow_mut().extend_from_slice(&bodies[..n]);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn keys_sent(&self, to: &RefCell<Vec<String>>) -> BTreeSet<String> {
+        to.borrow().iter().map(|body| Envelope::from_body(body).unwrap().idempotency_key).collect()
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        let outcome = |body: &String| match Envelope::from_body(body).unwrap().payload {
+            Payload::Outcome { outcome, .. } => Some(*outcome),
+            _ => None,
+        };
+        self.notifier.borrow().iter().filter_map(outcome).collect()
+    }
+}
+
+struct ToNotifier<'w>(&'w World);
+struct ToLogger<'w>(&'w World);
+struct Journalling<'w>(&'w World);
+
+impl Outbox for ToNotifier<'_> {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        self.0.sent(&self.0.notifier, bodies)
+    }
+}
+
+impl Outbox for ToLogger<'_> {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        self.0.sent(&self.0.logger, bodies)
+    }
+}
+
+impl Ledger for Journalling<'_> {
+    async fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> PortResult<Claim> {
+        match self.0.step() {
+            None => self.0.ledger.claim(key, now, lease_until).await,
+            Some((error, is_done)) => {
+                if is_done {
+                    self.0.ledger.claim(key, now, lease_until).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
+        let failure = self.0.step();
+        if failure.as_ref().is_none_or(|(_, is_done)| *is_done) {
+            self.0.ledger.complete(key, result, now).await?;
+            self.0.journalled.borrow_mut().entry(key.to_owned()).or_default().push(result.to_owned());
+        }
+        failure.map_or(Ok(()), |(error, _)| Err(error))
+    }
+
+    async fn release(&self, key: &str) -> PortResult<()> {
+        self.0.ledger.release(key).await
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+/// One delivery to a fresh process.
+fn deliver(world: &World, settings: &ResponderSettings, batch: &[Message], now_s: i64) -> BatchResult {
+    world.is_dead.set(false);
+    let clock = FixedClock::at(Timestamp::parse("2026-03-01T12:05:00Z").unwrap().plus_seconds(now_s));
+    let responder = Responder::new(settings, Journalling(world), ToNotifier(world), ToLogger(world), clock).unwrap();
+    block_on(responder.handle(batch))
+}
+
+fn message(id: &str, body: String) -> Message {
+    Message { message_id: id.to_owned(), body, receive_count: 1 }
+}
+
+fn found(id: &str, finding: Finding) -> Message {
+    message(id, Envelope::finding(finding).to_body())
+}
+
+fn named(mut finding: Finding, event: &str) -> Finding {
+    finding.event_id = event.to_owned();
+    finding.finding_id = FindingId::new(&finding.classifier, ACCOUNT, "us-east-1", event);
+    finding
+}
+
+fn key_created(event: &str, user: &str) -> Finding {
+    let mut finding = named(finding("iam_access_key_created", &["iam_user_restrict", DEACTIVATE]), event);
+    finding.evidence.insert("access_key_id".to_owned(), json!("AKIAIOSFODNN7EXAMPLE"));
+    finding.evidence.insert("user_name".to_owned(), json!(user));
+    finding
+}
+
+fn group_opened(event: &str) -> Finding {
+    let mut finding = named(finding("security_group_opened_to_world", &[REVOKE]), event);
+    finding.evidence.insert("group_id".to_owned(), json!("sg-0123456789abcdef0"));
+    finding.evidence.insert("ports".to_owned(), json!([22]));
+    let rule = json!([{"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0"}]);
+    finding.evidence.insert("world_rules".to_owned(), rule);
+    finding
+}
+
+/// Two that are answered, one that is not applicable, one without a response.
+fn batch() -> Vec<Message> {
+    let mut both = group_opened("e-3");
+    both.responses.push(DEACTIVATE.to_owned());
+    vec![
+        found("m-1", key_created("e-1", "alice")),
+        found("m-2", named(finding("console_login_new_ip", &["iam_login_lock"]), "e-2")),
+        found("m-3", both),
+    ]
+}
+
+#[test]
+fn findings_pass_on_before_their_outcomes_to_both() {
+    let world = World::default();
+    assert_eq!(deliver(&world, &ResponderSettings::default(), &batch(), 0), BatchResult::default());
+    let kinds = |to: &RefCell<Vec<String>>| -> Vec<String> {
+        let kind = |body: &String| serde_json::from_str::<Value>(body).unwrap()["kind"].as_str().unwrap().to_owned();
+        to.borrow().iter().map(kind).collect()
+    };
+    assert_eq!(kinds(&world.notifier), ["finding", "finding", "finding", "outcome", "outcome", "outcome"]);
+    assert_eq!(*world.notifier.borrow(), *world.logger.borrow());
+    insta::assert_json_snapshot!(world.outcomes());
+}
+
+#[test]
+fn a_finding_passes_on_byte_for_byte() {
+    let world = World::default();
+    let batch = batch();
+    deliver(&world, &ResponderSettings::default(), &batch, 0);
+    let sent = world.logger.borrow();
+    assert_eq!(batch.iter().map(|m| &m.body).collect::<Vec<_>>(), sent.iter().take(3).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_delivery_sends_the_same_bytes_and_journals_nothing() {
+    let world = World::default();
+    let settings = ResponderSettings::default();
+    deliver(&world, &settings, &batch(), 0);
+    let (sent, journalled) = (world.notifier.take(), world.journalled.borrow().clone());
+    let mut off = settings.clone();
+    off.responder.exempt_principals = vec!["mallory".to_owned()];
+    deliver(&world, &off, &batch(), 9999);
+    assert_eq!(*world.notifier.borrow(), sent, "what was decided stays decided, though the policy changed");
+    assert_eq!(*world.journalled.borrow(), journalled);
+}
+
+#[test]
+fn the_journal_is_written_before_the_outcome_is_sent_and_says_how_to_undo_it() {
+    let world = World::default();
+    // Findings to both (2), then claim, claim and complete of the slot, complete of the entry; then the world ends.
+    world.fault.set(Some((6, Fault::DeathAfter)));
+    deliver(&world, &ResponderSettings::default(), &[found("m-1", key_created("e-1", "alice"))], 0);
+    assert!(world.outcomes().is_empty());
+    let key = Outcome::key(key_created("e-1", "alice").finding_id, DEACTIVATE, "AKIAIOSFODNN7EXAMPLE");
+    let entry = world.journalled.borrow()[&key].concat();
+    let Payload::Outcome { finding, outcome } = Envelope::from_body(&entry).unwrap().payload else { panic!("{entry}") };
+    assert_eq!(*finding, key_created("e-1", "alice"));
+    assert_eq!(outcome.undo()[0].parameters["Status"], "Active");
+}
+
+#[test]
+fn any_step_may_fail_or_be_the_last_and_the_effects_are_the_same() {
+    let settings = ResponderSettings::default();
+    let clean = World::default();
+    deliver(&clean, &settings, &batch(), 0);
+    let keys = clean.keys_sent(&clean.notifier);
+    let entries: BTreeSet<String> = clean.journalled.borrow().keys().cloned().collect();
+    let steps = clean.calls.get();
+    assert!(keys.len() == 6 && entries.len() == 5 && steps > 10, "{keys:?} {entries:?} {steps}");
+    for fault in [Fault::Before, Fault::After, Fault::DeathBefore, Fault::DeathAfter] {
+        for at in 1..=steps {
+            let world = World::default();
+            world.fault.set(Some((at, fault)));
+            let mut waiting = batch();
+            for delivery in 0..3 {
+                let result = deliver(&world, &settings, &waiting, delivery);
+                assert!(result.failed.iter().all(|m| m.retryable), "{fault:?} at {at}: {result:?}");
+                if !world.is_dead.get() {
+                    waiting.retain(|m| result.failed.iter().any(|f| f.message_id == m.message_id));
+                }
+            }
+            assert!(waiting.is_empty(), "{fault:?} at {at}: {waiting:?}");
+            for to in [&world.notifier, &world.logger] {
+                assert_eq!(world.keys_sent(to), keys, "{fault:?} at {at}");
+                let distinct: BTreeSet<String> = to.borrow().iter().cloned().collect();
+                assert_eq!(distinct.len(), keys.len(), "{fault:?} at {at}: one key, different bytes");
+            }
+            let journalled = world.journalled.borrow();
+            assert_eq!(journalled.keys().cloned().collect::<BTreeSet<_>>(), entries, "{fault:?} at {at}");
+            for (key, written) in journalled.iter() {
+                assert_eq!(written.len(), 1, "{fault:?} at {at}: {key} was written twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_permanent_failure_is_permanent_and_stops_nothing_else() {
+    let settings = ResponderSettings::default();
+    let clean = World::default();
+    let one = [found("m-1", key_created("e-1", "alice"))];
+    deliver(&clean, &settings, &one, 0);
+    for at in 1..=clean.calls.get() {
+        let world = World::default();
+        world.fault.set(Some((at, Fault::Permanent)));
+        let result = deliver(&world, &settings, &one, 0);
+        assert_eq!(result.failed.len(), 1, "at {at}");
+        assert!(!result.failed[0].retryable && result.failed[0].reason.contains("may not use"), "{result:?}");
+        let sent = world.notifier.borrow().len() + world.logger.borrow().len();
+        let journal_failed = (3..=6).contains(&at);
+        assert_eq!(sent, if journal_failed { 2 } else { 3 }, "at {at}");
+    }
+}
+
+#[test]
+fn one_bad_message_does_not_touch_its_neighbours() {
+    let world = World::default();
+    let settings = ResponderSettings::default();
+    let good = key_created("e-1", "alice");
+    let receipt = Receipt {
+        receipt_id: "r".to_owned(),
+        finding_id: good.finding_id,
+        channel: "console".to_owned(),
+        reference: String::new(),
+        delivered: true,
+        note: String::new(),
+        at: good.event_time,
+    };
+    let newer = Envelope::finding(good.clone()).to_body().replace("\"schema_version\":1", "\"schema_version\":2");
+    let result = deliver(
+        &world,
+        &settings,
+        &[
+            message("not-json", "{".to_owned()),
+            message("newer", newer),
+            message("receipt", Envelope::receipt("e-1".to_owned(), receipt).to_body()),
+            found("good", good),
+            message("empty", String::new()),
+        ],
+        0,
+    );
+    let failed: Vec<_> = result.failed.iter().map(|m| (m.message_id.as_str(), m.retryable)).collect();
+    assert_eq!(failed, [("not-json", false), ("newer", false), ("receipt", false), ("empty", false)]);
+    assert!(result.failed[1].reason.contains("schema version 2"), "{result:?}");
+    assert!(result.failed[2].reason.contains("this is a receipt"), "{result:?}");
+    assert_eq!(world.outcomes().len(), 1);
+}
+
+#[test]
+fn the_cap_skips_what_is_too_much_and_redelivery_takes_no_second_slot() {
+    let world = World::default();
+    let mut settings = ResponderSettings::default();
+    settings.responder.account_responses_max_per_hour = 2;
+    let mut later = key_created("e-4", "dave");
+    later.event_time = later.event_time.plus_seconds(3600);
+    let batch = [
+        found("m-1", key_created("e-1", "alice")),
+        found("m-2", key_created("e-2", "bob")),
+        found("m-3", key_created("e-3", "carol")),
+        found("m-4", later),
+    ];
+    for delivery in 0..3 {
+        world.notifier.take();
+        deliver(&world, &settings, &batch, delivery);
+        let statuses: Vec<_> = world.outcomes().iter().map(|o| o.status.as_str()).collect();
+        assert_eq!(statuses, ["DRY_RUN", "DRY_RUN", "SKIPPED", "DRY_RUN"]);
+    }
+    let skipped = &world.outcomes()[2];
+    assert!(skipped.note.contains("account_responses_max_per_hour") && skipped.plan == Plan::default(), "{skipped:?}");
+}
+
+#[test]
+fn a_slot_taken_before_a_crash_is_found_again() {
+    let mut settings = ResponderSettings::default();
+    settings.responder.account_responses_max_per_hour = 1;
+    let world = World::default();
+    // Dies when the slot is taken and the entry is not yet written.
+    world.fault.set(Some((5, Fault::DeathAfter)));
+    let one = [found("m-1", key_created("e-1", "alice"))];
+    deliver(&world, &settings, &one, 0);
+    deliver(&world, &settings, &one, 1);
+    assert_eq!(world.outcomes()[0].status, OutcomeStatus::DryRun);
+}
+
+#[test]
+fn refusals_say_why_and_keep_no_plan() {
+    let world = World::default();
+    let mut session = key_created("e-2", "alice");
+    session.evidence.insert("access_key_id".to_owned(), json!("ASIAIOSFODNN7EXAMPLE"));
+    let quiet = [
+        Finding { attempt: true, ..key_created("e-3", "alice") },
+        Finding { effect: shared::Effect::Resolves, ..key_created("e-4", "alice") },
+        Finding { severity: Severity::Low, ..key_created("e-5", "alice") },
+    ];
+    let mut batch = vec![found("m-1", key_created("e-1", "break-glass")), found("m-2", session)];
+    batch.extend(quiet.into_iter().map(|finding| found("m-3", finding)));
+    assert_eq!(deliver(&world, &ResponderSettings::default(), &batch, 0), BatchResult::default());
+    let notes: Vec<_> =
+        world.outcomes().into_iter().map(|o| (o.status, o.target, o.note, o.plan == Plan::default())).collect();
+    let skipped = |target: &str, note: &str| (OutcomeStatus::Skipped, target.to_owned(), note.to_owned(), true);
+    assert_eq!(
+        notes,
+        [
+            skipped(
+                "AKIAIOSFODNN7EXAMPLE",
+                "skipped: arn:aws:iam::123456789012:user/break-glass is for break-glass (break_glass)"
+            ),
+            skipped("none", "skipped: it is a session key, which cannot be set inactive"),
+        ]
+    );
+    assert_eq!(world.logger.borrow().len(), 7, "every finding passed on, and two outcomes");
+}
