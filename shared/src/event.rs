@@ -465,10 +465,19 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// What tells this event from all others of its account and region: the event id; for notifications the hash of
+    /// the detail too, because some producers reuse envelope ids for different details.
+    pub fn identity_id(&self) -> Cow<'_, str> {
+        match self.kind {
+            EventKind::CloudTrail => Cow::Borrowed(&self.event_id),
+            EventKind::Notification => Cow::Owned(format!("{}/{}", self.event_id, content_id(self.record))),
+        }
+    }
+
     /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
-    /// region and event id.
+    /// region and [`Event::identity_id`].
     pub fn key(&self) -> u64 {
-        let name = [&*self.account, &*self.region, &*self.event_id].join("\u{1f}");
+        let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
         let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }

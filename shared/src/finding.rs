@@ -68,7 +68,7 @@ pub struct FindingId(Uuid);
 const FINDING_NAMESPACE: Uuid = Uuid::from_u128(0x8f1c_6f0e_52a4_4d27_9c1e_2b0d_77a1_93e5);
 
 impl FindingId {
-    /// The id of what `classifier` finds in the event (`account`, `region`, `event_id`).
+    /// The id of what `classifier` finds in the event (`account`, `region`, [`crate::Event::identity_id`]).
     pub fn new(classifier: &str, account: &str, region: &str, event_id: &str) -> Self {
         let name = [classifier, account, region, event_id].join("\u{1f}");
         Self(Uuid::new_v5(&FINDING_NAMESPACE, name.as_bytes()))

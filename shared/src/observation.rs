@@ -71,7 +71,8 @@ pub enum Op {
     },
 }
 
-/// One thing to remember or recall.
+/// One thing to remember or recall. One event may add several different values to one `Distinct` key; everything else
+/// it asks of one label and key at most once, as the second time is taken for a redelivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// Names the answer in [`Known`] and separates the keys of one classifier.
@@ -447,7 +448,7 @@ struct Window<'r>(&'r mut Vec<Entry>);
 
 impl Window<'_> {
     fn add(&mut self, at: Timestamp, event: u64, what: EntryKind, window_s: u32) -> Count {
-        if let Some(known) = self.0.iter().find(|e| e.event == event) {
+        if let Some(known) = self.0.iter().find(|e| e.event == event && e.what == what) {
             return known.answer.clone();
         }
         let limit = if matches!(what, EntryKind::Value(_)) { MAX_DISTINCT_ENTRIES } else { MAX_COUNT_ENTRIES };
@@ -614,5 +615,293 @@ impl ObserveRequest {
             answers.push((observation.label, answer));
         }
         Ok(Known(answers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    const T0: Timestamp = Timestamp::from_millis(1_772_366_400_000);
+
+    /// An event of the properties: its time in milliseconds after [`T0`] and what it adds to the one key.
+    #[derive(Clone, Debug)]
+    struct Given {
+        ms: i64,
+        what: EntryKind,
+    }
+
+    fn op(what: &EntryKind, window_s: u32) -> Op {
+        match what.clone() {
+            EntryKind::Weight(weight) => Op::Count { weight, window_s },
+            EntryKind::Value(value) => Op::Distinct { value, window_s },
+            EntryKind::Reset => Op::Reset { window_s },
+        }
+    }
+
+    /// The count that event `i` is answered.
+    fn deliver(record: &mut Option<StateRecord>, given: &[Given], i: usize, window_s: u32) -> Count {
+        let at = Timestamp::from_millis(T0.as_millis() + given[i].ms);
+        match StateRecord::apply(record, &op(&given[i].what, window_s), at, i as u64) {
+            Answer::Count(count) => count,
+            _ => Count::default(),
+        }
+    }
+
+    fn total<'e>(entries: impl Iterator<Item = &'e EntryKind>) -> u64 {
+        let (mut weight, mut values) = (0, HashSet::new());
+        for entry in entries {
+            match entry {
+                EntryKind::Weight(w) => weight += u64::from(*w),
+                EntryKind::Value(v) => drop(values.insert(v)),
+                EntryKind::Reset => {}
+            }
+        }
+        weight + values.len() as u64
+    }
+
+    /// The largest total of any window between two resets, by trying every window that starts at an event.
+    fn largest_of_all(given: &[Given], window_s: u32) -> u64 {
+        let mut in_order: Vec<_> = given.iter().enumerate().map(|(i, g)| (g.ms, i, &g.what)).collect();
+        in_order.sort_by_key(|(ms, i, _)| (*ms, *i));
+        let lives = in_order.split(|(_, _, what)| **what == EntryKind::Reset);
+        let windows = lives.flat_map(|life| {
+            life.iter().map(move |(start, _, _)| {
+                let inside = |ms: i64| ms >= *start && ms <= start + i64::from(window_s) * 1000;
+                total(life.iter().filter(|(ms, _, _)| inside(*ms)).map(|(_, _, what)| *what))
+            })
+        });
+        windows.max().unwrap_or(0)
+    }
+
+    /// Every event at least once, in the shuffled order, with repeats put in anywhere after or before.
+    fn arrivals(order: Vec<usize>, repeats: &[(Index, Index)]) -> Vec<usize> {
+        let mut arrivals = order;
+        for (which, place) in repeats {
+            if arrivals.is_empty() {
+                break;
+            }
+            let event = arrivals[which.index(arrivals.len())];
+            arrivals.insert(place.index(arrivals.len() + 1), event);
+        }
+        arrivals
+    }
+
+    fn weights() -> BoxedStrategy<EntryKind> {
+        (0..5_u32).prop_map(EntryKind::Weight).boxed()
+    }
+
+    fn values() -> BoxedStrategy<EntryKind> {
+        (0..6_u8).prop_map(|v| EntryKind::Value(v.to_string())).boxed()
+    }
+
+    /// Events no further apart than what may arrive late, and an order of arrival. Times are dense enough to coincide.
+    fn burst(
+        what: BoxedStrategy<EntryKind>,
+        span_ms: std::ops::RangeInclusive<i64>,
+    ) -> impl Strategy<Value = (Vec<Given>, Vec<usize>, Vec<(Index, Index)>)> {
+        let given = span_ms.prop_flat_map(move |span| {
+            prop::collection::vec(
+                (0..=span, what.clone()).prop_map(|(ms, what)| Given { ms: ms / 250 * 250, what }),
+                0..30,
+            )
+        });
+        given.prop_flat_map(|given| {
+            let order: Vec<usize> = (0..given.len()).collect();
+            (Just(given), Just(order).prop_shuffle(), prop::collection::vec(any::<(Index, Index)>(), 0..10))
+        })
+    }
+
+    fn check_some_event_reaches(
+        (given, order, repeats): (Vec<Given>, Vec<usize>, Vec<(Index, Index)>),
+        window_s: u32,
+        threshold: u64,
+    ) -> Result<(), TestCaseError> {
+        let mut record = None;
+        let mut answers: HashMap<usize, Count> = HashMap::new();
+        for i in arrivals(order, &repeats) {
+            let answer = deliver(&mut record, &given, i, window_s);
+            let first = answers.entry(i).or_insert_with(|| answer.clone());
+            prop_assert_eq!(&*first, &answer, "event {} was answered differently when delivered again", i);
+        }
+        let reached = answers.values().filter(|a| a.reaches(threshold)).count();
+        prop_assert_eq!(reached > 0, largest_of_all(&given, window_s) >= threshold);
+        prop_assert!(answers.values().all(|a| a.before <= a.now));
+        Ok(())
+    }
+
+    fn resets_first(given: &[Given], order: Vec<usize>) -> Vec<usize> {
+        let (mut resets, rest): (Vec<_>, Vec<_>) = order.into_iter().partition(|i| given[*i].what == EntryKind::Reset);
+        resets.extend(rest);
+        resets
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn some_event_reaches_a_count_exactly_if_some_window_holds_it(
+            burst in burst(weights(), 0..=LATENESS_S * 1000),
+            window_s in 0..900_u32,
+            threshold in 1..20_u64,
+        ) {
+            check_some_event_reaches(burst, window_s, threshold)?;
+        }
+
+        #[test]
+        fn some_event_reaches_a_distinct_count_exactly_if_some_window_holds_it(
+            burst in burst(values(), 0..=LATENESS_S * 1000),
+            window_s in 0..1800_u32,
+            threshold in 1..7_u64,
+        ) {
+            check_some_event_reaches(burst, window_s, threshold)?;
+        }
+
+        /// A reset that arrives after what it separates cannot take an answer back; those that arrive first must hold.
+        #[test]
+        fn no_window_reaches_across_a_reset_that_arrived_first(
+            (given, order, repeats) in burst(
+                prop_oneof![4 => weights(), 1 => Just(EntryKind::Reset).boxed()].boxed(), 0..=600_000),
+            window_s in 0..900_u32,
+            threshold in 1..12_u64,
+        ) {
+            let order = resets_first(&given, order);
+            check_some_event_reaches((given, order, repeats), window_s, threshold)?;
+        }
+
+        #[test]
+        fn a_burst_within_one_window_reaches_exactly_once_in_any_order(
+            (given, order, repeats) in burst(weights(), 0..=60_000),
+            threshold in 1..20_u64,
+        ) {
+            let mut record = None;
+            let mut reached = HashSet::new();
+            for i in arrivals(order, &repeats) {
+                if deliver(&mut record, &given, i, 60).reaches(threshold) {
+                    reached.insert(i);
+                }
+            }
+            let holds = total(given.iter().map(|g| &g.what)) >= threshold;
+            prop_assert_eq!(reached.len(), usize::from(holds));
+        }
+
+        /// In a longer stream, arriving in order, far more than what is kept: nothing is missed when entries age out.
+        #[test]
+        fn a_long_stream_in_order_misses_nothing(
+            gaps in prop::collection::vec(prop_oneof![9 => 0..40_i64, 1 => 0..20_000_i64], 0..120),
+            window_s in 1..100_u32,
+            threshold in 1..12_u64,
+        ) {
+            let mut ms = 0;
+            let given: Vec<_> = gaps.into_iter().map(|gap| {
+                ms += gap * 1000;
+                Given { ms, what: EntryKind::Weight(1) }
+            }).collect();
+            let order = (0..given.len()).collect();
+            check_some_event_reaches((given, order, Vec::new()), window_s, threshold)?;
+        }
+
+        #[test]
+        fn last_values_and_sightings_answer_a_redelivery_as_the_first_time(
+            times in prop::collection::vec(0..5000_i64, 1..MAX_LAST_ENTRIES),
+            repeats in prop::collection::vec(any::<(Index, Index)>(), 0..20),
+            ttl_s in 1..3000_u32,
+        ) {
+            for see in [false, true] {
+                let mut record = None;
+                let mut answers: HashMap<usize, Answer> = HashMap::new();
+                for i in arrivals((0..times.len()).collect(), &repeats) {
+                    let op = if see { Op::See { ttl_s } } else { Op::Remember { value: i.to_string(), ttl_s } };
+                    let answer = StateRecord::apply(&mut record, &op, T0.plus_seconds(times[i]), i as u64);
+                    let first = answers.entry(i).or_insert_with(|| answer.clone());
+                    prop_assert_eq!(&*first, &answer);
+                }
+            }
+        }
+
+        /// Whoever arrives first is new, and nobody else while the key is alive.
+        #[test]
+        fn one_event_of_a_life_is_new_in_any_order(
+            times in prop::collection::vec(0..LATENESS_S, 1..40),
+            repeats in prop::collection::vec(any::<(Index, Index)>(), 0..20),
+        ) {
+            let mut record = None;
+            let mut new = HashSet::new();
+            let arrivals = arrivals((0..times.len()).collect(), &repeats);
+            for &i in &arrivals {
+                let op = Op::See { ttl_s: LATENESS_S as u32 };
+                let answer = StateRecord::apply(&mut record, &op, T0.plus_seconds(times[i]), i as u64);
+                if let Answer::Seen(seen) = answer && seen.is_new() {
+                    new.insert(i);
+                }
+            }
+            prop_assert_eq!(new, HashSet::from([arrivals[0]]));
+        }
+
+        /// The last to arrive of two neighbours sees the other, before or after it.
+        #[test]
+        fn swapped_neighbours_see_each_other_once(
+            a in 0..100_i64, b in 0..100_i64, ttl_s in 0..100_u32,
+        ) {
+            let mut record = None;
+            let mut remember = |event: u64, s: i64| {
+                let op = Op::Remember { value: event.to_string(), ttl_s };
+                match StateRecord::apply(&mut record, &op, T0.plus_seconds(s), event) {
+                    Answer::Last(last) => last,
+                    other => panic!("{other:?}"),
+                }
+            };
+            prop_assert_eq!(remember(1, a), LastValues::default());
+            let last = remember(2, b);
+            let near = (a - b).abs() <= i64::from(ttl_s);
+            prop_assert_eq!(last.previous.is_some(), near && a <= b);
+            prop_assert_eq!(last.next.is_some(), near && a > b);
+        }
+    }
+
+    proptest! {
+        // Few cases: each applies hundreds of events to a full window.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// However often one value repeats, the number of distinct values is right: 600 entries in 256 places.
+        #[test]
+        fn repeating_values_hide_nothing(
+            picks in prop::collection::vec((0..100_i64, prop_oneof![30 => 0..2_u8, 1 => 0..9_u8]), 300..600),
+            threshold in 1..9_u64,
+        ) {
+            let mut given: Vec<_> = picks.into_iter()
+                .map(|(s, v)| Given { ms: s * 1000, what: EntryKind::Value(v.to_string()) }).collect();
+            given.sort_by_key(|g| g.ms);
+            let order = (0..given.len()).collect();
+            check_some_event_reaches((given, order, Vec::new()), 120, threshold)?;
+        }
+    }
+
+    #[test]
+    fn one_event_may_add_several_values() {
+        let mut record = None;
+        let add = |record: &mut _, value: &str| {
+            let op = Op::Distinct { value: value.into(), window_s: 60 };
+            match StateRecord::apply(record, &op, T0, 1) {
+                Answer::Count(count) => count.now,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([add(&mut record, "a"), add(&mut record, "b"), add(&mut record, "a")], [1, 2, 1]);
+    }
+
+    #[test]
+    fn records_survive_their_stored_form() {
+        let mut record = None;
+        for (event, op) in [Op::Count { weight: 3, window_s: 60 }, Op::Reset { window_s: 60 }].into_iter().enumerate() {
+            StateRecord::apply(&mut record, &op, T0, event as u64);
+        }
+        let bytes = postcard::to_stdvec(&record).unwrap();
+        assert_eq!(postcard::from_bytes::<Option<StateRecord>>(&bytes).unwrap(), record);
     }
 }
