@@ -1,0 +1,210 @@
+//! Security group opened to the world.
+//!
+//! **What it detects.** An inbound security group rule that lets the whole internet reach a remote-access, database
+//! or file-transfer port: any `/0` range, or ranges that cover the world only together, on a port, a port range or
+//! all ports. Also when the parts come in separate calls within a day, and when an existing rule is modified.
+//!
+//! **Why it matters.** An open SSH or RDP port is found by scanners within minutes and is a usual first step to a
+//! foothold or to carrying data out. AWS and the CIS benchmark advise against every such rule.
+//!
+//! **False positives.** Bastions that are meant to be public. `ModifySecurityGroupRules` does not say whether a rule
+//! is inbound, so an outbound rule rewritten to the world on a watched port is reported too. A range that is not the
+//! world is reported (as `info`) only with `restricted_reported`; denied calls change nothing and are not reported.
+//!
+//! **Response.** `security_group_rule_revoke` revokes exactly the rules of the fact `world_rules`.
+//!
+//! **References.** <https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html>,
+//! <https://attack.mitre.org/techniques/T1562/007/>
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
+use shared::event::Event;
+use shared::finding::Severity;
+use shared::observation::{Known, Observations};
+use shared::ports::Files;
+
+use crate::ingress::{self, Rule};
+
+/// Parts of the world opened by separate calls add up within a day: our choice, longer than any sitting.
+const PARTS_WINDOW_S: u32 = 86_400;
+/// State cuts values at 512 bytes.
+const MEMORY_BYTES_MAX: usize = 500;
+
+/// See the module.
+pub struct SecurityGroupOpenedToWorld {
+    settings: Settings,
+    ports: Vec<u16>,
+}
+
+/// The `[classifiers.security_group_opened_to_world]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// TCP ports whose opening is critical. Default 22 (SSH), as the system before this one had it.
+    pub ports_critical: Vec<u16>,
+    /// TCP ports whose opening is high. Default 3389 (RDP), 3306 (MySQL), 5432 (PostgreSQL), 21 (FTP), 23 (Telnet).
+    pub ports_high: Vec<u16>,
+    /// Words that make a rule suspicious when its description or its group's has one that begins with them: such
+    /// rules are made in passing and forgotten. High becomes critical.
+    pub words_raised: Vec<String>,
+    /// Values of the tag `environment` that make high critical.
+    pub environments_raised: Vec<String>,
+    /// Report, as `info`, watched ports opened to a range that is not the world. Off by default: it is every day's work.
+    pub restricted_reported: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ports_critical: vec![22],
+            ports_high: vec![3389, 3306, 5432, 21, 23],
+            words_raised: ["test", "temp", "open", "debug"].map(str::to_owned).to_vec(),
+            environments_raised: ["prod", "production"].map(str::to_owned).to_vec(),
+            restricted_reported: false,
+        }
+    }
+}
+
+impl Classifier for SecurityGroupOpenedToWorld {
+    const META: Meta = Meta {
+        id: "security_group_opened_to_world",
+        title: "Security group opened to the world",
+        severity: Severity::High,
+        techniques: &["T1562.007", "T1133"],
+        patterns: &[Pattern::Api {
+            source: "ec2.amazonaws.com",
+            names: &["AuthorizeSecurityGroupIngress", "CreateSecurityGroup", "ModifySecurityGroupRules"],
+        }],
+        failed_calls: FailedCalls::Ignored,
+        responses: &["security_group_rule_revoke"],
+        references: &[
+            "https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html",
+            "https://attack.mitre.org/techniques/T1562/007/",
+        ],
+    };
+    type Settings = Settings;
+
+    fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
+        let ports: Vec<u16> = settings.ports_critical.iter().chain(&settings.ports_high).copied().collect();
+        if ports.is_empty() {
+            return Err(SettingsError::new("ports_critical", "name at least one port here or in ports_high"));
+        }
+        if settings.words_raised.iter().any(|w| w.trim().is_empty()) {
+            return Err(SettingsError::new("words_raised", "an empty word would match every description"));
+        }
+        Ok(Self { settings, ports })
+    }
+
+    fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        let group = [&*event.account, &*event.region, ingress::group_id(event)?].join("/");
+        if event.name.eq_ignore_ascii_case("CreateSecurityGroup") {
+            return Ok(match self.raising_mark(event.request()?, "groupDescription") {
+                Some(mark) => Observations::none().remember("mark", group, mark, PARTS_WINDOW_S),
+                None => Observations::none(),
+            });
+        }
+        let rules = ingress::rules_made(event)?;
+        let watched = |r: &&Rule| !r.admitted(&self.ports).is_empty();
+        let mut observations = Observations::none();
+        if rules.iter().any(|r| watched(&r)) {
+            observations = observations.recall("mark", group.clone(), PARTS_WINDOW_S);
+        }
+        let wide = ingress::to_memory(rules.iter().filter(watched).filter(|r| r.is_wide()), MEMORY_BYTES_MAX);
+        if !wide.is_empty() {
+            observations = observations.distinct("parts", group, wide, PARTS_WINDOW_S);
+        }
+        Ok(observations)
+    }
+
+    fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
+        if event.name.eq_ignore_ascii_case("CreateSecurityGroup") {
+            return Ok(None);
+        }
+        let group = ingress::group_id(event)?;
+        let mut rules = ingress::rules_made(event)?;
+        for part in known.count("parts").values.iter().flat_map(|text| ingress::from_memory(text)) {
+            if !rules.iter().any(|r| r.to_fact() == part.to_fact()) {
+                rules.push(part);
+            }
+        }
+        let (open_ports, offending) = ingress::world_open(&rules, &self.ports);
+        if open_ports.is_empty() {
+            return Ok(self.restricted(group, &rules));
+        }
+        let raised = rules
+            .iter()
+            .find_map(|r| self.raising_word(&r.description).map(|w| format!("rule description says {w}")))
+            .or_else(|| self.raising_mark(event.request().ok()?, ""))
+            .or_else(|| known.last("mark").previous.map(|(_, mark)| format!("group: {mark}")));
+        let is_critical = open_ports.iter().any(|p| self.settings.ports_critical.contains(p)) || raised.is_some();
+        let mut evidence = Evidence::about(group)
+            .titled(format!("Security group {} opened to the world on {}", shortened(group), named(&open_ports)))
+            .severity(if is_critical { Severity::Critical } else { Severity::High })
+            .topic(format!("security_group_open/{group}"))
+            .fact("group_id", group)
+            .fact("ports", open_ports)
+            .fact("world_rules", offending.iter().map(|r| r.to_fact()).collect::<Vec<Value>>());
+        let ids: Vec<&str> = offending.iter().map(|r| &*r.rule_id).filter(|id| !id.is_empty()).collect();
+        if !ids.is_empty() {
+            evidence = evidence.fact("rule_ids", ids);
+        }
+        if let Some(description) = offending.iter().map(|r| &*r.description).find(|d| !d.is_empty()) {
+            evidence = evidence.fact("description", description);
+        }
+        if let Some(raised) = raised {
+            evidence = evidence.fact("raised_because", raised);
+        }
+        Ok(Some(evidence))
+    }
+}
+
+impl SecurityGroupOpenedToWorld {
+    fn restricted(&self, group: &str, rules: &[Rule]) -> Option<Evidence> {
+        let rule = rules.iter().find(|r| !r.admitted(&self.ports).is_empty())?;
+        self.settings.restricted_reported.then(|| {
+            Evidence::about(group)
+                .titled("Security group opened on a watched port to a restricted range")
+                .severity(Severity::Info)
+                .fact("group_id", group)
+                .fact("ports", rule.admitted(&self.ports))
+                .fact("rule", rule.to_fact())
+        })
+    }
+
+    /// What about the request makes it worse: a word of the described group, or the tag `environment`.
+    fn raising_mark(&self, request: &Value, description: &str) -> Option<String> {
+        let described = request[description].as_str().and_then(|d| self.raising_word(d));
+        if let Some(word) = described {
+            return Some(format!("description says {word}"));
+        }
+        let sets = request["tagSpecificationSet"]["items"].as_array()?;
+        let mut tags = sets.iter().filter_map(|s| s["tags"].as_array()).flatten();
+        tags.find_map(|tag| {
+            let (key, value) = (tag["key"].as_str()?, tag["value"].as_str()?);
+            let is_raised = key.eq_ignore_ascii_case("environment")
+                && self.settings.environments_raised.iter().any(|e| e.eq_ignore_ascii_case(value));
+            is_raised.then(|| format!("tagged environment={}", value.to_ascii_lowercase()))
+        })
+    }
+
+    fn raising_word(&self, text: &str) -> Option<&str> {
+        let lower = text.to_lowercase();
+        let mut words = lower.split(|c: char| !c.is_alphanumeric());
+        words.find_map(|word| {
+            self.settings.words_raised.iter().find(|w| word.starts_with(&w.to_lowercase())).map(String::as_str)
+        })
+    }
+}
+
+/// `port 22` or `ports 22, 3389 and 2 more`.
+fn named(ports: &[u16]) -> String {
+    let listed: Vec<String> = ports.iter().take(4).map(u16::to_string).collect();
+    let more = if ports.len() > 4 { format!(" and {} more", ports.len() - 4) } else { String::new() };
+    format!("{} {}{more}", if ports.len() == 1 { "port" } else { "ports" }, listed.join(", "))
+}
+
+/// Group names may be 255 characters long; titles may not.
+fn shortened(group: &str) -> String {
+    group.chars().take(32).collect()
+}
