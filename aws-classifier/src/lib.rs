@@ -6,7 +6,8 @@
 pub mod classifiers;
 pub mod engine;
 pub mod handler;
-pub mod intake;
 pub mod ingress;
+pub mod intake;
+pub mod patterns;
 pub mod registry;
 pub mod routing;

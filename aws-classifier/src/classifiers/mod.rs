@@ -1,6 +1,34 @@
 //! The classifiers: one file each, listed here and nowhere else.
 
-use crate::registry::Plugin;
+pub mod cloudtrail_tampered;
+pub mod config_rule_noncompliant;
+pub mod console_login_failed_repeatedly;
+pub mod console_login_new_ip;
+pub mod console_login_without_mfa;
+pub mod ec2_mass_instance_creation;
+pub mod guardduty_finding;
+pub mod iam_access_key_created;
+pub mod root_account_used;
+pub mod security_group_closed;
+pub mod security_group_opened_repeatedly;
+pub mod security_group_opened_to_world;
+pub mod threat_intel_ip;
+
+use crate::registry::{Plugin, plugin};
 
 /// Every classifier, in alphabetical order of its id.
-pub static ALL: &[Plugin] = &[];
+pub static ALL: &[Plugin] = &[
+    plugin::<cloudtrail_tampered::CloudtrailTampered>(),
+    plugin::<config_rule_noncompliant::ConfigRuleNoncompliant>(),
+    plugin::<console_login_failed_repeatedly::ConsoleLoginFailedRepeatedly>(),
+    plugin::<console_login_new_ip::ConsoleLoginNewIp>(),
+    plugin::<console_login_without_mfa::ConsoleLoginWithoutMfa>(),
+    plugin::<ec2_mass_instance_creation::Ec2MassInstanceCreation>(),
+    plugin::<guardduty_finding::GuarddutyFinding>(),
+    plugin::<iam_access_key_created::IamAccessKeyCreated>(),
+    plugin::<root_account_used::RootAccountUsed>(),
+    plugin::<security_group_closed::SecurityGroupClosed>(),
+    plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
+    plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
+    plugin::<threat_intel_ip::ThreatIntelIp>(),
+];

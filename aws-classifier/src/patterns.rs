@@ -1,0 +1,270 @@
+//! EventBridge rules generated from what classifiers declare.
+//!
+//! * One rule per CloudTrail event source, its names merged, split where the pattern would pass 2,048 characters (the
+//!   quota of an event pattern); one rule per notification source.
+//! * Read-only calls get rules of their own: they arrive only where the rule's state is
+//!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
+//! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
+//! * [`Pattern::Root`] becomes one rule on the caller's type.
+//! * [`Pattern::AnyApi`] becomes one rule that is **disabled**: switched on it brings every management event through
+//!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
+//!   the other rules bring.
+//!
+//! CloudTrail rules match `source` by the prefix `aws.`, which only AWS can send: anyone who may call `PutEvents` could
+//! otherwise forge records. IAM, Organizations and global sign-in events arrive in us-east-1 only; which region gets
+//! which rule is the deployment's business, not this module's.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::classifier::{Meta, Pattern};
+
+/// The quota of an event pattern in characters (EventBridge quotas page).
+pub const PATTERN_CHARS_MAX: usize = 2048;
+
+const API_CALL: &str = "AWS API Call via CloudTrail";
+const SIGN_IN: &str = "AWS Console Sign In via CloudTrail";
+const SERVICE_EVENT: &str = "AWS Service Event via CloudTrail";
+
+/// When a rule selects events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RuleState {
+    /// Changes only.
+    Enabled,
+    /// Read-only management events too.
+    EnabledWithAllCloudtrailManagementEvents,
+    /// Nothing until an operator decides so.
+    Disabled,
+}
+
+/// One EventBridge rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EventRule {
+    /// Unique, at most 64 characters: `classifier-iam-1`.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Its initial state.
+    pub state: RuleState,
+    /// The event pattern.
+    pub pattern: Value,
+    /// The classifiers that asked for it.
+    pub classifiers: Vec<&'static str>,
+}
+
+/// The rules that select every event the classifiers want, in order of their names' sources.
+pub fn event_rules(metas: &[&'static Meta]) -> Vec<EventRule> {
+    let mut calls: BTreeMap<(&str, RuleState), Wanted> = BTreeMap::new();
+    let mut notifications: BTreeMap<&str, Wanted> = BTreeMap::new();
+    let (mut root, mut any) = (Vec::new(), Vec::new());
+    for meta in metas {
+        for pattern in meta.patterns {
+            match *pattern {
+                Pattern::Api { source, names } => names.iter().for_each(|name| {
+                    let state = if is_read_only(name) {
+                        RuleState::EnabledWithAllCloudtrailManagementEvents
+                    } else {
+                        RuleState::Enabled
+                    };
+                    calls.entry((source, state)).or_default().add(name, meta.id);
+                }),
+                Pattern::Notification { source, detail_type } => {
+                    notifications.entry(source).or_default().add(detail_type, meta.id);
+                }
+                Pattern::Root => root.push(meta.id),
+                Pattern::AnyApi => any.push(meta.id),
+            }
+        }
+    }
+    let mut rules = Vec::new();
+    for ((source, state), wanted) in calls {
+        let reads = if state == RuleState::Enabled { "" } else { "-reads" };
+        let base = format!("classifier-{}{reads}", source.trim_end_matches(".amazonaws.com").replace('.', "-"));
+        let what = if state == RuleState::Enabled { "calls" } else { "read-only calls" };
+        wanted.into_rules(&base, &format!("{what} of {source}"), state, &mut rules, |names| {
+            json!({
+                "source": [{ "prefix": "aws." }],
+                "detail-type": detail_types(source),
+                "detail": { "eventSource": [source], "eventName": names },
+            })
+        });
+    }
+    for (source, wanted) in notifications {
+        let base = format!("classifier-{}", source.replace('.', "-"));
+        wanted.into_rules(
+            &base,
+            &format!("notifications of {source}"),
+            RuleState::Enabled,
+            &mut rules,
+            |names| json!({ "source": [source], "detail-type": names }),
+        );
+    }
+    let every_type = [API_CALL, SIGN_IN, SERVICE_EVENT];
+    if !root.is_empty() {
+        rules.push(EventRule {
+            name: "classifier-root".to_owned(),
+            description: "everything the root user does".to_owned(),
+            state: RuleState::EnabledWithAllCloudtrailManagementEvents,
+            pattern: json!({
+                "source": [{ "prefix": "aws." }],
+                "detail-type": every_type,
+                "detail": { "userIdentity": { "type": ["Root"] } },
+            }),
+            classifiers: root,
+        });
+    }
+    if !any.is_empty() {
+        rules.push(EventRule {
+            name: "classifier-every-call".to_owned(),
+            description: "every management event; costs one SQS message each, prefer CloudTrail log files".to_owned(),
+            state: RuleState::Disabled,
+            pattern: json!({ "source": [{ "prefix": "aws." }], "detail-type": every_type }),
+            classifiers: any,
+        });
+    }
+    rules
+}
+
+/// Event names, each with the classifiers that want it.
+#[derive(Default)]
+struct Wanted(BTreeMap<&'static str, Vec<&'static str>>);
+
+impl Wanted {
+    fn add(&mut self, name: &'static str, id: &'static str) {
+        let ids = self.0.entry(name).or_default();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+
+    /// Fills one rule after another with names, in order, as many as the quota lets in.
+    fn into_rules(
+        self,
+        base: &str,
+        what: &str,
+        state: RuleState,
+        rules: &mut Vec<EventRule>,
+        pattern: impl Fn(&[&str]) -> Value,
+    ) {
+        let mut parts: Vec<Vec<&'static str>> = vec![Vec::new()];
+        for name in self.0.keys().copied() {
+            let part = parts.last_mut().expect("starts with one part");
+            part.push(name);
+            if pattern(part).to_string().chars().count() >= PATTERN_CHARS_MAX && part.len() > 1 {
+                part.pop();
+                parts.push(vec![name]);
+            }
+        }
+        for (index, names) in parts.iter().enumerate() {
+            let mut classifiers: Vec<&'static str> = names.iter().flat_map(|n| &self.0[n]).copied().collect();
+            classifiers.sort_unstable();
+            classifiers.dedup();
+            rules.push(EventRule {
+                name: format!("{base}-{}", index + 1),
+                description: what.to_owned(),
+                state,
+                pattern: pattern(names),
+                classifiers,
+            });
+        }
+    }
+}
+
+fn detail_types(source: &str) -> Vec<&'static str> {
+    if source == "signin.amazonaws.com" {
+        vec![SIGN_IN, API_CALL, SERVICE_EVENT]
+    } else {
+        vec![API_CALL, SERVICE_EVENT]
+    }
+}
+
+/// Whether CloudTrail marks the call `readOnly`, by its verb. Session calls of STS count as reads there. A wrong "no" of
+/// a new verb would lose events; the sweep over fixtures with `readOnly` guards those we use.
+pub fn is_read_only(name: &str) -> bool {
+    const VERBS: [&str; 12] = [
+        "AssumeRole",
+        "BatchGet",
+        "Describe",
+        "Filter",
+        "Get",
+        "Head",
+        "List",
+        "Lookup",
+        "Query",
+        "Scan",
+        "Search",
+        "Select",
+    ];
+    VERBS.iter().any(|verb| {
+        name.strip_prefix(verb)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_uppercase()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::classifier::FailedCalls;
+    use shared::finding::Severity;
+
+    const fn meta(id: &'static str, patterns: &'static [Pattern]) -> Meta {
+        Meta {
+            id,
+            title: "",
+            severity: Severity::Low,
+            techniques: &[],
+            patterns,
+            failed_calls: FailedCalls::Ignored,
+            responses: &[],
+            references: &[],
+        }
+    }
+
+    const IAM: &str = "iam.amazonaws.com";
+    static ONE: Meta = meta("one", &[Pattern::Api { source: IAM, names: &["CreateUser", "GetUser"] }]);
+    static TWO: Meta =
+        meta("two", &[Pattern::Api { source: IAM, names: &["DeleteUser", "CreateUser"] }, Pattern::Root]);
+
+    #[test]
+    fn names_of_one_source_are_merged_and_reads_kept_apart() {
+        let rules = event_rules(&[&ONE, &TWO]);
+        let names: Vec<_> = rules.iter().map(|r| (r.name.as_str(), r.state)).collect();
+        assert_eq!(
+            names,
+            [
+                ("classifier-iam-1", RuleState::Enabled),
+                ("classifier-iam-reads-1", RuleState::EnabledWithAllCloudtrailManagementEvents),
+                ("classifier-root", RuleState::EnabledWithAllCloudtrailManagementEvents),
+            ]
+        );
+        assert_eq!(rules[0].pattern["detail"]["eventName"], json!(["CreateUser", "DeleteUser"]));
+        assert_eq!(rules[0].classifiers, ["one", "two"]);
+    }
+
+    #[test]
+    fn long_lists_are_split_below_the_quota_and_lose_nothing() {
+        let names: Vec<&'static str> =
+            (0..300).map(|i| &*Box::leak(format!("CreateSomethingNumbered{i:03}").into_boxed_str())).collect();
+        let patterns: &'static [Pattern] = Box::leak(Box::new([Pattern::Api { source: IAM, names: names.leak() }]));
+        let rules = event_rules(&[Box::leak(Box::new(meta("many", patterns)))]);
+        assert!(rules.len() > 1);
+        let mut total = 0;
+        for rule in &rules {
+            assert!(rule.pattern.to_string().len() < PATTERN_CHARS_MAX, "{}", rule.name);
+            total += rule.pattern["detail"]["eventName"].as_array().unwrap().len();
+        }
+        assert_eq!(total, 300);
+    }
+
+    #[test]
+    fn verbs_end_where_the_next_word_begins() {
+        for name in ["GetUser", "ListKeys", "AssumeRole", "AssumeRoleWithSAML", "DescribeInstances"] {
+            assert!(is_read_only(name), "{name}");
+        }
+        for name in ["ConsoleLogin", "Getaway", "Listen", "CreateUser", "PutObject"] {
+            assert!(!is_read_only(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Every classifier against its fixtures, and sweeps over all of them.
+//!
+//! A fixture is `src/classifiers/<id>/fires_*.json` (at least one finding) or `ignores_*.json` (none): an array of raw
+//! records in order of arrival (CloudTrail records or EventBridge envelopes), or
+//! `{"settings": {…}, "files": {name: content}, "records": […]}`. Only that classifier runs. What it finds is kept in
+//! `snapshots/` beside the fixtures.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use aws_classifier::classifiers::ALL;
+use aws_classifier::engine::Engine;
+use aws_classifier::intake::Leaf;
+use aws_classifier::patterns::{self, RuleState};
+use aws_classifier::registry::Plugin;
+use quamina::Quamina;
+use serde_json::{Value, json};
+use shared::adapters::memory::MemoryState;
+use shared::event::{Event, EventKind};
+use shared::finding::Finding;
+use shared::ports::Files;
+
+/// The actions of the specification; a classifier can suggest no other.
+const RESPONSES: [&str; 13] = [
+    "cloudtrail_logging_restart",
+    "cloudtrail_logs_archive",
+    "ec2_http_block",
+    "ec2_instance_quarantine",
+    "ec2_instances_stop",
+    "event_archive",
+    "iam_access_key_deactivate",
+    "iam_login_lock",
+    "iam_sessions_revoke",
+    "iam_user_restrict",
+    "s3_object_quarantine",
+    "s3_public_access_block",
+    "security_group_rule_revoke",
+];
+
+/// A module header is a line of summary and these five paragraphs.
+const HEADINGS: [&str; 5] =
+    ["**What it detects.**", "**Why it matters.**", "**False positives.**", "**Response.**", "**References.**"];
+
+struct Fixture {
+    name: String,
+    settings: Value,
+    files: FixtureFiles,
+    records: Vec<String>,
+}
+
+#[derive(Default)]
+struct FixtureFiles(BTreeMap<String, String>);
+
+impl Files for FixtureFiles {
+    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        self.0.get(name).map(|c| c.clone().into_bytes()).ok_or_else(|| format!("the fixture has no file {name}"))
+    }
+}
+
+fn folder(id: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classifiers").join(id)
+}
+
+fn fixtures(id: &str) -> Vec<Fixture> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder(id))
+        .unwrap_or_else(|e| panic!("{id} has no folder of fixtures: {e}"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fixture(path)).collect()
+}
+
+fn fixture(path: &Path) -> Fixture {
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if value.is_array() {
+        value = json!({ "records": value });
+    }
+    let members: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    assert!(members.is_subset(&BTreeSet::from(["files", "records", "settings"])), "{name}: unknown member");
+    let files = value["files"].as_object().into_iter().flatten();
+    Fixture {
+        settings: if value["settings"].is_null() { json!({}) } else { value["settings"].clone() },
+        files: FixtureFiles(files.map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect()),
+        records: value["records"].as_array().unwrap().iter().map(Value::to_string).collect(),
+        name,
+    }
+}
+
+/// What the classifier finds, each finding once, one record after another, each delivered `deliveries` times.
+fn findings(plugin: &Plugin, fixture: &Fixture, deliveries: usize) -> Vec<Finding> {
+    let place = format!("{}/{}", plugin.meta.id, fixture.name);
+    let detector = (plugin.from_json)(fixture.settings.clone(), &fixture.files)
+        .unwrap_or_else(|e| panic!("{place}: settings refused: {e}"));
+    let engine = Engine::new(vec![detector], BTreeMap::new());
+    let state = MemoryState::default();
+    let mut found: Vec<Finding> = Vec::new();
+    for text in &fixture.records {
+        let leaf = Leaf::of(text).unwrap_or_else(|e| panic!("{place}: {e}"));
+        for _ in 0..deliveries {
+            let event = leaf.event().unwrap_or_else(|e| panic!("{place}: {e}"));
+            let verdicts = block_on(engine.run(&[event], &state)).unwrap();
+            for verdict in verdicts {
+                assert_eq!(verdict.malformed, [], "{place}");
+                for finding in verdict.findings {
+                    match found.iter().find(|f| f.finding_id == finding.finding_id) {
+                        Some(first) => assert_eq!(first, &finding, "{place}: another delivery, another finding"),
+                        None => found.push(finding),
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn fires_fixtures_fire_and_ignores_fixtures_do_not() {
+    for plugin in ALL {
+        let id = plugin.meta.id;
+        for fixture in fixtures(id) {
+            let found = findings(plugin, &fixture, 1);
+            if fixture.name.starts_with("fires_") {
+                assert!(!found.is_empty(), "{id}/{} finds nothing", fixture.name);
+                let mut settings = insta::Settings::clone_current();
+                settings.set_snapshot_path(folder(id).join("snapshots"));
+                settings.set_prepend_module_to_snapshot(false);
+                settings.set_omit_expression(true);
+                settings.bind(|| insta::assert_json_snapshot!(fixture.name.as_str(), found));
+            } else {
+                assert!(fixture.name.starts_with("ignores_"), "{id}/{}: neither fires_ nor ignores_", fixture.name);
+                assert_eq!(found, [], "{id}/{}", fixture.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn records_delivered_twice_make_the_same_findings() {
+    for plugin in ALL {
+        for fixture in fixtures(plugin.meta.id) {
+            let (once, twice) = (findings(plugin, &fixture, 1), findings(plugin, &fixture, 2));
+            assert_eq!(once, twice, "{}/{}", plugin.meta.id, fixture.name);
+        }
+    }
+}
+
+#[test]
+fn the_list_is_the_folder() {
+    let mut stems = BTreeSet::new();
+    let mut folders = BTreeSet::new();
+    for entry in std::fs::read_dir(folder("")).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            folders.insert(stem);
+        } else if stem != "mod" {
+            stems.insert(stem);
+        }
+    }
+    let listed: Vec<&str> = ALL.iter().map(|p| p.meta.id).collect();
+    assert!(listed.is_sorted_by(|a, b| a < b), "not alphabetical or not unique: {listed:?}");
+    let listed: BTreeSet<String> = listed.into_iter().map(str::to_owned).collect();
+    assert_eq!(listed, stems, "the list in mod.rs and the files differ");
+    assert_eq!(listed, folders, "the list in mod.rs and the folders of fixtures differ");
+}
+
+#[test]
+fn every_classifier_shows_both_sides() {
+    for plugin in ALL {
+        let id = plugin.meta.id;
+        let names: Vec<String> = fixtures(id).into_iter().map(|f| f.name).collect();
+        for prefix in ["fires_", "ignores_"] {
+            let count = names.iter().filter(|n| n.starts_with(prefix)).count();
+            assert!(count >= 2, "{id} has {count} {prefix}*.json; at least 2 are needed");
+        }
+        if let Ok(snapshots) = std::fs::read_dir(folder(id).join("snapshots")) {
+            for snapshot in snapshots {
+                let file = snapshot.unwrap().file_name().into_string().unwrap();
+                let stem = file.trim_end_matches(".new").trim_end_matches(".snap");
+                assert!(names.iter().any(|n| n == stem), "{id}/snapshots/{file} has no fixture");
+            }
+        }
+    }
+}
+
+#[test]
+fn declarations_are_well_formed() {
+    for plugin in ALL {
+        let meta = plugin.meta;
+        let id = meta.id;
+        assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{id}");
+        assert!((1..=100).contains(&meta.title.chars().count()) && !meta.title.ends_with('.'), "{id}: title");
+        assert!(!meta.patterns.is_empty(), "{id}: no patterns");
+        assert!(!meta.references.is_empty(), "{id}: no references");
+        for reference in meta.references {
+            assert!(reference.starts_with("https://"), "{id}: {reference}");
+        }
+        for technique in meta.techniques {
+            assert!(is_technique(technique), "{id}: {technique}");
+        }
+        for response in meta.responses {
+            assert!(RESPONSES.contains(response), "{id}: there is no response {response}");
+        }
+        let defaults = (plugin.defaults)();
+        (plugin.from_json)(defaults, &FixtureFiles::default()).unwrap_or_else(|e| panic!("{id}: defaults: {e}"));
+    }
+}
+
+/// `T1234` or `T1234.001`.
+fn is_technique(text: &str) -> bool {
+    let digits = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| b.is_ascii_digit());
+    text.strip_prefix('T').is_some_and(|rest| match rest.split_once('.') {
+        Some((technique, sub)) => digits(technique, 4) && digits(sub, 3),
+        None => digits(rest, 4),
+    })
+}
+
+#[test]
+fn every_module_explains_itself() {
+    for plugin in ALL {
+        let path = folder("").join(format!("{}.rs", plugin.meta.id));
+        let source = std::fs::read_to_string(&path).unwrap();
+        let header: Vec<&str> = source.lines().map_while(|l| l.strip_prefix("//!")).map(str::trim).collect();
+        assert!(
+            header.first().is_some_and(|l| l.ends_with('.') && !l.starts_with("**")),
+            "{}: no summary",
+            path.display()
+        );
+        let found: Vec<&str> = header
+            .iter()
+            .filter(|l| l.starts_with("**"))
+            .map(|l| &l[..l.rfind(".**").map_or(l.len(), |end| end + 3)])
+            .collect();
+        assert_eq!(found, HEADINGS, "{}", path.display());
+        for pair in header.windows(2) {
+            let says_nothing = HEADINGS.contains(&pair[0]) && (pair[1].is_empty() || pair[1].starts_with("**"));
+            assert!(!says_nothing, "{}: {} says nothing", path.display(), pair[0]);
+        }
+    }
+}
+
+#[test]
+fn generated_rules_select_every_record_that_fired() {
+    let metas: Vec<_> = ALL.iter().map(|p| p.meta).collect();
+    let mut matcher = Quamina::new();
+    let rules = patterns::event_rules(&metas);
+    for rule in &rules {
+        let text = rule.pattern.to_string();
+        assert!(text.chars().count() < patterns::PATTERN_CHARS_MAX, "{}: pattern too long", rule.name);
+        assert!(rule.name.len() <= 64, "{}: name too long", rule.name);
+        matcher.add_pattern(rule.name.clone(), &text).unwrap();
+    }
+    for plugin in ALL {
+        let id = plugin.meta.id;
+        for fixture in fixtures(id).iter().filter(|f| f.name.starts_with("fires_")) {
+            let fired: BTreeSet<String> = findings(plugin, fixture, 1).into_iter().map(|f| f.event_id).collect();
+            for text in &fixture.records {
+                let event = Leaf::of(text).unwrap().event().unwrap();
+                if !fired.contains(&*event.event_id) {
+                    continue;
+                }
+                let matched = matcher.matches_for_event(envelope(text, &event).as_bytes()).unwrap();
+                let selected = rules.iter().any(|r| {
+                    matched.contains(&r.name)
+                        && r.classifiers.contains(&id)
+                        && (event.read_only != Some(true) || r.state != RuleState::Enabled)
+                });
+                assert!(selected, "{id}/{}: no rule of its own selects {}", fixture.name, event.name);
+            }
+        }
+    }
+}
+
+/// The record as EventBridge delivers it.
+fn envelope(text: &str, event: &Event<'_>) -> String {
+    let record: Value = serde_json::from_str(text).unwrap();
+    if event.kind == EventKind::Notification || record.get("detail-type").is_some() {
+        return record.to_string();
+    }
+    let detail_type = match &*event.event_type {
+        "AwsConsoleSignIn" => "AWS Console Sign In via CloudTrail",
+        "AwsServiceEvent" => "AWS Service Event via CloudTrail",
+        _ => "AWS API Call via CloudTrail",
+    };
+    let source = format!("aws.{}", event.source.trim_end_matches(".amazonaws.com"));
+    json!({ "source": source, "detail-type": detail_type, "detail": record }).to_string()
+}
