@@ -1,0 +1,98 @@
+//! `pipeline dlq`: messages that could not be handled.
+
+use std::io::Write;
+
+use serde::Serialize;
+use shared::adapters::embedded::EmbeddedQueue;
+use shared::ports::{DeadLetter, Queue};
+use shared::text::one_line;
+
+use crate::args::{DlqCommand, DlqListArgs, DlqRedriveArgs, Format, QueueArg};
+use crate::chain::{self, Queues};
+use crate::data::DataFolder;
+use crate::failure::Failure;
+use crate::{config, interrupt, local, output};
+
+/// Dead letters shown of one queue.
+const LISTED_MAX: usize = 10_000;
+/// Characters of a body that are shown to people.
+const BODY_CHARS_MAX: usize = 100;
+
+/// A dead letter with its queue, as JSON.
+#[derive(Serialize)]
+struct Row<'a> {
+    queue: &'a str,
+    #[serde(flatten)]
+    letter: DeadLetter,
+}
+
+/// Lists dead letters or handles them again.
+///
+/// # Errors
+/// When there is no data, or standard output cannot be written.
+pub fn execute(command: &DlqCommand) -> Result<(), Failure> {
+    match command {
+        DlqCommand::List(args) => list(args),
+        DlqCommand::Redrive(args) => redrive(args),
+    }
+}
+
+fn list(args: &DlqListArgs) -> Result<(), Failure> {
+    let data = DataFolder::open(&args.data)?;
+    let mut rows = Vec::new();
+    for (name, queue) in chosen(&data.queues, args.queue) {
+        let letters = chain::block_on(queue.dead_letters(LISTED_MAX))??;
+        rows.extend(letters.into_iter().map(|letter| Row { queue: name, letter }));
+    }
+    let mut out = output::stdout();
+    match args.format {
+        Format::Json => output::json(&mut out, &rows)?,
+        Format::Text if rows.is_empty() => writeln!(out, "no dead letters: every message was handled")?,
+        Format::Text => {
+            let mut table = output::table(&["QUEUE", "MESSAGE", "RECEIVED", "WHY", "STARTS WITH"]);
+            for Row { queue, letter } in &rows {
+                table.add_row([
+                    (*queue).to_owned(),
+                    one_line(&letter.message_id, 40),
+                    letter.receive_count.to_string(),
+                    one_line(&letter.reason, 300),
+                    one_line(&letter.body, BODY_CHARS_MAX),
+                ]);
+            }
+            output::print_table(&mut out, &table)?;
+            writeln!(out, "\n{} dead letters. `pipeline dlq list --format json` shows them whole,", rows.len())?;
+            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.data.display())?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn redrive(args: &DlqRedriveArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config)?;
+    interrupt::listen();
+    let data = DataFolder::open(&args.data)?;
+    let mut moved = 0;
+    for (_, queue) in chosen(&data.queues, args.queue) {
+        moved += chain::block_on(queue.redrive())??;
+    }
+    let local = local::in_folder(config, data)?;
+    local.drain(&mut |_| {})?;
+    let left = local.dead_letters()?;
+    let mut out = output::stdout();
+    writeln!(out, "{moved} messages tried again, {left} dead letters left")?;
+    out.flush()?;
+    if interrupt::asked() {
+        return Err(Failure::Interrupted("stopped between two batches; the rest waits in the queues".to_owned()));
+    }
+    Ok(())
+}
+
+fn chosen(queues: &Queues<EmbeddedQueue>, only: Option<QueueArg>) -> Vec<(&'static str, &EmbeddedQueue)> {
+    let name = only.map(|queue| match queue {
+        QueueArg::Classifier => "classifier",
+        QueueArg::Responder => "responder",
+        QueueArg::Notifier => "notifier",
+        QueueArg::Logger => "logger",
+    });
+    queues.named().into_iter().filter(|(queue, _)| name.is_none_or(|name| name == *queue)).collect()
+}

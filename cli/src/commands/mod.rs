@@ -1,0 +1,28 @@
+//! One file per command.
+
+mod classifiers;
+mod config;
+mod demo;
+mod dlq;
+mod incidents;
+mod replay;
+mod run;
+
+use crate::args::Command;
+use crate::failure::Failure;
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// Why it could not be done.
+pub fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::execute(&args),
+        Command::Replay(args) => replay::execute(&args),
+        Command::Run(args) => run::execute(&args),
+        Command::Classifiers(args) => classifiers::execute(&args),
+        Command::Incidents(args) => incidents::execute(&args),
+        Command::Dlq(command) => dlq::execute(&command),
+        Command::Config(args) => config::execute(&args),
+    }
+}

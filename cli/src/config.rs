@@ -1,0 +1,243 @@
+//! The configuration file: one section per component, read so that all its mistakes are reported together.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use aws_classifier::classifiers::ALL;
+use aws_classifier::engine::{self, Engine};
+use aws_logger::LoggerSettings;
+use aws_notifier::NotifierSettings;
+use aws_responder::{REGISTRY, ResponderSettings};
+use serde::{Deserialize, Serialize};
+use shared::adapters::disk::DiskFiles;
+use shared::classifier::SettingsError;
+use shared::config::{ConfigError, Document, Mistake};
+use shared::ports::Files;
+
+use crate::args::ConfigFile;
+use crate::failure::Failure;
+use crate::source::SourceOptions;
+
+/// Read when it exists and no other is named.
+pub const DEFAULT_FILE: &str = "pipeline.toml";
+
+/// Everything the commands need.
+pub struct Config {
+    /// The text it was read from; empty for the defaults.
+    pub text: String,
+    /// The classifiers, with their settings.
+    pub engine: Engine,
+    /// `[responder]` and `[actions.<id>]`.
+    pub responder: ResponderSettings,
+    /// `[notifier]` and `[channels.<id>]`.
+    pub notifier: NotifierSettings,
+    /// `[logger]`.
+    pub logger: LoggerSettings,
+    /// `[source]`.
+    pub source: SourceSection,
+}
+
+/// The `[source]` section: how `replay` and `run` read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceSection {
+    /// Threads that read; 0 means one per core.
+    pub threads: u16,
+    /// How many seconds records may be out of order within and between files and still be sorted.
+    pub lateness_s: i64,
+}
+
+impl Default for SourceSection {
+    fn default() -> Self {
+        Self { threads: 0, lateness_s: SourceOptions::default().lateness_s }
+    }
+}
+
+/// One day: sorting keeps all records of this span in memory.
+const LATENESS_S_MAX: i64 = 86_400;
+
+impl SourceSection {
+    fn check(&self) -> Result<(), (String, String)> {
+        if self.threads > 256 {
+            return Err(("threads".to_owned(), format!("must be at most 256, is {}", self.threads)));
+        }
+        if !(0..=LATENESS_S_MAX).contains(&self.lateness_s) {
+            let why = format!("must be from 0 to {LATENESS_S_MAX} (a day), is {}", self.lateness_s);
+            return Err(("lateness_s".to_owned(), why));
+        }
+        Ok(())
+    }
+
+    /// What the reader is told; `threads` of the command line wins.
+    pub fn options(&self, threads: Option<u16>) -> SourceOptions {
+        let threads = match threads.unwrap_or(self.threads) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => usize::from(n),
+        };
+        SourceOptions { threads, lateness_s: self.lateness_s }
+    }
+}
+
+/// Reads the named file, else `pipeline.toml` when it is there, else takes the defaults.
+///
+/// # Errors
+/// When the file cannot be read, and with all its mistakes.
+pub fn load(file: &ConfigFile) -> Result<Config, Failure> {
+    let found = file.path.clone().or_else(|| {
+        let path = PathBuf::from(DEFAULT_FILE);
+        path.exists().then_some(path)
+    });
+    let Some(path) = found else {
+        return Ok(parse("the built-in defaults", "", &DiskFiles::new("."))?);
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::Input(format!(
+            "could not read the configuration {}: {error}\nname another file with --config, or write one with \
+             `pipeline config --show-defaults > {DEFAULT_FILE}`",
+            path.display()
+        ))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    Ok(parse(&path.display().to_string(), &text, &DiskFiles::new(folder))?)
+}
+
+/// Reads the text of a configuration file. `name` is for error messages.
+///
+/// # Errors
+/// All its mistakes.
+pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Config, ConfigError> {
+    let mut document = Document::parse(name, text);
+    let engine = Engine::configure(&mut document, files);
+    let responder = aws_responder::configure(&mut document);
+    let notifier = aws_notifier::configure(&mut document);
+    let logger = aws_logger::configure(&mut document);
+    let source = document.section_with("source", SourceSection::check);
+    match (engine, document.finish()) {
+        (Ok(engine), Ok(())) => Ok(Config { text: text.to_owned(), engine, responder, notifier, logger, source }),
+        (engine, finished) => {
+            let mut mistakes = finished.err().map_or_else(Vec::new, |error| error.mistakes);
+            for (id, error) in engine.err().unwrap_or_default() {
+                mistakes.push(unusable(text, id, &error));
+            }
+            mistakes.sort_by_key(|m| m.line);
+            Err(ConfigError { file: name.to_owned(), mistakes })
+        }
+    }
+}
+
+/// A classifier's setting that is well formed and still cannot be used.
+fn unusable(text: &str, id: &str, error: &SettingsError) -> Mistake {
+    let section = format!("classifiers.{id}");
+    Mistake {
+        line: line_of(text, &section, error.key),
+        key: format!("{section}.{}", error.key),
+        why: error.why.clone(),
+    }
+}
+
+/// The line of a key, else of its section's header, else the first.
+fn line_of(text: &str, section: &str, key: &str) -> usize {
+    let mut header = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            if header.is_some() {
+                break;
+            }
+            header = (name.trim() == section).then_some(number);
+        } else if header.is_some() && line.split('=').next().is_some_and(|name| name.trim() == key) {
+            return number;
+        }
+    }
+    header.unwrap_or(1)
+}
+
+/// A complete configuration with every setting at its default, as `pipeline config --show-defaults` prints it.
+///
+/// # Errors
+/// When a component's defaults cannot be written as TOML, which a test excludes.
+pub fn defaults_text() -> Result<String, toml::ser::Error> {
+    let mut text = String::from(
+        "# Every setting of the pipeline at its default. Keep what you change, delete the rest: what is not said\n\
+         # here keeps its default. `pipeline config` checks the file.\n",
+    );
+    section(&mut text, "source", "How `replay` and `run` read their inputs", &plain(&SourceSection::default()))?;
+    section(
+        &mut text,
+        "classifier",
+        "All classifiers: which are off, and severities in place of their own",
+        &plain(&engine::Settings::default()),
+    )?;
+    for plugin in ALL {
+        let about = format!("{} ({})", plugin.meta.title, plugin.meta.severity);
+        section(&mut text, &format!("classifiers.{}", plugin.meta.id), &about, &(plugin.defaults)())?;
+    }
+    let responder = ResponderSettings::default();
+    section(&mut text, "responder", "Who and what is never acted on, and how often", &plain(&responder.responder))?;
+    for (id, action) in &responder.actions {
+        let title = REGISTRY.iter().find(|r| r.meta.id == *id).map_or("", |r| r.meta.title);
+        section(&mut text, &format!("actions.{id}"), title, &plain(action))?;
+    }
+    let notifier = NotifierSettings::default();
+    section(&mut text, "notifier", "What is worth an alert", &plain(&notifier.notifier))?;
+    section(&mut text, "channels.console", "Whole alerts on the terminal", &plain(&notifier.channels.console))?;
+    section(&mut text, "channels.file", "One text file an alert, in the data folder", &plain(&notifier.channels.file))?;
+    section(&mut text, "channels.sns", "Mail through an SNS topic (in AWS only)", &plain(&notifier.channels.sns))?;
+    section(&mut text, "logger", "The structured log and the incidents", &plain(&LoggerSettings::default()))?;
+    Ok(text)
+}
+
+fn plain(settings: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(settings).expect("settings are tables of plain values")
+}
+
+/// Writes one section with what it is about above it.
+fn section(text: &mut String, path: &str, about: &str, settings: &serde_json::Value) -> Result<(), toml::ser::Error> {
+    let mut nested = settings.clone();
+    if let serde_json::Value::Object(keys) = &mut nested {
+        // TOML has no null: a setting without a value is one that is not written.
+        keys.retain(|_, value| !value.is_null());
+    }
+    for name in path.rsplit('.') {
+        nested = serde_json::Value::Object([(name.to_owned(), nested)].into_iter().collect());
+    }
+    let body = toml::to_string(&nested)?;
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n# {about}.\n{body}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::adapters::memory::NoFiles;
+
+    #[test]
+    fn the_printed_defaults_load_without_mistakes_and_change_nothing() {
+        let text = defaults_text().unwrap();
+        let config =
+            parse("defaults", &text, &NoFiles).map_err(|e| format!("{e}\n{text}")).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.source, SourceSection::default());
+        assert_eq!(config.responder, ResponderSettings::default());
+        assert_eq!(config.notifier, NotifierSettings::default());
+        for plugin in ALL {
+            assert!(text.contains(&format!("[classifiers.{}]", plugin.meta.id)), "{} in\n{text}", plugin.meta.id);
+        }
+    }
+
+    #[test]
+    fn every_mistake_of_every_component_is_reported_at_once() {
+        let text = "[source]\nthreads = -1\n\n[responder]\nexempt = []\n\n[notifier]\nmin_severity = \"bad\"\n\n[classifiers.nothing]\n\n[spelling]\n";
+        let Err(error) = parse("pipeline.toml", text, &NoFiles) else { panic!("mistakes") };
+        let lines: Vec<usize> = error.mistakes.iter().map(|m| m.line).collect();
+        assert_eq!(lines, [2, 5, 8, 10, 12], "{error}");
+    }
+
+    #[test]
+    fn a_classifier_setting_that_cannot_be_used_names_its_line() {
+        let text = "[a]\nx = 1\n[classifiers.b]\n# c = 3\ny = 2\nx = 5\n[d]\nx = 7\n";
+        assert_eq!(line_of(text, "classifiers.b", "x"), 6);
+        assert_eq!(line_of(text, "classifiers.b", "z"), 3);
+        assert_eq!(line_of(text, "classifiers.e", "z"), 1);
+    }
+}

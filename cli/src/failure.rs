@@ -1,0 +1,74 @@
+//! Why a command stopped, how that is said and which exit code it gets.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use shared::config::ConfigError;
+use shared::ports::PortError;
+
+use crate::source::SourceError;
+
+/// Why a command stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line asks for something that makes no sense. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file cannot be used. Exit code 2.
+    #[error("{0}\n`pipeline config --show-defaults` prints a file with every setting, to compare with")]
+    Config(#[from] ConfigError),
+    /// An input cannot be read. Exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// An input is not there, not ours to read, or empty. Exit code 2.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The database or a queue does not work. Exit code 1.
+    #[error("{0}")]
+    Port(#[from] PortError),
+    /// Something else on this machine does not work. Exit code 1.
+    #[error("could not {what}")]
+    Machine {
+        /// What was tried, after "could not".
+        what: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Writing to the screen failed. When the reader of a pipe has left, that is no failure.
+    #[error("could not write to standard output")]
+    Output(#[from] io::Error),
+    /// Ctrl-C. Exit code 130.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+impl Failure {
+    /// A failure of this machine: `what` follows "could not".
+    pub fn machine(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Machine { what: what.into(), source }
+    }
+
+    /// Says it on standard error and answers the exit code.
+    pub fn report(&self) -> ExitCode {
+        let code = match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Usage(_) | Self::Config(_) | Self::Input(_) | Self::Source(_) => 2,
+            Self::Port(_) | Self::Machine { .. } | Self::Output(_) => 1,
+            Self::Interrupted(_) => 130,
+        };
+        let mut stderr = anstream::stderr().lock();
+        let label = if code == 130 { "interrupted" } else { "error" };
+        let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+        // Nothing can be done when standard error is closed too.
+        let _ = write!(stderr, "{red}{label}:{red:#} {self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let _ = write!(stderr, ": {error}");
+            cause = error.source();
+        }
+        let _ = writeln!(stderr);
+        ExitCode::from(code)
+    }
+}

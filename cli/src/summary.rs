@@ -1,0 +1,218 @@
+//! What is told at the end: numbers, incidents, planned responses.
+
+use std::io::{self, Write};
+
+use comfy_table::Cell;
+use serde::Serialize;
+use serde_json::Value;
+use shared::text::one_line;
+use shared::{Incident, Outcome, OutcomeStatus, Severity};
+
+use crate::failure::Failure;
+use crate::output::{self, BOLD, DIM};
+use crate::source::Counts;
+
+/// Characters of a name shown in a table; ARNs of role sessions fit.
+const NAME_CHARS_MAX: usize = 72;
+
+/// Characters of a title shown in a table.
+const TITLE_CHARS_MAX: usize = 80;
+/// Characters of a path shown in a message.
+const PATH_CHARS_MAX: usize = 400;
+
+/// The numbers of a `run`, as `--summary` writes them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Numbers {
+    /// Records read, good and bad.
+    pub records_in: u64,
+    /// At least one classifier looked at them.
+    pub classified: u64,
+    /// No classifier asks for them.
+    pub ignored: u64,
+    /// Could not be read.
+    pub failed: u64,
+    /// Read before: same account, region and event id.
+    pub duplicates: u64,
+    /// Things found, threats and good news; each is an incident.
+    pub findings: u64,
+    /// Incidents by severity, least first.
+    pub severities: Vec<(Severity, u64)>,
+    /// Incidents that are not closed.
+    pub open: u64,
+    /// Messages that no component could handle.
+    pub dead_letters: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Records a second.
+    pub events_per_second: f64,
+}
+
+impl Numbers {
+    /// Adds up.
+    pub fn new(counts: &Counts, incidents: &[Incident], dead_letters: u64, seconds: f64) -> Self {
+        Self {
+            records_in: counts.records_in,
+            classified: counts.classified,
+            ignored: counts.ignored,
+            failed: counts.failed,
+            duplicates: counts.duplicates,
+            findings: incidents.len() as u64,
+            severities: Severity::ALL
+                .into_iter()
+                .map(|s| (s, incidents.iter().filter(|i| i.severity == s).count() as u64))
+                .collect(),
+            open: incidents.iter().filter(|i| i.status != shared::IncidentStatus::Closed).count() as u64,
+            dead_letters,
+            seconds,
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+            events_per_second: if seconds > 0.0 { counts.records_in as f64 / seconds } else { 0.0 },
+        }
+    }
+
+    /// Prints them for people.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{BOLD}Records{BOLD:#}    {} read in {:.1} s: {} looked at, {} of no concern to any classifier, {} unreadable, {} duplicates",
+            grouped(self.records_in),
+            self.seconds,
+            grouped(self.classified),
+            grouped(self.ignored),
+            grouped(self.failed),
+            grouped(self.duplicates)
+        )?;
+        write!(out, "{BOLD}Findings{BOLD:#}   {}", grouped(self.findings))?;
+        for (n, (severity, count)) in self.severities.iter().rev().filter(|(_, count)| *count > 0).enumerate() {
+            let style = output::style(*severity);
+            write!(out, "{}{style}{} {severity}{style:#}", if n == 0 { ": " } else { ", " }, grouped(*count))?;
+        }
+        writeln!(out)?;
+        writeln!(out, "{BOLD}Incidents{BOLD:#}  {}, {} still open", grouped(self.findings), grouped(self.open))?;
+        if self.dead_letters > 0 {
+            writeln!(out, "{BOLD}Problems{BOLD:#}   {} messages could not be handled", grouped(self.dead_letters))?;
+        }
+        Ok(())
+    }
+}
+
+/// Says on standard error which files could not be read, or not to their end.
+///
+/// # Errors
+/// When nothing at all could be read from a file.
+pub fn complain(counts: &Counts) -> Result<(), Failure> {
+    let mut stderr = anstream::stderr().lock();
+    for (file, why) in &counts.damaged {
+        writeln!(
+            stderr,
+            "warning: {} was not read to its end: {}",
+            one_line(file, PATH_CHARS_MAX),
+            one_line(why, 300)
+        )?;
+    }
+    let Some((file, why)) = counts.unreadable.first() else { return Ok(()) };
+    let others = match counts.unreadable.len() {
+        1 => String::new(),
+        n => format!(" (and {} more files)", n - 1),
+    };
+    Err(Failure::Input(format!(
+        "could not read {}: {}{others}; the other inputs were handled",
+        one_line(file, PATH_CHARS_MAX),
+        one_line(why, 300)
+    )))
+}
+
+/// Prints incidents as a table, in the order given.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn print_incidents(out: &mut impl Write, incidents: &[Incident]) -> io::Result<()> {
+    let mut table = output::table(&["TIME (UTC)", "SEVERITY", "WHAT", "WHO", "ON", "STATUS"]);
+    for incident in incidents {
+        let status = match (&incident.last_action, &incident.last_action_result) {
+            (Some(action), Some(result)) => format!("{} ({action}: {result})", incident.status.as_str()),
+            _ => incident.status.as_str().to_owned(),
+        };
+        table.add_row([
+            Cell::new(short_time(&incident.timestamp.to_string())),
+            output::severity(incident.severity),
+            Cell::new(one_line(&incident.event, TITLE_CHARS_MAX)),
+            Cell::new(name(who(incident))),
+            Cell::new(name(&incident.resource_id)),
+            Cell::new(one_line(&status, 120)),
+        ]);
+    }
+    output::print_table(out, &table)
+}
+
+/// Prints the responses that were planned, with their API calls.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn print_responses(out: &mut impl Write, outcomes: &[Outcome]) -> io::Result<()> {
+    let planned: Vec<&Outcome> = outcomes.iter().filter(|o| o.status == OutcomeStatus::DryRun).collect();
+    writeln!(out, "{BOLD}Responses planned: {}{BOLD:#} {DIM}(nothing was called){DIM:#}", planned.len())?;
+    for outcome in planned {
+        writeln!(out, "  {} on {}", one_line(&outcome.action, 64), one_line(&outcome.target, NAME_CHARS_MAX))?;
+        for line in aws_responder::render(&outcome.plan).lines() {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Who did it, from the incident's details.
+fn who(incident: &Incident) -> &str {
+    let details = &incident.details;
+    ["/principal", "/finding/principal"]
+        .into_iter()
+        .find_map(|path| details.pointer(path).and_then(Value::as_str))
+        .unwrap_or("N/A")
+}
+
+/// An ARN without what is the same everywhere, safe to show.
+fn name(text: &str) -> String {
+    let short = match text.splitn(6, ':').collect::<Vec<_>>()[..] {
+        ["arn", _, _, _, _, rest] => rest,
+        _ => text,
+    };
+    one_line(short, NAME_CHARS_MAX)
+}
+
+/// `2026-03-02 09:41:15`.
+fn short_time(text: &str) -> String {
+    text.trim_end_matches('Z').replace('T', " ")
+}
+
+/// `12,345`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let shown: Vec<String> = [0, 12, 999, 1_000, 1_234_567].into_iter().map(grouped).collect();
+        assert_eq!(shown, ["0", "12", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn names_lose_the_common_part_of_an_arn_and_their_control_characters() {
+        assert_eq!(name("arn:aws:iam::123456789012:user/a\u{1b}[31m"), "user/a·[31m");
+        assert_eq!(name("sg-1"), "sg-1");
+        assert_eq!(name("N/A"), "N/A");
+    }
+}
