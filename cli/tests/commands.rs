@@ -1,0 +1,229 @@
+//! What a user sees: the real binary, its output and its exit codes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn pipeline(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pipeline"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = pipeline(folder, args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}\n{}", stderr(&output));
+    stdout(&output)
+}
+
+/// Runs into an error of exit code 2 and answers what it says.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = pipeline(folder, args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}\n{}\n{}", stdout(&output), stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn the_demo_shows_findings_incidents_responses_and_what_to_try_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = succeed(folder.path(), &["demo"]);
+    for part in [
+        "8 critical, 6 high, 1 medium, 1 info",
+        "Incidents  16, 14 still open",
+        "Responses planned: 6",
+        "iam:UpdateAccessKey AccessKeyId=AKIAEXAMPLE0SVCBCKUP Status=Inactive UserName=svc-backup",
+        "ec2:RevokeSecurityGroupIngress GroupId=sg-0a0000000000000e7",
+        "Root user signed in to the console",
+        "What to try next",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no colours on a pipe");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "leaves nothing behind");
+}
+
+#[test]
+fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let text = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl", "--summary", "summary.json"]);
+    let findings: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(findings.len(), 15);
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
+    let number = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!(
+        number("records_in"),
+        number("classified") + number("ignored") + number("failed") + number("duplicates")
+    );
+    assert_eq!(number("findings"), 15);
+}
+
+#[test]
+fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
+    assert!(text.contains("15: 8 critical, 5 high, 1 medium, 1 info"), "{text}");
+    let look = || {
+        let log = fs::read_to_string(folder.path().join("kept/pipeline.log")).unwrap();
+        let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap().count();
+        (log, alerts, succeed(folder.path(), &["incidents", "--data", "kept", "--format", "json"]))
+    };
+    let first = look();
+    succeed(folder.path(), &["run", "day.jsonl", "--data", "kept", "--summary", "summary.json"]);
+    assert_eq!(first, look());
+    let incidents: Vec<Value> = serde_json::from_str(&first.2).unwrap();
+    assert_eq!(incidents.len(), 15);
+    let closed: Vec<Value> = serde_json::from_str(&succeed(
+        folder.path(),
+        &["incidents", "--data", "kept", "--format", "json", "--status", "closed"],
+    ))
+    .unwrap();
+    assert_eq!(closed.len(), 2, "the good news and what it closed");
+    let text = succeed(folder.path(), &["incidents", "--data", "kept", "--limit", "3"]);
+    assert!(text.contains("3 incidents"), "{text}");
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&15.into(), &0.into()));
+}
+
+#[test]
+fn unreadable_records_are_kept_with_file_place_and_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;
+    fs::write(folder.path().join("bad.jsonl"), format!("{good}\n{{\"eventName\":7}}\n{good}\n")).unwrap();
+    let text = succeed(folder.path(), &["run", "bad.jsonl", "--data", "kept"]);
+    assert!(text.contains("1 unreadable, 1 duplicates"), "{text}");
+    let kept = fs::read_to_string(folder.path().join("kept/rejected.jsonl")).unwrap();
+    let rejected: Value = serde_json::from_str(kept.trim()).unwrap();
+    assert_eq!(rejected["index"], 1, "{rejected}");
+    assert!(rejected["file"].as_str().unwrap().ends_with("bad.jsonl"), "{rejected}");
+    assert!(!rejected["reason"].as_str().unwrap().is_empty(), "{rejected}");
+}
+
+#[test]
+fn a_message_that_cannot_be_handled_is_listed_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // A login whose response is missing: the reader accepts the record, the classifiers that want it do not.
+    let login = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"signin.amazonaws.com","eventName":"ConsoleLogin","eventID":"e-1\u001b[31m","userIdentity":{"type":"IAMUser","userName":"a"},"sourceIPAddress":"192.0.2.1"}"#;
+    fs::write(folder.path().join("odd.jsonl"), login).unwrap();
+    let text = succeed(folder.path(), &["run", "odd.jsonl", "--data", "kept"]);
+    assert!(text.contains("pipeline dlq list --data kept"), "{text}");
+    let text = succeed(folder.path(), &["dlq", "list", "--data", "kept"]);
+    assert!(text.contains("responseElements.ConsoleLogin"), "{text}");
+    assert!(!text.contains('\u{1b}'));
+    let letters: Vec<Value> =
+        serde_json::from_str(&succeed(folder.path(), &["dlq", "list", "--data", "kept", "--format", "json"])).unwrap();
+    assert_eq!((letters.len(), &letters[0]["queue"]), (1, &"classifier".into()));
+    let text = succeed(folder.path(), &["dlq", "redrive", "--data", "kept"]);
+    assert_eq!(text, "1 messages tried again, 1 dead letters left\n");
+    let text = succeed(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "logger"]);
+    assert!(text.starts_with("no dead letters"), "{text}");
+}
+
+#[test]
+fn every_classifier_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&succeed(folder.path(), &["classifiers", "--format", "json"])).unwrap();
+    assert!(rows.len() >= 13, "{}", rows.len());
+    let text = succeed(folder.path(), &["classifiers"]);
+    for row in &rows {
+        assert!(text.contains(row["id"].as_str().unwrap()), "{text}");
+        assert!(!row["events"].as_array().unwrap().is_empty(), "{row}");
+    }
+}
+
+#[test]
+fn the_printed_defaults_are_a_configuration_without_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = succeed(folder.path(), &["config", "--show-defaults"]);
+    fs::write(folder.path().join("pipeline.toml"), text).unwrap();
+    assert_eq!(succeed(folder.path(), &["config"]), "./pipeline.toml has no mistakes\n");
+}
+
+#[test]
+fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), "{}\n").unwrap();
+    let text = "[source]\nthreads = 9999\n\n[notifierr]\n\n[classifiers.threat_intel_ip]\nlists = [\"missing.txt\"]\n";
+    fs::write(folder.path().join("bad.toml"), text).unwrap();
+    for command in ["replay", "run"] {
+        let said = refused(folder.path(), &[command, "day.jsonl", "--config", "bad.toml"]);
+        for part in [
+            "3 mistakes in bad.toml",
+            "bad.toml:2: source.threads",
+            "bad.toml:4: notifierr",
+            "bad.toml:7:",
+            "missing.txt",
+        ] {
+            assert!(said.contains(part), "{part}\n{said}");
+        }
+    }
+    assert!(!folder.path().join("pipeline-data").exists(), "nothing is made before the configuration is read");
+    let said = refused(folder.path(), &["config", "--config", "nowhere.toml"]);
+    assert!(said.contains("nowhere.toml") && said.contains("--show-defaults"), "{said}");
+}
+
+#[test]
+fn errors_name_the_input_and_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["replay", "run"] {
+        let said = refused(folder.path(), &[command, "no/such/file.json"]);
+        assert!(said.starts_with("error: ") && said.contains("no/such/file.json"), "{said}");
+    }
+    let said = refused(folder.path(), &["run", "-"]);
+    assert!(said.contains("pipeline replay -"), "{said}");
+    let said = refused(folder.path(), &["incidents"]);
+    assert!(said.contains("no data in pipeline-data") && said.contains("pipeline run PATH"), "{said}");
+    assert!(!folder.path().join("pipeline-data").exists());
+    refused(folder.path(), &["dlq", "list", "--data", "nowhere"]);
+    refused(folder.path(), &["replay"]);
+    refused(folder.path(), &["demos"]);
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = succeed(folder.path(), &["--help"]);
+    for part in ["Examples:", "pipeline replay ./cloudtrail/", "Exit codes:", "130", "demo", "incidents"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    for command in ["demo", "replay", "run", "classifiers", "incidents", "dlq", "config"] {
+        succeed(folder.path(), &[command, "--help"]);
+    }
+    assert!(succeed(folder.path(), &["--version"]).starts_with("pipeline "));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    for args in [&["replay", "day.jsonl"][..], &["demo"], &["config", "--show-defaults"], &["classifiers"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_pipeline"))
+            .args(args)
+            .current_dir(folder.path())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("error"), "{args:?}: {}", stderr(&output));
+    }
+}
