@@ -34,10 +34,9 @@ impl Settings {
     /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
     fn check(&self) -> Result<(), (String, String)> {
         let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
-        for (key, id) in [
-            ("disabled", self.disabled.iter().find(unknown)),
-            ("severity", self.severity.keys().find(unknown)),
-        ] {
+        for (key, id) in
+            [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
+        {
             if let Some(id) = id {
                 return Err((key.to_owned(), format!("there is no classifier {id}")));
             }
@@ -70,7 +69,10 @@ impl Engine {
     ///
     /// # Errors
     /// Every classifier whose settings it refused, with its id.
-    pub fn configure(document: &mut Document<'_>, files: &dyn Files) -> Result<Self, Vec<(&'static str, SettingsError)>> {
+    pub fn configure(
+        document: &mut Document<'_>,
+        files: &dyn Files,
+    ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
         document.expect_table("classifiers");
         let settings: Settings = document.section_with("classifier", Settings::check);
         let mut detectors = Vec::new();
@@ -178,7 +180,7 @@ impl Engine {
         }
         let place = [&*event.account, &*event.region].join("/");
         Finding {
-            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.event_id),
+            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
             classifier: meta.id.to_owned(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,

@@ -28,16 +28,17 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// Inflates an ordinary gzip file into `into`. `false`, with `into` empty, when the file is large, has several
+    /// Inflates an ordinary gzip file into `into`. `false`, with rubbish in `into`, when the file is large, has several
     /// members or is damaged: then [`stream`] is the way.
     pub fn whole(&mut self, gzip: &[u8], into: &mut Vec<u8>) -> bool {
-        into.clear();
         let Some((_, trailer)) = gzip.split_last_chunk::<8>() else { return false };
         let [c0, c1, c2, c3, s0, s1, s2, s3] = *trailer;
         let (crc, size) = (u32::from_le_bytes([c0, c1, c2, c3]), u32::from_le_bytes([s0, s1, s2, s3]) as usize);
         if size > WHOLE_BYTES_MAX || is_bomb(size as u64, gzip.len() as u64) {
             return false;
         }
+        // What an earlier file left is overwritten: zeroing it first would cost as much as reading it.
+        into.truncate(size);
         into.resize(size, 0);
         // The last member's checksum must be that of all we have, else there was more than one member.
         let whole = self.0.gzip_decompress(gzip, into).is_ok_and(|n| n == size) && {
@@ -45,9 +46,6 @@ impl Inflater {
             sum.update(into);
             sum.sum() == crc
         };
-        if !whole {
-            into.clear();
-        }
         whole
     }
 }

@@ -160,7 +160,12 @@ impl Splitter {
                     return Step::More(start);
                 }
             }
-            Some(_) => {}
+            Some(_) => {
+                let rest = &text[scanner.position()..];
+                self.place = Place::LostInLines;
+                self.fail(&IntakeError::NotAnObject, rest.split('\n').next().unwrap_or(rest), visitor);
+                return Step::To(scanner.position());
+            }
         }
         // Lines, when this line is a value of its own; else one value that may run over lines.
         let start = at + text[at..].len() - text[at..].trim_start().len();
@@ -292,11 +297,7 @@ impl Splitter {
                 visitor.event(&event, event.record);
                 Step::To(scanner.position())
             }
-            Err(error @ RecordError::Wrong { .. }) => {
-                self.fail(&error.into(), &window[at..scanner.position()], visitor);
-                Step::To(scanner.position())
-            }
-            Ok(_) | Err(RecordError::Missing { .. }) => {
+            Ok(_) | Err(RecordError::Missing { .. } | RecordError::Wrong { .. }) => {
                 self.decode(&window[at..scanner.position()], visitor);
                 Step::To(scanner.position())
             }

@@ -1,0 +1,135 @@
+//! From records to findings, in order: batches records, runs the engine on them with state in memory, and hands the
+//! findings on.
+
+use aws_classifier::engine::Engine;
+use aws_classifier::intake::Leaf;
+use shared::Finding;
+use shared::adapters::memory::MemoryState;
+use shared::event::Event;
+use shared::ports::PortError;
+
+use crate::interrupt;
+use crate::source::{Consumer, Counts, Input, Progress, Record, Rejected, SourceOptions, read};
+
+/// Records classified together: enough that the cost of a batch is shared.
+const BATCH_RECORDS: usize = 256;
+
+/// Why a replay stopped before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// Ctrl-C.
+    Interrupted,
+    /// The reader of the findings failed.
+    Output(std::io::Error),
+    /// State could not be used.
+    State(PortError),
+}
+
+/// Where findings and unreadable records go.
+pub trait Sink {
+    /// A finding, in event-time order.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn finding(&mut self, finding: &Finding) -> std::io::Result<()>;
+    /// A record that could not be read.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn rejected(&mut self, rejected: &Rejected) -> std::io::Result<()>;
+}
+
+/// Reads the inputs and gives the sink what is found. The counts are complete when it returns; a record that a
+/// classifier could not read is counted as failed, not as classified.
+///
+/// # Errors
+/// Why it stopped early.
+pub fn replay(
+    inputs: &[Input],
+    engine: &Engine,
+    options: &SourceOptions,
+    progress: &dyn Progress,
+    sink: &mut dyn Sink,
+) -> Result<(Counts, u64), Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
+    let mut replayer = Replayer {
+        engine,
+        state: MemoryState::default(),
+        runtime,
+        texts: Vec::with_capacity(BATCH_RECORDS),
+        sink,
+        findings: 0,
+        malformed: Vec::new(),
+        malformed_total: 0,
+    };
+    let mut counts = read(inputs, engine, options, progress, &mut replayer)?;
+    replayer.classify()?;
+    counts.classified -= replayer.malformed_total;
+    counts.failed += replayer.malformed_total;
+    counts.rejected.append(&mut replayer.malformed);
+    Ok((counts, replayer.findings))
+}
+
+struct Replayer<'r> {
+    engine: &'r Engine,
+    state: MemoryState,
+    runtime: tokio::runtime::Runtime,
+    texts: Vec<Box<str>>,
+    sink: &'r mut dyn Sink,
+    findings: u64,
+    malformed: Vec<Rejected>,
+    malformed_total: u64,
+}
+
+impl Replayer<'_> {
+    fn classify(&mut self) -> Result<(), Stop> {
+        let events: Vec<Event<'_>> = self
+            .texts
+            .iter()
+            .map(|text| Leaf::of(text).and_then(|leaf| leaf.event()).expect("the reader made an event of this text"))
+            .collect();
+        let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
+        for (verdict, event) in verdicts.iter().zip(&events) {
+            for finding in &verdict.findings {
+                self.findings += 1;
+                self.sink.finding(finding).map_err(Stop::Output)?;
+            }
+            if let Some((classifier, malformed)) = verdict.malformed.first() {
+                self.malformed_total += 1;
+                let rejected = Rejected {
+                    file: String::new(),
+                    index: 0,
+                    field: malformed.field.clone(),
+                    reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
+                    text: event.record.to_owned(),
+                };
+                self.sink.rejected(&rejected).map_err(Stop::Output)?;
+                if self.malformed.len() < 100 {
+                    self.malformed.push(Rejected { text: String::new(), ..rejected });
+                }
+            }
+        }
+        self.texts.clear();
+        Ok(())
+    }
+}
+
+impl Consumer for Replayer<'_> {
+    type Error = Stop;
+
+    fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
+        self.texts.push(record.text.into());
+        if self.texts.len() < BATCH_RECORDS {
+            return Ok(());
+        }
+        self.classify()
+    }
+
+    fn rejected(&mut self, rejected: &Rejected) -> Result<(), Stop> {
+        self.sink.rejected(rejected).map_err(Stop::Output)
+    }
+
+    fn advanced(&mut self) -> Result<(), Stop> {
+        if interrupt::asked() { Err(Stop::Interrupted) } else { Ok(()) }
+    }
+}

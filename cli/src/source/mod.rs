@@ -1,0 +1,477 @@
+//! Reads log files on several threads and hands out the records that concern a classifier in event-time order, each
+//! once, the same whatever the number of threads.
+//!
+//! Files are ordered by the time in their names (`…_20260301T1200Z_…`), else by their first record. Worker threads
+//! inflate, split and route; the calling thread takes their results file by file, drops duplicates, and holds records back
+//! until no file still to come can hold an earlier one, given the lateness bound. A record that comes later than the bound
+//! is handed out at once and counted as late.
+
+mod inputs;
+mod recent;
+mod reorder;
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Condvar, Mutex};
+
+use aws_classifier::engine::Engine;
+use aws_classifier::intake::inflate::{self, Inflater};
+use aws_classifier::intake::log_file::{self, Visitor};
+use aws_classifier::intake::IntakeError;
+use aws_classifier::routing::Slot;
+use shared::Timestamp;
+use shared::event::Event;
+
+pub use inputs::{Input, SourceError, inputs};
+use recent::RecentIds;
+use reorder::ReorderBuffer;
+
+/// Files up to this size are read at once; larger ones are streamed.
+const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
+/// A worker hands over its results when it has this much text of wanted records…
+const BATCH_TEXT_BYTES: usize = 1 << 20;
+/// … or has seen this many records.
+const BATCH_RECORDS: usize = 1 << 15;
+/// Rejected records listed in the summary.
+const REJECTED_LISTED_MAX: usize = 100;
+/// How much of a rejected record's text is kept.
+const REJECTED_TEXT_BYTES: usize = 64 << 10;
+
+/// How to read.
+#[derive(Clone, Debug)]
+pub struct SourceOptions {
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// How much later than the start of its file, or of the next file, a record may come and still be put in order.
+    pub lateness_s: i64,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600 }
+    }
+}
+
+/// A record that at least one classifier wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'r> {
+    /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
+    pub text: &'r str,
+    /// When it happened.
+    pub time: Timestamp,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Rejected {
+    /// The file.
+    pub file: String,
+    /// Which record of the file, from 0.
+    pub index: u64,
+    /// The field at fault; empty when the text is not JSON.
+    pub field: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What stood there, at most 64 KiB.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+/// What was read: `records_in = classified + ignored + failed + duplicates`.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Records found.
+    pub records_in: u64,
+    /// Wanted by at least one classifier.
+    pub classified: u64,
+    /// Wanted by none.
+    pub ignored: u64,
+    /// Unreadable.
+    pub failed: u64,
+    /// Same account, region and event id as one of the last million records.
+    pub duplicates: u64,
+    /// Later than the lateness bound, so handed out of order.
+    pub late: u64,
+    /// The first rejected records, without their text.
+    pub rejected: Vec<Rejected>,
+    /// Files that could not be read to their end, with the reason.
+    pub damaged: Vec<(String, String)>,
+    /// Files nothing at all could be read from, with the reason.
+    pub unreadable: Vec<(String, String)>,
+}
+
+/// Takes what is read.
+pub trait Consumer {
+    /// Why it wants to stop.
+    type Error;
+    /// A wanted record, in event-time order.
+    ///
+    /// # Errors
+    /// To stop the reading.
+    fn record(&mut self, record: Record<'_>) -> Result<(), Self::Error>;
+    /// A record that could not be read, in file order.
+    ///
+    /// # Errors
+    /// To stop the reading.
+    fn rejected(&mut self, _rejected: &Rejected) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    /// Called now and then, also while nothing is wanted.
+    ///
+    /// # Errors
+    /// To stop the reading.
+    fn advanced(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// Is told how far the reading is.
+pub trait Progress {
+    /// `bytes` of the inputs and `records` more were read.
+    fn advanced(&self, bytes: u64, records: u64);
+}
+
+/// No progress shown.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn advanced(&self, _bytes: u64, _records: u64) {}
+}
+
+/// Reads all inputs to their end; see the module.
+///
+/// # Errors
+/// What the consumer returned to stop. Trouble with inputs is in the counts.
+pub fn read<C: Consumer>(
+    inputs: &[Input],
+    engine: &Engine,
+    options: &SourceOptions,
+    progress: &dyn Progress,
+    consumer: &mut C,
+) -> Result<Counts, C::Error> {
+    let ids = RandomState::new();
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let threads = options.threads.clamp(1, 64);
+    let window = Window::new(threads + 2);
+    let (senders, receivers): (Vec<_>, Vec<_>) = inputs
+        .iter()
+        .map(|_| {
+            let (sender, receiver) = sync_channel(2);
+            (Mutex::new(Some(sender)), receiver)
+        })
+        .unzip();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(inputs.len()) {
+            scope.spawn(|| {
+                let mut worker = Worker { inflater: Inflater::default(), compressed: Vec::new(), text: Vec::new() };
+                loop {
+                    window.enter();
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(input) = inputs.get(at) else { return };
+                    let sender = senders[at].lock().ok().and_then(|mut s| s.take());
+                    let Some(sender) = sender else { return };
+                    if !stop.load(Ordering::Relaxed) {
+                        worker.read(input, engine, &ids, sender);
+                    }
+                }
+            });
+        }
+        let merged = Merger::new(options, progress, consumer).merge(inputs, &receivers, &window);
+        // On an early stop, workers find their receivers gone and the window open, and end.
+        stop.store(true, Ordering::Relaxed);
+        drop(receivers);
+        window.open();
+        merged
+    })
+}
+
+/// Lets workers run only so many files ahead of the merger.
+struct Window {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Window {
+    const fn new(files: usize) -> Self {
+        Self { free: Mutex::new(files), changed: Condvar::new() }
+    }
+
+    fn enter(&self) {
+        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        while *free == 0 {
+            free = self.changed.wait(free).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        *free = free.saturating_sub(1);
+    }
+
+    fn add(&self, files: usize) {
+        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *free = free.saturating_add(files);
+        self.changed.notify_all();
+    }
+
+    fn open(&self) {
+        self.add(usize::MAX / 2);
+    }
+}
+
+/// What a worker hands over.
+enum Part {
+    Batch(Batch),
+    /// The end of the file, and why it came early if it did.
+    End(Option<String>),
+}
+
+#[derive(Default)]
+struct Batch {
+    /// A hash of account, region and identity of every record that was read, in file order.
+    ids: Vec<u64>,
+    /// The wanted ones among them.
+    wanted: Vec<Wanted>,
+    /// Their texts, one after another.
+    texts: String,
+    rejected: Vec<Rejected>,
+    first_time: Option<Timestamp>,
+    input_bytes: u64,
+}
+
+struct Wanted {
+    /// Position in `ids`.
+    at: u32,
+    time: Timestamp,
+    text_bytes: u32,
+}
+
+struct Worker {
+    inflater: Inflater,
+    compressed: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl Worker {
+    fn read(&mut self, input: &Input, engine: &Engine, ids: &RandomState, sender: SyncSender<Part>) {
+        let mut reading = Reading {
+            name: &input.name,
+            engine,
+            ids,
+            sender: &sender,
+            batch: Batch::default(),
+            slots: Vec::new(),
+            is_wanted: true,
+        };
+        let end = self.read_into(input, &mut reading).err().map(|e| e.to_string());
+        reading.batch.input_bytes = input.bytes;
+        reading.hand_over();
+        // A merger that stopped no longer listens.
+        let _ = sender.send(Part::End(end));
+    }
+
+    fn read_into(&mut self, input: &Input, reading: &mut Reading<'_>) -> io::Result<()> {
+        let Some(path) = &input.path else {
+            let mut head = [0; 2];
+            let mut stdin = io::stdin();
+            let n = read_up_to(&mut stdin, &mut head)?;
+            let is_gzip = inflate::is_gzip(&head[..n]);
+            let all = io::Cursor::new(head[..n].to_vec()).chain(stdin);
+            return if is_gzip {
+                log_file::read_stream(inflate::stream(all), reading)
+            } else {
+                log_file::read_stream(all, reading)
+            };
+        };
+        let mut file = File::open(path)?;
+        if input.bytes > WHOLE_FILE_BYTES_MAX {
+            let mut head = [0; 2];
+            let n = read_up_to(&mut file, &mut head)?;
+            let is_gzip = inflate::is_gzip(&head[..n]);
+            let all = io::Cursor::new(head[..n].to_vec()).chain(file);
+            return if is_gzip {
+                log_file::read_stream(inflate::stream(all), reading)
+            } else {
+                log_file::read_stream(all, reading)
+            };
+        }
+        self.compressed.clear();
+        file.take(WHOLE_FILE_BYTES_MAX + 1).read_to_end(&mut self.compressed)?;
+        if !inflate::is_gzip(&self.compressed) {
+            log_file::read_whole(&self.compressed, reading);
+            return Ok(());
+        }
+        if self.inflater.whole(&self.compressed, &mut self.text) {
+            log_file::read_whole(&self.text, reading);
+            return Ok(());
+        }
+        log_file::read_stream(inflate::stream(io::Cursor::new(std::mem::take(&mut self.compressed))), reading)
+    }
+}
+
+fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+struct Reading<'w> {
+    name: &'w str,
+    engine: &'w Engine,
+    ids: &'w RandomState,
+    sender: &'w SyncSender<Part>,
+    batch: Batch,
+    slots: Vec<Slot>,
+    is_wanted: bool,
+}
+
+impl Reading<'_> {
+    fn hand_over(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.is_wanted &= self.sender.send(Part::Batch(batch)).is_ok();
+    }
+}
+
+impl Visitor for Reading<'_> {
+    fn event(&mut self, event: &Event<'_>, text: &str) {
+        let batch = &mut self.batch;
+        batch.first_time.get_or_insert(event.time);
+        batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
+        self.engine.concerned(event, &mut self.slots);
+        if !self.slots.is_empty() {
+            let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
+            let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
+            batch.wanted.push(Wanted { at, time: event.time, text_bytes });
+            batch.texts.push_str(text);
+        }
+        if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
+            self.hand_over();
+        }
+    }
+
+    fn failed(&mut self, index: u64, error: &IntakeError, text: &str) {
+        let mut end = text.len().min(REJECTED_TEXT_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.batch.rejected.push(Rejected {
+            file: self.name.to_owned(),
+            index,
+            field: error.field().to_owned(),
+            reason: error.to_string(),
+            text: text[..end].to_owned(),
+        });
+        if self.batch.rejected.len() >= 64 {
+            self.hand_over();
+        }
+    }
+
+    fn go_on(&mut self) -> bool {
+        self.is_wanted
+    }
+}
+
+struct Merger<'m, C> {
+    lateness_s: i64,
+    progress: &'m dyn Progress,
+    consumer: &'m mut C,
+    counts: Counts,
+    recent: RecentIds,
+    waiting: ReorderBuffer,
+    watermark: Timestamp,
+}
+
+impl<'m, C: Consumer> Merger<'m, C> {
+    fn new(options: &SourceOptions, progress: &'m dyn Progress, consumer: &'m mut C) -> Self {
+        Self {
+            lateness_s: options.lateness_s,
+            progress,
+            consumer,
+            counts: Counts::default(),
+            recent: RecentIds::default(),
+            waiting: ReorderBuffer::default(),
+            watermark: Timestamp::from_millis(i64::MIN),
+        }
+    }
+
+    fn merge(mut self, inputs: &[Input], receivers: &[Receiver<Part>], window: &Window) -> Result<Counts, C::Error> {
+        for (at, (input, receiver)) in inputs.iter().zip(receivers).enumerate() {
+            let next_start = inputs.get(at + 1).map_or(Timestamp::from_millis(i64::MAX), |next| next.start);
+            let before = self.counts.records_in - self.counts.failed;
+            for part in receiver {
+                match part {
+                    Part::Batch(batch) => self.batch(&batch, next_start)?,
+                    Part::End(None) => {}
+                    Part::End(Some(reason)) => {
+                        let list = if self.counts.records_in - self.counts.failed == before {
+                            &mut self.counts.unreadable
+                        } else {
+                            &mut self.counts.damaged
+                        };
+                        list.push((input.name.clone(), reason));
+                    }
+                }
+            }
+            window.add(1);
+            self.advance(next_start)?;
+        }
+        self.watermark = Timestamp::from_millis(i64::MAX);
+        self.release()?;
+        Ok(self.counts)
+    }
+
+    fn batch(&mut self, batch: &Batch, next_start: Timestamp) -> Result<(), C::Error> {
+        if let Some(first) = batch.first_time {
+            self.advance(first.min(next_start))?;
+        }
+        let mut wanted = batch.wanted.iter().peekable();
+        let mut text_at = 0;
+        for (at, id) in batch.ids.iter().enumerate() {
+            let is_new = self.recent.insert(*id);
+            let this = wanted.next_if(|w| w.at as usize == at);
+            if let Some(wanted) = this {
+                let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
+                text_at += text.len();
+                if is_new {
+                    self.counts.classified += 1;
+                    self.counts.late += u64::from(wanted.time < self.watermark);
+                    self.waiting.push(wanted.time, text);
+                }
+            } else if is_new {
+                self.counts.ignored += 1;
+            }
+            self.counts.duplicates += u64::from(!is_new);
+        }
+        for rejected in &batch.rejected {
+            self.counts.failed += 1;
+            if self.counts.rejected.len() < REJECTED_LISTED_MAX {
+                self.counts.rejected.push(Rejected { text: String::new(), ..rejected.clone() });
+            }
+            self.consumer.rejected(rejected)?;
+        }
+        let records = (batch.ids.len() + batch.rejected.len()) as u64;
+        self.counts.records_in += records;
+        self.progress.advanced(batch.input_bytes, records);
+        self.consumer.advanced()?;
+        self.release()
+    }
+
+    /// No record still to come is earlier than `start` less the lateness bound.
+    fn advance(&mut self, start: Timestamp) -> Result<(), C::Error> {
+        self.watermark = self.watermark.max(start.plus_seconds(-self.lateness_s));
+        self.release()
+    }
+
+    fn release(&mut self) -> Result<(), C::Error> {
+        while let Some((time, text)) = self.waiting.pop_until(self.watermark) {
+            self.consumer.record(Record { text: &text, time })?;
+        }
+        Ok(())
+    }
+}
+
