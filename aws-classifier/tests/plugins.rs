@@ -94,9 +94,7 @@ fn fixture(path: &Path) -> Fixture {
 /// What the classifier finds, each finding once, one record after another, each delivered `deliveries` times.
 fn findings(plugin: &Plugin, fixture: &Fixture, deliveries: usize) -> Vec<Finding> {
     let place = format!("{}/{}", plugin.meta.id, fixture.name);
-    let detector = (plugin.from_json)(fixture.settings.clone(), &fixture.files)
-        .unwrap_or_else(|e| panic!("{place}: settings refused: {e}"));
-    let engine = Engine::new(vec![detector], BTreeMap::new());
+    let engine = engine(plugin, fixture);
     let state = MemoryState::default();
     let mut found: Vec<Finding> = Vec::new();
     for text in &fixture.records {
@@ -116,6 +114,12 @@ fn findings(plugin: &Plugin, fixture: &Fixture, deliveries: usize) -> Vec<Findin
         }
     }
     found
+}
+
+fn engine(plugin: &Plugin, fixture: &Fixture) -> Engine {
+    let detector = (plugin.from_json)(fixture.settings.clone(), &fixture.files)
+        .unwrap_or_else(|e| panic!("{}/{}: settings refused: {e}", plugin.meta.id, fixture.name));
+    Engine::new(vec![detector], BTreeMap::new())
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -149,6 +153,25 @@ fn records_delivered_twice_make_the_same_findings() {
         for fixture in fixtures(plugin.meta.id) {
             let (once, twice) = (findings(plugin, &fixture, 1), findings(plugin, &fixture, 2));
             assert_eq!(once, twice, "{}/{}", plugin.meta.id, fixture.name);
+        }
+    }
+}
+
+#[test]
+fn one_batch_finds_what_single_records_find() {
+    for plugin in ALL {
+        for fixture in fixtures(plugin.meta.id) {
+            let engine = engine(plugin, &fixture);
+            let events: Vec<Event<'_>> =
+                fixture.records.iter().map(|text| Leaf::of(text).unwrap().event().unwrap()).collect();
+            let verdicts = block_on(engine.run(&events, &MemoryState::default())).unwrap();
+            let mut batched: Vec<Finding> = Vec::new();
+            for finding in verdicts.into_iter().flat_map(|v| v.findings) {
+                if batched.iter().all(|f| f.finding_id != finding.finding_id) {
+                    batched.push(finding);
+                }
+            }
+            assert_eq!(batched, findings(plugin, &fixture, 1), "{}/{}", plugin.meta.id, fixture.name);
         }
     }
 }
@@ -244,6 +267,22 @@ fn every_module_explains_itself() {
         for pair in header.windows(2) {
             let says_nothing = HEADINGS.contains(&pair[0]) && (pair[1].is_empty() || pair[1].starts_with("**"));
             assert!(!says_nothing, "{}: {} says nothing", path.display(), pair[0]);
+        }
+    }
+}
+
+/// What `cargo xtask new-classifier` leaves to fill in.
+#[test]
+fn nothing_is_left_to_fill_in() {
+    for plugin in ALL {
+        let id = plugin.meta.id;
+        let mut texts = vec![(format!("{id}.rs"), folder("").join(format!("{id}.rs")))];
+        texts.extend(fixtures(id).into_iter().map(|f| {
+            let file = format!("{}.json", f.name);
+            (format!("{id}/{file}"), folder(id).join(file))
+        }));
+        for (name, path) in texts {
+            assert!(!std::fs::read_to_string(path).unwrap().contains("REPLACE_ME"), "{name} still says REPLACE_ME");
         }
     }
 }
