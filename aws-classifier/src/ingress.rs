@@ -14,6 +14,10 @@ use shared::event::Event;
 /// Our choice: nobody owns a range wider than `/8`, so no honest rule is that wide.
 const WIDE_PREFIX_LEN_MAX: u8 = 7;
 
+/// Rules of one call beyond this many are not read: EC2 lets no group have more (VPC quotas, rules times groups of an
+/// interface). Keeps a forged record from costing time.
+const RULES_MAX: usize = 1000;
+
 /// The addresses anyone can have. Everything routable in IPv4: 0.0.0.0/8 is "this network" and 224.0.0.0 upwards is
 /// multicast and reserved (IANA IPv4 special-purpose registry).
 const WORLD_V4: (u128, u128) =
@@ -134,28 +138,42 @@ pub fn from_memory(text: &str) -> impl Iterator<Item = Rule> {
 }
 
 /// The rules that let the world in on `port`: those whose range is the world, and those whose ranges cover it only
-/// together, such as 0.0.0.0/1 and 128.0.0.0/1.
+/// together, such as 0.0.0.0/1 and 128.0.0.0/1. Ranges that such a cover does not need are left out: they are no fault.
 pub fn world_rules_on(rules: &[Rule], port: u16) -> Vec<&Rule> {
-    let open: Vec<&Rule> = rules.iter().filter(|r| r.admits(port)).collect();
-    let mut found: Vec<&Rule> = open.iter().copied().filter(|r| r.is_world()).collect();
+    let (mut found, rest): (Vec<&Rule>, Vec<&Rule>) =
+        rules.iter().filter(|r| r.admits(port)).partition(|r| r.is_world());
     for (is_v6, world) in [(false, WORLD_V4), (true, WORLD_V6)] {
-        let mut parts: Vec<(u128, u128, &Rule)> = open
+        let mut parts: Vec<Part<'_>> = rest
             .iter()
-            .filter(|r| !r.is_world())
-            .filter_map(|r| span(&r.cidr).filter(|s| s.0 == is_v6).map(|(_, from, to)| (from, to, *r)))
+            .filter_map(|rule| {
+                let (part_is_v6, from, to) = span(&rule.cidr)?;
+                (part_is_v6 == is_v6).then_some(Part { from, to, rule })
+            })
             .collect();
-        parts.sort_by_key(|(from, ..)| *from);
-        let mut covered_to = world.0;
-        for (from, to, _) in &parts {
-            if *from <= covered_to && *to >= covered_to {
-                covered_to = to.saturating_add(1);
-            }
-        }
-        if covered_to > world.1 {
-            found.extend(parts.into_iter().map(|(.., rule)| rule));
+        while let Some(cover) = cover(&parts, world) {
+            parts.retain(|p| !cover.contains(&p.rule));
+            found.extend(cover);
         }
     }
     found
+}
+
+struct Part<'r> {
+    from: u128,
+    to: u128,
+    rule: &'r Rule,
+}
+
+/// The fewest parts that together reach from the first to the last address of `world`.
+fn cover<'r>(parts: &[Part<'r>], world: (u128, u128)) -> Option<Vec<&'r Rule>> {
+    let mut chosen = Vec::new();
+    let mut next = world.0;
+    while next <= world.1 {
+        let widest = parts.iter().filter(|p| p.from <= next && next <= p.to).max_by_key(|p| p.to)?;
+        chosen.push(widest.rule);
+        next = widest.to.saturating_add(1);
+    }
+    Some(chosen)
 }
 
 /// The ports of `ports` on which the rules let the world in, ascending, and the rules that do it.
@@ -334,7 +352,7 @@ fn read_rule(rule: &Value, rules: &mut Vec<Rule>) -> Result<(), Malformed> {
 
 fn push(source: &Value, key: &str, template: &Rule, rules: &mut Vec<Rule>) -> Result<(), Malformed> {
     let cidr = text(source, key)?.trim();
-    if !cidr.is_empty() {
+    if !cidr.is_empty() && rules.len() < RULES_MAX {
         rules.push(Rule { cidr: cidr.to_owned(), ..template.clone() });
     }
     Ok(())
@@ -488,6 +506,12 @@ mod tests {
         assert_eq!(world_rules_on(&quarters, 22).len(), 4, "224.0.0.0/3 cannot call anyone");
         assert_eq!(world_rules_on(&[tcp(22, 22, "2000::/3")], 22).len(), 1);
         assert_eq!(world_rules_on(&[tcp(22, 22, "::/1")], 22).len(), 1, "::/1 holds all of 2000::/3");
+        let crowd = ["0.0.0.0/1", "203.0.113.9/32", "128.0.0.0/1", "0.0.0.0/2", "10.0.0.0/8"].map(|c| tcp(22, 22, c));
+        let cidrs: Vec<&str> = world_rules_on(&crowd, 22).iter().map(|r| r.cidr.as_str()).collect();
+        assert_eq!(cidrs, ["0.0.0.0/1", "128.0.0.0/1"], "what the cover does not need stays out of it");
+        let twice = ["0.0.0.0/1", "128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/2"];
+        let twice = twice.map(|c| tcp(22, 22, c));
+        assert_eq!(world_rules_on(&twice, 22).len(), 6, "closing one cover would leave the other");
         let mixed = [tcp(22, 22, "0.0.0.0/1"), tcp(22, 22, "8000::/1")];
         assert_eq!(world_rules_on(&mixed, 22).len(), 0);
     }
@@ -512,6 +536,15 @@ mod tests {
         ] {
             assert!(!request(body)[0].admits(22), "{body}");
         }
+    }
+
+    #[test]
+    fn a_forged_record_of_many_rules_stays_cheap() {
+        let range = r#"{"cidrIp":"0.0.0.0/0"},"#.repeat(50_000);
+        let ranges = range.trim_end_matches(',');
+        let body =
+            format!(r#"{{"ipPermissions":{{"items":[{{"ipProtocol":"-1","ipRanges":{{"items":[{ranges}]}}}}]}}}}"#);
+        assert_eq!(request(&body).len(), RULES_MAX);
     }
 
     #[test]
@@ -553,7 +586,7 @@ mod tests {
                 format!("{}/{depth}", Ipv4Addr::from_bits(i << (32 - depth)))
             };
             let all: Vec<Rule> = (0..n).map(|i| tcp(22, 22, &cidr(i))).collect();
-            prop_assert_eq!(world_rules_on(&all, 22).len(), all.len());
+            prop_assert!(!world_rules_on(&all, 22).is_empty());
             // A part inside the routable space is missed: 64.0.0.0 and 2000:: lie in it whatever the depth.
             let hole = if v6 { 1_u128 << 125 >> (128 - depth) } else { u128::from(0x4000_0000_u32 >> (32 - depth)) };
             let holed: Vec<Rule> = all.iter().enumerate().filter(|(i, _)| *i as u128 != hole).map(|(_, r)| r.clone()).collect();
