@@ -12,6 +12,10 @@ use crate::failure::Failure;
 /// The database's name in the folder.
 const DATABASE: &str = "pipeline.redb";
 
+/// How often a message is received before it becomes a dead letter. More than in the cloud, because every time the
+/// process is killed counts as one; few enough that a message which kills the process is out of the way in the end.
+const RECEIVES_MAX: u32 = 50;
+
 /// An open data folder. Nobody else can have it open at the same time: the database is locked.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -31,6 +35,9 @@ impl DataFolder {
     pub fn open_or_make(path: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(path)
             .map_err(|e| Failure::machine(format!("make the folder {}", path.display()), e))?;
+        if !path.join(DATABASE).exists() {
+            make_database(path)?;
+        }
         Self::open_database(path)
     }
 
@@ -52,7 +59,8 @@ impl DataFolder {
     fn open_database(path: &Path) -> Result<Self, Failure> {
         let store = Embedded::open(path.join(DATABASE))?;
         let queue = |name: &str| -> PortResult<EmbeddedQueue> {
-            let queue = store.queue(name, QueueSettings::default());
+            let queue =
+                store.queue(name, QueueSettings { max_receive_count: RECEIVES_MAX, ..QueueSettings::default() });
             // The file is locked and ours, so whoever received these messages is gone.
             queue.release_in_flight()?;
             Ok(queue)
@@ -64,6 +72,19 @@ impl DataFolder {
             logger: queue("logger")?,
         };
         Ok(Self { path: path.to_owned(), store, queues })
+    }
+}
+
+/// Makes the database under another name and puts it in place when it is whole: a process killed half-way through
+/// leaves no file that looks like one. When another process was faster, its database stays.
+fn make_database(folder: &Path) -> Result<(), Failure> {
+    let cannot = |error| Failure::machine(format!("make a database in {}", folder.display()), error);
+    let prefix = format!("{DATABASE}.");
+    let unfinished = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder).map_err(cannot)?;
+    drop(Embedded::open(unfinished.path())?);
+    match unfinished.persist_noclobber(folder.join(DATABASE)) {
+        Err(failed) if failed.error.kind() != std::io::ErrorKind::AlreadyExists => Err(cannot(failed.error)),
+        _ => Ok(()),
     }
 }
 
