@@ -41,12 +41,11 @@ impl Inflater {
         into.truncate(size);
         into.resize(size, 0);
         // The last member's checksum must be that of all we have, else there was more than one member.
-        let whole = self.0.gzip_decompress(gzip, into).is_ok_and(|n| n == size) && {
+        self.0.gzip_decompress(gzip, into).is_ok_and(|n| n == size) && {
             let mut sum = Crc::new();
             sum.update(into);
             sum.sum() == crc
-        };
-        whole
+        }
     }
 }
 
