@@ -3,8 +3,8 @@
 //! The SDK retries throttles and time-outs itself (standard mode); what still fails is classed here, so that the
 //! handler returns the message or sends it to the dead-letter queue.
 
-use aws_sdk_sns::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_sns::operation::publish::PublishError;
+use aws_sdk_sns::error::DisplayErrorContext;
+use shared::adapters::aws::is_retryable;
 
 use super::{Channel, ChannelError, Delivery};
 use crate::message::Alert;
@@ -49,63 +49,21 @@ impl Channel for Sns {
     }
 }
 
-/// Whether the same publish may work later. Errors of the service are its 5xx, its throttles and KMS throttles;
-/// everything else it says (topic gone, denied, invalid parameter) stays wrong.
-fn is_retryable(error: &SdkError<PublishError>) -> bool {
-    let SdkError::ServiceError(context) = error else {
-        // A request that could not even be built stays wrong; time-outs and broken connections pass.
-        return !matches!(error, SdkError::ConstructionFailure(_));
-    };
-    let status = context.raw().status().as_u16();
-    let code = context.err().code().unwrap_or_default();
-    status >= 500 || status == 429 || code.contains("Throttl") || code == "RequestLimitExceeded"
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::sync::mpsc;
 
     use aws_sdk_sns::config::retry::RetryConfig;
     use aws_sdk_sns::config::{BehaviorVersion, Credentials, Region};
+
+    use shared::adapters::aws::loopback::{Answer, Loopback};
 
     use super::*;
     use crate::message::tests_support::finding;
 
     const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alerts";
 
-    /// Answers one request on loopback and hands its body out: real HTTP, no network, no second HTTP client crate.
-    fn answer_once(status: &'static str, answer: String) -> (String, mpsc::Receiver<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-        let (send, receive) = mpsc::channel();
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            let body = loop {
-                let n = stream.read(&mut buffer).expect("readable");
-                request.extend_from_slice(&buffer[..n]);
-                let text = String::from_utf8_lossy(&request).into_owned();
-                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                let length = head
-                    .lines()
-                    .filter_map(|l| l.split_once(':'))
-                    .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-                    .map_or(0, |(_, value)| value.trim().parse().expect("a number"));
-                if body.len() >= length {
-                    break body.to_owned();
-                }
-            };
-            let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n", answer.len());
-            stream.write_all(format!("{head}Connection: close\r\n\r\n{answer}").as_bytes()).expect("writable");
-            send.send(body).expect("the test waits");
-        });
-        (endpoint, receive)
-    }
-
-    fn channel(endpoint: String) -> Sns {
+    fn channel(endpoint: &str) -> Sns {
         let config = aws_sdk_sns::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
@@ -125,16 +83,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_request_names_topic_subject_and_message() {
-        let (endpoint, request) = answer_once(
+        let server = Loopback::answering([Answer::xml(
             "200 OK",
             "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>m-1</MessageId>\
-             </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
-                .to_owned(),
-        );
+             </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>",
+        )]);
         let alert = Alert::of_finding(&finding(), 1);
-        let reference = channel(endpoint).deliver(&alert).await.expect("published");
+        let reference = channel(server.endpoint()).deliver(&alert).await.expect("published");
         assert_eq!(reference, "m-1");
-        let body = request.recv().expect("one request");
+        let body = server.requests().remove(0);
         let fields: std::collections::BTreeMap<_, _> = body.split('&').filter_map(|p| p.split_once('=')).collect();
         assert_eq!(fields["Action"], "Publish");
         assert_eq!(decoded(fields["TopicArn"]), TOPIC);
@@ -155,8 +112,8 @@ mod tests {
             ("400 Bad Request", "InvalidParameter", false),
         ];
         for (status, code, retryable) in cases {
-            let (endpoint, _request) = answer_once(status, fault(code));
-            let error = channel(endpoint).deliver(&Alert::of_finding(&finding(), 1)).await.expect_err(code);
+            let server = Loopback::answering([Answer::xml(status, fault(code))]);
+            let error = channel(server.endpoint()).deliver(&Alert::of_finding(&finding(), 1)).await.expect_err(code);
             assert_eq!(error.retryable, retryable, "{code}: {error}");
             assert!(error.what.contains(TOPIC), "{error}");
         }
@@ -165,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_is_retryable() {
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-        let error = channel(format!("http://127.0.0.1:{port}"))
+        let error = channel(&format!("http://127.0.0.1:{port}"))
             .deliver(&Alert::of_finding(&finding(), 1))
             .await
             .expect_err("nobody listens");

@@ -41,7 +41,9 @@ impl SqsOutbox {
                     .expect("id and body are set")
             });
             let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries.collect()));
-            let answer = match call.send().await {
+            // Boxed: the SDK's futures are some hundred types deep, which would overflow the compiler's depth limit in
+            // a component that awaits this from a few functions away.
+            let answer = match Box::pin(call.send()).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     let why = DisplayErrorContext(&error).to_string();
