@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memmem};
 use shared::event::{Event, RecordError};
-use shared::json_scan::{ScanError, Scanner};
+use shared::json_scan::{RawValue, ScanError, Scanner};
 
 use super::{IntakeError, decode};
 
@@ -267,7 +267,10 @@ impl Splitter {
             match scanner.raw_value() {
                 // A number or `null` may go on in the next block.
                 Ok(_) if scanner.position() == block.text.len() && !block.is_end => return Step::More(at),
-                Ok(_) => Err(RecordError::Missing { field: "eventSource" }),
+                Ok(RawValue(other)) => {
+                    self.fail(&IntakeError::NotAnObject, other, visitor);
+                    return Step::To(scanner.position());
+                }
                 Err(error) => Err(error.into()),
             }
         };
@@ -487,7 +490,7 @@ mod tests {
         let cut = &a[..a.len() - 30];
         for (text, failed) in [
             (format!(r#"{{"Records":[{a},{cut},{b}]}}"#), 1),
-            (format!(r#"{{"Records":[{a},7,null,{b}]}}"#), 2),
+            (format!(r#"{{"Records":[{a},7,null,[],[{b}],"x",{b}]}}"#), 5),
             (format!("{a}\n{cut}\n{b}\n"), 1),
             (format!("{a}\nnot json\n{b}\n"), 1),
             (format!("not json\n{a}\n{b}\n"), 1),

@@ -132,7 +132,8 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
     loop {
         match scanner.raw_value() {
-            Ok(RawValue(item)) => decode_nested(item, depth + 1, each),
+            Ok(RawValue(item)) if item.starts_with('{') => decode_nested(item, depth + 1, each),
+            Ok(_) => each(Err(IntakeError::NotAnObject)),
             Err(error) => return each(Err(error.into())),
         }
         if scanner.take(b',') {
