@@ -11,3 +11,4 @@ pub mod intake;
 pub mod patterns;
 pub mod registry;
 pub mod routing;
+pub mod sign_in;

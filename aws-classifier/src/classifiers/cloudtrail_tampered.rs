@@ -21,6 +21,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::ports::Files;
+
+use crate::sign_in;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, LastValues, Malformed, Meta, Observations, Pattern, SettingsError,
     Severity, Timestamp,
@@ -82,7 +84,7 @@ impl Classifier for CloudtrailTampered {
         let within_s = self.settings.login_within_s;
         let key = format!("{}/{}", event.account, event.principal());
         if is_login(event) {
-            if !login_succeeded(event)? {
+            if !sign_in::succeeded(event)? {
                 return Ok(Observations::none());
             }
             let tampering = Observations::none().recall("tampering", key.as_str(), within_s);
@@ -149,14 +151,6 @@ fn at_or_before(last: &LastValues, time: Timestamp) -> Option<(Timestamp, String
 
 fn is_login(event: &Event<'_>) -> bool {
     event.name.eq_ignore_ascii_case("ConsoleLogin")
-}
-
-fn login_succeeded(event: &Event<'_>) -> Result<bool, Malformed> {
-    match event.response()?.get("ConsoleLogin").and_then(Value::as_str) {
-        Some(result) => Ok(result == "Success"),
-        None if event.is_failed() => Ok(false),
-        None => Err(Malformed::missing("responseElements.ConsoleLogin")),
-    }
 }
 
 /// Name or ARN of the trail; empty on calls that were denied before their parameters were read.

@@ -14,9 +14,10 @@
 //! **References.** See `META`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::observation::{MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES};
 use shared::ports::Files;
+
+use crate::sign_in;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Identity, Known, Malformed, Meta, Observations, Pattern, SettingsError,
     Severity,
@@ -80,7 +81,7 @@ impl Classifier for ConsoleLoginFailedRepeatedly {
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let window_s = self.settings.window_s;
         let user = user(event);
-        if !failed(event)? {
+        if sign_in::succeeded(event)? {
             return Ok(Observations::none().reset("user", user, window_s));
         }
         let observations = Observations::none().count("user", user.as_str(), 1, window_s);
@@ -91,7 +92,7 @@ impl Classifier for ConsoleLoginFailedRepeatedly {
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        if !failed(event)? {
+        if sign_in::succeeded(event)? {
             return Ok(None);
         }
         let (failures, users) = (known.count("user"), known.count("source"));
@@ -114,14 +115,6 @@ impl Classifier for ConsoleLoginFailedRepeatedly {
             Evidence::about(user.as_str()).fact("failures_count", failures.now)
         };
         Ok(Some(evidence.fact("user", user).fact("window_s", self.settings.window_s)))
-    }
-}
-
-fn failed(event: &Event<'_>) -> Result<bool, Malformed> {
-    match event.response()?.get("ConsoleLogin").and_then(Value::as_str) {
-        Some(result) => Ok(result != "Success" || event.is_failed()),
-        None if event.is_failed() => Ok(true),
-        None => Err(Malformed::missing("responseElements.ConsoleLogin")),
     }
 }
 

@@ -17,8 +17,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::ports::Files;
+
+use crate::sign_in;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
 };
@@ -91,7 +92,7 @@ impl Classifier for ConsoleLoginNewIp {
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
-        if !succeeded(event)? {
+        if !sign_in::succeeded(event)? {
             return Ok(Observations::none());
         }
         let whose = match self.settings.scope {
@@ -108,7 +109,7 @@ impl Classifier for ConsoleLoginNewIp {
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        if !succeeded(event)? || !known.seen("address").is_new() {
+        if !sign_in::succeeded(event)? || !known.seen("address").is_new() {
             return Ok(None);
         }
         let Some(first_login) = known.seen("anyone").first else { return Ok(None) };
@@ -117,7 +118,7 @@ impl Classifier for ConsoleLoginNewIp {
             return Ok(None);
         }
         let identity = event.identity();
-        let mfa_used = mfa_used(event)?;
+        let mfa_used = sign_in::mfa_used(event)?;
         let severity = match mfa_used {
             Some(false) if identity.is_root() => Severity::Critical,
             Some(false) => Severity::High,
@@ -132,23 +133,6 @@ impl Classifier for ConsoleLoginNewIp {
             Some(used) => evidence.fact("mfa_used", used),
             None => evidence,
         }))
-    }
-}
-
-fn succeeded(event: &Event<'_>) -> Result<bool, Malformed> {
-    match event.response()?.get("ConsoleLogin").and_then(Value::as_str) {
-        Some(result) => Ok(result == "Success"),
-        None => Err(Malformed::missing("responseElements.ConsoleLogin")),
-    }
-}
-
-/// Whether MFA was used; `None` where AWS cannot know, since federated logins say `No` whatever happened at their provider.
-fn mfa_used(event: &Event<'_>) -> Result<Option<bool>, Malformed> {
-    let details = event.additional()?;
-    let federated = !matches!(&*event.identity_type, "IAMUser" | "Root") || details.get("SamlProviderArn").is_some();
-    match details.get("MFAUsed").and_then(Value::as_str) {
-        Some(used) if !federated => Ok(Some(used.eq_ignore_ascii_case("Yes"))),
-        _ => Ok(None),
     }
 }
 

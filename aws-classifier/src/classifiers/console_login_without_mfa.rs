@@ -12,9 +12,10 @@
 //! **References.** See `META`; CIS AWS Foundations Benchmark, "Ensure management console sign-in without MFA is monitored".
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
+
+use crate::sign_in;
 
 /// `[classifiers.console_login_without_mfa]` has nothing to set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -49,16 +50,10 @@ impl Classifier for ConsoleLoginWithoutMfa {
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
-        let Some(result) = event.response()?.get("ConsoleLogin").and_then(Value::as_str) else {
-            return Err(Malformed::missing("responseElements.ConsoleLogin"));
-        };
-        if result != "Success" {
+        if !sign_in::succeeded(event)? || sign_in::is_federated(event)? {
             return Ok(None);
         }
         let details = event.additional()?;
-        if details.get("SamlProviderArn").is_some_and(|arn| !arn.is_null()) {
-            return Ok(None);
-        }
         let Some(mfa_used) = details.get("MFAUsed") else {
             return Err(Malformed::missing("additionalEventData.MFAUsed"));
         };

@@ -19,6 +19,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::ports::Files;
+
+use crate::sign_in;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
 };
@@ -104,7 +106,7 @@ impl Classifier for RootAccountUsed {
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let login = is_login(event);
-        let judged_alone = if login { !login_succeeded(event)? } else { is_critical(event) };
+        let judged_alone = if login { !sign_in::succeeded(event)? } else { is_critical(event) };
         if judged_alone {
             return Ok(Observations::none());
         }
@@ -121,7 +123,7 @@ impl Classifier for RootAccountUsed {
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let evidence = Evidence::about(root_arn(event));
         if is_login(event) {
-            if !login_succeeded(event)? {
+            if !sign_in::succeeded(event)? {
                 return Ok(None);
             }
             let mfa_used = event.additional()?.get("MFAUsed").and_then(Value::as_str).unwrap_or("unknown");
@@ -161,14 +163,6 @@ fn is_critical(event: &Event<'_>) -> bool {
 fn is_reading(event: &Event<'_>) -> bool {
     const VERBS: [&str; 5] = ["Describe", "Get", "Head", "List", "Lookup"];
     event.read_only.unwrap_or_else(|| VERBS.iter().any(|verb| event.name.starts_with(verb)))
-}
-
-fn login_succeeded(event: &Event<'_>) -> Result<bool, Malformed> {
-    match event.response()?.get("ConsoleLogin").and_then(Value::as_str) {
-        Some(result) => Ok(result == "Success" && !event.is_failed()),
-        None if event.is_failed() => Ok(false),
-        None => Err(Malformed::missing("responseElements.ConsoleLogin")),
-    }
 }
 
 /// Some sign-in records of root carry no ARN.
