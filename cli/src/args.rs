@@ -19,9 +19,9 @@ Examples:
   pipeline incidents --data ./mine              what came of it
   pipeline config --show-defaults > pipeline.toml
 
-Inputs are CloudTrail log files ({\"Records\":[…]}, .json or .json.gz), JSON lines, plain arrays,
-EventBridge, SQS and SNS envelopes, and folders of them. Nothing is sent anywhere: no network, no
-account and no credentials are needed, and responses are only planned.
+Inputs are CloudTrail log files ({\"Records\":[…]}, .json or .json.gz), JSON lines, plain arrays, EventBridge, \
+SQS and SNS envelopes, and folders of them. Nothing is sent anywhere: no network, no account and no credentials \
+are needed, and responses are only planned.
 
 Exit codes:
   0    done
@@ -95,8 +95,8 @@ pub struct DemoArgs {
 /// `pipeline replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Findings are printed in event-time order and are the same whatever the number of threads.
-The summary goes to standard error, or as JSON to the file of --summary.
+Findings are printed in event-time order and are the same whatever the number of threads. The summary goes to \
+standard error, or as JSON to the file of --summary.
 
 Examples:
   pipeline replay ./AWSLogs/
@@ -126,10 +126,12 @@ pub struct ReplayArgs {
 /// `pipeline run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-In DIR afterwards: pipeline.redb (queues, state, incidents), alerts/ (one text per alert), pipeline.log
-(JSON lines) and rejected.jsonl (records that could not be read, with the reason). Interrupt it as you
-like, even with kill -9: the same command with the same inputs goes on where it stopped, and nothing
-is lost or doubled. Inputs are recognised by their names and sizes, so do not change them in between.
+In DIR afterwards: pipeline.redb (queues, state, incidents), alerts/ (one text per alert), pipeline.log (JSON \
+lines) and rejected.jsonl (records that could not be read, with the reason).
+
+Interrupt it as you like, even with kill -9: the same command with the same inputs and settings goes on where it \
+stopped, and nothing is lost or doubled. Inputs are recognised by their names and sizes; when they change, \
+everything is read again, which doubles nothing either.
 
 Examples:
   pipeline run ./AWSLogs/ --data ./pipeline-data

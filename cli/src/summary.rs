@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use comfy_table::Cell;
 use serde::Serialize;
 use serde_json::Value;
 use shared::text::one_line;
@@ -33,7 +32,7 @@ pub struct Numbers {
     pub failed: u64,
     /// Read before: same account, region and event id.
     pub duplicates: u64,
-    /// Things found, threats and good news; each is an incident.
+    /// Things found, threats and good news; each is an incident. Those of earlier runs into the same folder count too.
     pub findings: u64,
     /// Incidents by severity, least first.
     pub severities: Vec<(Severity, u64)>,
@@ -124,27 +123,34 @@ pub fn complain(counts: &Counts) -> Result<(), Failure> {
     )))
 }
 
-/// Prints incidents as a table, in the order given.
+/// Prints incidents in the order given, two lines each, so that they fit into any terminal: when, how bad and what;
+/// who, on what and where it stands.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn print_incidents(out: &mut impl Write, incidents: &[Incident]) -> io::Result<()> {
-    let mut table = output::table(&["TIME (UTC)", "SEVERITY", "WHAT", "WHO", "ON", "STATUS"]);
+    writeln!(out, "{BOLD}{:<19}  {:<8}  WHAT, AND WHO ON WHAT{BOLD:#}", "TIME (UTC)", "SEVERITY")?;
     for incident in incidents {
-        let status = match (&incident.last_action, &incident.last_action_result) {
-            (Some(action), Some(result)) => format!("{} ({action}: {result})", incident.status.as_str()),
-            _ => incident.status.as_str().to_owned(),
+        let style = output::style(incident.severity);
+        let time = short_time(&incident.timestamp.to_string());
+        let what = one_line(&incident.event, TITLE_CHARS_MAX);
+        writeln!(out, "{time:<19}  {style}{:<8}{style:#}  {what}", incident.severity)?;
+        let who = match who(incident) {
+            "unknown" | "N/A" => "nobody named".to_owned(),
+            who => name(who),
         };
-        table.add_row([
-            Cell::new(short_time(&incident.timestamp.to_string())),
-            output::severity(incident.severity),
-            Cell::new(one_line(&incident.event, TITLE_CHARS_MAX)),
-            Cell::new(name(who(incident))),
-            Cell::new(name(&incident.resource_id)),
-            Cell::new(one_line(&status, 120)),
-        ]);
+        let on = match name(&incident.resource_id) {
+            resource if resource == who || resource == "N/A" => String::new(),
+            resource => format!(" on {resource}"),
+        };
+        let status = incident.status.as_str();
+        write!(out, "{:<31}{DIM}{who}{on}, {status}", "")?;
+        if let (Some(action), Some(result)) = (&incident.last_action, &incident.last_action_result) {
+            write!(out, ", {} {}", one_line(action, NAME_CHARS_MAX), one_line(result, NAME_CHARS_MAX))?;
+        }
+        writeln!(out, "{DIM:#}")?;
     }
-    output::print_table(out, &table)
+    Ok(())
 }
 
 /// Prints the responses that were planned, with their API calls.

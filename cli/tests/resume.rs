@@ -1,5 +1,7 @@
 //! `kill -9` in the middle of `pipeline run`, again and again: in the end everything is as if nothing had happened.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};

@@ -8,7 +8,7 @@ use shared::classifier::{FailedCalls, Meta, Pattern};
 
 use crate::args::{ClassifiersArgs, Format};
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, BOLD};
 
 /// A classifier as JSON.
 #[derive(Serialize)]
@@ -35,13 +35,13 @@ pub fn execute(args: &ClassifiersArgs) -> Result<(), Failure> {
             output::json(&mut out, &rows)?;
         }
         Format::Text => {
-            let mut table = output::table(&["CLASSIFIER", "SEVERITY", "WHAT IT FINDS", "TECHNIQUES"]);
             for plugin in ALL {
                 let meta = plugin.meta;
+                let style = output::style(meta.severity);
                 let techniques = meta.techniques.join(" ");
-                table.add_row([meta.id.into(), output::severity(meta.severity), meta.title.into(), techniques.into()]);
+                writeln!(out, "{BOLD}{:<34}{BOLD:#} {style}{:<8}{style:#}  {techniques}", meta.id, meta.severity)?;
+                writeln!(out, "    {}", meta.title)?;
             }
-            output::print_table(&mut out, &table)?;
             writeln!(
                 out,
                 "\n{} classifiers. Each is set in the section [classifiers.<name>] of pipeline.toml:",

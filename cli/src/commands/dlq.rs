@@ -11,10 +11,13 @@ use crate::args::{DlqCommand, DlqListArgs, DlqRedriveArgs, Format, QueueArg};
 use crate::chain::{self, Queues};
 use crate::data::DataFolder;
 use crate::failure::Failure;
-use crate::{config, interrupt, local, output};
+use crate::output::{self, BOLD, DIM};
+use crate::{config, interrupt, local};
 
 /// Dead letters shown of one queue.
 const LISTED_MAX: usize = 10_000;
+/// Characters of a reason that are shown to people.
+const REASON_CHARS_MAX: usize = 400;
 /// Characters of a body that are shown to people.
 const BODY_CHARS_MAX: usize = 100;
 
@@ -49,17 +52,12 @@ fn list(args: &DlqListArgs) -> Result<(), Failure> {
         Format::Json => output::json(&mut out, &rows)?,
         Format::Text if rows.is_empty() => writeln!(out, "no dead letters: every message was handled")?,
         Format::Text => {
-            let mut table = output::table(&["QUEUE", "MESSAGE", "RECEIVED", "WHY", "STARTS WITH"]);
             for Row { queue, letter } in &rows {
-                table.add_row([
-                    (*queue).to_owned(),
-                    one_line(&letter.message_id, 40),
-                    letter.receive_count.to_string(),
-                    one_line(&letter.reason, 300),
-                    one_line(&letter.body, BODY_CHARS_MAX),
-                ]);
+                let id = one_line(&letter.message_id, 40);
+                writeln!(out, "{BOLD}{queue}{BOLD:#} message {id}, received {} times", letter.receive_count)?;
+                writeln!(out, "    why: {}", one_line(&letter.reason, REASON_CHARS_MAX))?;
+                writeln!(out, "    {DIM}what: {}{DIM:#}", one_line(&letter.body, BODY_CHARS_MAX))?;
             }
-            output::print_table(&mut out, &table)?;
             writeln!(out, "\n{} dead letters. `pipeline dlq list --format json` shows them whole,", rows.len())?;
             writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.data.display())?;
         }
