@@ -131,7 +131,7 @@ lines) and rejected.jsonl (records that could not be read, with the reason).
 
 Interrupt it as you like, even with kill -9: the same command with the same inputs and settings goes on where it \
 stopped, and nothing is lost or doubled. Inputs are recognised by their names and sizes; when they change, \
-everything is read again, which doubles nothing either.
+everything is read again, and what was found before is not told twice.
 
 Examples:
   pipeline run ./AWSLogs/ --data ./pipeline-data

@@ -58,17 +58,20 @@ impl Failure {
             Self::Port(_) | Self::Machine { .. } | Self::Output(_) => 1,
             Self::Interrupted(_) => 130,
         };
-        let mut stderr = anstream::stderr().lock();
+        let mut said = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            // Some errors quote their cause already.
+            let why = error.to_string();
+            if !said.contains(&why) {
+                said = format!("{said}: {why}");
+            }
+            cause = error.source();
+        }
         let label = if code == 130 { "interrupted" } else { "error" };
         let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
         // Nothing can be done when standard error is closed too.
-        let _ = write!(stderr, "{red}{label}:{red:#} {self}");
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let _ = write!(stderr, ": {error}");
-            cause = error.source();
-        }
-        let _ = writeln!(stderr);
+        let _ = writeln!(anstream::stderr().lock(), "{red}{label}:{red:#} {said}");
         ExitCode::from(code)
     }
 }

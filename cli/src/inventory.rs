@@ -3,8 +3,8 @@
 use crate::source::Input;
 
 /// A key for these inputs, the same for the same files (by absolute name and size), settings and program, in whatever
-/// order the inputs are named. With anything else everything is read again, which doubles nothing: findings, incidents
-/// and alerts keep their ids.
+/// order the inputs are named. With anything else everything is read again; what was found before keeps its id, so it
+/// is neither kept nor told twice.
 pub fn progress_key(inputs: &[Input], settings: &str) -> String {
     let mut files: Vec<_> = inputs
         .iter()

@@ -192,6 +192,12 @@ fn errors_name_the_input_and_say_what_to_do() {
     assert!(said.contains("no data in pipeline-data") && said.contains("pipeline run PATH"), "{said}");
     assert!(!folder.path().join("pipeline-data").exists());
     refused(folder.path(), &["dlq", "list", "--data", "nowhere"]);
+    fs::create_dir(folder.path().join("odd")).unwrap();
+    fs::write(folder.path().join("odd/pipeline.redb"), "not a database").unwrap();
+    let output = pipeline(folder.path(), &["incidents", "--data", "odd"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("is damaged").count(), 1, "said once: {said}");
     refused(folder.path(), &["replay"]);
     refused(folder.path(), &["demos"]);
 }
