@@ -158,6 +158,17 @@ fn records_delivered_twice_make_the_same_findings() {
 }
 
 #[test]
+fn a_sequence_delivered_again_makes_the_same_findings() {
+    for plugin in ALL {
+        for mut fixture in fixtures(plugin.meta.id) {
+            let once = findings(plugin, &fixture, 1);
+            fixture.records.extend(fixture.records.clone());
+            assert_eq!(once, findings(plugin, &fixture, 1), "{}/{}", plugin.meta.id, fixture.name);
+        }
+    }
+}
+
+#[test]
 fn one_batch_finds_what_single_records_find() {
     for plugin in ALL {
         for fixture in fixtures(plugin.meta.id) {

@@ -5,8 +5,7 @@
 //! in one pure function ([`StateRecord::apply`]), so that every adapter only loads and stores:
 //!
 //! * **Idempotent**: an event that was already applied gets the answer it got the first time, as long as it is among
-//!   the entries kept (the `MAX_*` bounds below, and [`LATENESS_S`]). `Recall` remembers nothing, so it answers what
-//!   is known now.
+//!   the entries kept (the `MAX_*` bounds below, and [`LATENESS_S`]).
 //! * **Order-free**: a count is the largest total over all windows that contain the event, so the event
 //!   that arrives last completes the window, whichever it is. What exactly that gives: see [`Count::reaches`].
 //! * **Expiry is compared at read**, with event time; nothing depends on when a record is deleted.
@@ -21,7 +20,7 @@ use crate::time::Timestamp;
 pub const MAX_COUNT_ENTRIES: usize = 1000;
 /// Entries kept of one window of distinct values.
 pub const MAX_DISTINCT_ENTRIES: usize = 256;
-/// Values kept of one last-value history.
+/// Values kept of one last-value history, and recalls whose answers are kept.
 pub const MAX_LAST_ENTRIES: usize = 16;
 /// Longer keys are cut, keeping a hash of the rest; longer values are cut.
 pub const MAX_KEY_BYTES: usize = 512;
@@ -59,7 +58,7 @@ pub enum Op {
         /// How long it is known, in seconds of event time.
         ttl_s: u32,
     },
-    /// Answers the values next to the event in time, remembering nothing.
+    /// Answers the values next to the event in time, adding none.
     Recall {
         /// How long a value is known, in seconds of event time.
         ttl_s: u32,
@@ -302,15 +301,15 @@ pub enum EntryKind {
     Reset,
 }
 
-/// One remembered value.
+/// One event that remembered a value or recalled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// When.
     pub at: Timestamp,
     /// [`crate::Event::key`].
     pub event: u64,
-    /// What.
-    pub value: String,
+    /// What; `None` when the event only recalled.
+    pub value: Option<String>,
     /// The answer it was given, for redelivery.
     pub answer: LastValues,
 }
@@ -331,8 +330,8 @@ pub struct Sighting {
 impl StateRecord {
     /// Applies `op` of the event (`event`, at `at`) to what is stored under its key and answers.
     ///
-    /// A record of another kind (a plug-in changed what a label means) is replaced. The record is `None`
-    /// afterwards only if it was before and `op` remembers nothing.
+    /// A record of another kind (a plug-in changed what a label means) is replaced. The record is never `None`
+    /// afterwards.
     pub fn apply(record: &mut Option<Self>, op: &Op, at: Timestamp, event: u64) -> Answer {
         match op {
             Op::Count { weight, window_s } => {
@@ -345,32 +344,32 @@ impl StateRecord {
                 Self::window(record).add(at, event, EntryKind::Reset, *window_s);
                 Answer::Done
             }
-            Op::Remember { value, ttl_s } => {
-                let values = match record {
-                    Some(Self::Last(values)) => values,
-                    other => {
-                        *other = Some(Self::Last(Vec::new()));
-                        let Some(Self::Last(values)) = other else { unreachable!("just set") };
-                        values
-                    }
-                };
-                if let Some(known) = values.iter().find(|v| v.event == event) {
-                    return Answer::Last(known.answer.clone());
-                }
-                let answer = neighbours(values, at, event, *ttl_s);
-                let place = values.partition_point(|v| (v.at, v.event) < (at, event));
-                values.insert(place, Value { at, event, value: value.clone(), answer: answer.clone() });
-                if values.len() > MAX_LAST_ENTRIES {
-                    values.remove(0);
-                }
-                Answer::Last(answer)
-            }
-            Op::Recall { ttl_s } => match record {
-                Some(Self::Last(values)) => Answer::Last(neighbours(values, at, event, *ttl_s)),
-                _ => Answer::Last(LastValues::default()),
-            },
+            Op::Remember { value, ttl_s } => Answer::Last(Self::last(record, Some(value), at, event, *ttl_s)),
+            Op::Recall { ttl_s } => Answer::Last(Self::last(record, None, at, event, *ttl_s)),
             Op::See { ttl_s } => Answer::Seen(see(record, at, event, i64::from(*ttl_s))),
         }
+    }
+
+    /// Answers the values next to the event and keeps the answer, with the event's own value if it brings one.
+    fn last(record: &mut Option<Self>, value: Option<&String>, at: Timestamp, event: u64, ttl_s: u32) -> LastValues {
+        if !matches!(record, Some(Self::Last(_))) {
+            *record = Some(Self::Last(Vec::new()));
+        }
+        let Some(Self::Last(values)) = record else { unreachable!("just set") };
+        if let Some(known) = values.iter().find(|v| v.event == event) {
+            return known.answer.clone();
+        }
+        let answer = neighbours(values, at, event, ttl_s);
+        let place = values.partition_point(|v| (v.at, v.event) < (at, event));
+        values.insert(place, Value { at, event, value: value.cloned(), answer: answer.clone() });
+        // Values and recalls are counted apart, so that recalling does not make anything forgotten.
+        let same = |v: &Value| v.value.is_some() == value.is_some();
+        if values.iter().filter(|v| same(v)).count() > MAX_LAST_ENTRIES
+            && let Some(oldest) = values.iter().position(same)
+        {
+            values.remove(oldest);
+        }
+        answer
     }
 
     fn window(record: &mut Option<Self>) -> Window<'_> {
@@ -434,13 +433,13 @@ fn see(record: &mut Option<StateRecord>, at: Timestamp, event: u64, ttl_s: i64) 
 
 fn neighbours(values: &[Value], at: Timestamp, event: u64, ttl_s: u32) -> LastValues {
     let ttl_ms = i64::from(ttl_s) * 1000;
-    let others = || values.iter().filter(|v| v.event != event);
+    let others = || values.iter().filter(|v| v.event != event).filter_map(|v| Some((v.at, v.event, v.value.as_ref()?)));
     let previous = others()
-        .rfind(|v| (v.at, v.event) <= (at, event) && at.as_millis().saturating_sub(v.at.as_millis()) <= ttl_ms)
-        .map(|v| (v.at, v.value.clone()));
+        .rfind(|(t, e, _)| (*t, *e) <= (at, event) && at.as_millis().saturating_sub(t.as_millis()) <= ttl_ms)
+        .map(|(t, _, value)| (t, value.clone()));
     let next = others()
-        .find(|v| (v.at, v.event) > (at, event) && v.at.as_millis().saturating_sub(at.as_millis()) <= ttl_ms)
-        .map(|v| (v.at, v.value.clone()));
+        .find(|(t, e, _)| (*t, *e) > (at, event) && t.as_millis().saturating_sub(at.as_millis()) <= ttl_ms)
+        .map(|(t, _, value)| (t, value.clone()));
     LastValues { previous, next }
 }
 

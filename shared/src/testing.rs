@@ -220,10 +220,13 @@ async fn remembers_last_values(state: &impl State) {
     assert_eq!(remember(3, 0, "w").await.last("v"), swapped, "arrived swapped: the next value shows");
     assert_eq!(remember(2, 150, "y").await.last("v"), second_answer, "delivered again: the same answer");
     assert_eq!(remember(1, 50, "x").await.last("v"), LastValues::default(), "also when more is known now");
-    let recall = |at_s, ttl_s| observe(state, 9, at_s, Observations::none().recall("v", "last", ttl_s));
-    assert_eq!(recall(250, 100).await.last("v").previous, at(150, "y"));
-    assert_eq!(recall(251, 100).await.last("v"), LastValues::default(), "expiry is compared at read");
-    assert_eq!(recall(251, 101).await.last("v").previous, at(150, "y"), "and recalling changes nothing");
+    let recall = |event, at_s, ttl_s| observe(state, event, at_s, Observations::none().recall("v", "last", ttl_s));
+    assert_eq!(recall(9, 250, 100).await.last("v").previous, at(150, "y"));
+    assert_eq!(recall(10, 251, 100).await.last("v"), LastValues::default(), "expiry is compared at read");
+    assert_eq!(recall(11, 251, 101).await.last("v").previous, at(150, "y"), "and recalling adds nothing");
+    remember(12, 240, "late").await;
+    assert_eq!(recall(9, 250, 100).await.last("v").previous, at(150, "y"), "a redelivered recall keeps its answer");
+    assert_eq!(recall(13, 250, 100).await.last("v").previous, at(240, "late"));
     let nothing = observe(state, 9, 0, Observations::none().recall("v", "never remembered", 100)).await;
     assert_eq!(nothing.last("v"), LastValues::default());
 }
