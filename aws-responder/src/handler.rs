@@ -135,9 +135,10 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Responder<L, N, G, C> {
     /// that a failure stays with its own message.
     async fn send(&self, works: &mut [Work<'_>], bodies: impl Fn(&Work<'_>) -> Vec<String>) {
         let each: Vec<Vec<String>> = works.iter().map(bodies).collect();
-        let failed_notifier = send_each(&self.notifier, &each).await;
+        // The logger first: a receipt of the notifier should not overtake the finding it is about.
         let failed_logger = send_each(&self.logger, &each).await;
-        for (i, error) in failed_notifier.into_iter().chain(failed_logger) {
+        let failed_notifier = send_each(&self.notifier, &each).await;
+        for (i, error) in failed_logger.into_iter().chain(failed_notifier) {
             works[i].fail(error);
         }
     }
