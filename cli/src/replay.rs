@@ -102,6 +102,7 @@ impl Replayer<'_> {
                     field: malformed.field.clone(),
                     reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
                     text: event.record.to_owned(),
+                    is_json: true,
                 };
                 self.sink.rejected(&rejected).map_err(Stop::Output)?;
                 if self.malformed.len() < 100 {

@@ -51,6 +51,11 @@ impl From<ScanError> for IntakeError {
 }
 
 impl IntakeError {
+    /// Whether there was JSON to read; no when the bytes are something else altogether.
+    pub const fn is_json(&self) -> bool {
+        !matches!(self, Self::Record(RecordError::Json(_)) | Self::NotAnObject | Self::NotUtf8 | Self::Truncated)
+    }
+
     /// The field at fault; empty when there is none to name.
     pub const fn field(&self) -> &'static str {
         match self {

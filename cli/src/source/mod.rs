@@ -18,9 +18,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex};
 
 use aws_classifier::engine::Engine;
+use aws_classifier::intake::IntakeError;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
-use aws_classifier::intake::IntakeError;
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
 use shared::event::Event;
@@ -60,8 +60,6 @@ impl Default for SourceOptions {
 pub struct Record<'r> {
     /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
     pub text: &'r str,
-    /// When it happened.
-    pub time: Timestamp,
 }
 
 /// A record that could not be read.
@@ -78,6 +76,9 @@ pub struct Rejected {
     /// What stood there, at most 64 KiB.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
+    /// Whether it was JSON at all.
+    #[serde(skip)]
+    pub is_json: bool,
 }
 
 /// What was read: `records_in = classified + ignored + failed + duplicates`.
@@ -99,7 +100,7 @@ pub struct Counts {
     pub rejected: Vec<Rejected>,
     /// Files that could not be read to their end, with the reason.
     pub damaged: Vec<(String, String)>,
-    /// Files nothing at all could be read from, with the reason.
+    /// Files nothing at all could be read from: damaged at once, or not JSON anywhere; with the reason.
     pub unreadable: Vec<(String, String)>,
 }
 
@@ -132,13 +133,6 @@ pub trait Consumer {
 pub trait Progress {
     /// `bytes` of the inputs and `records` more were read.
     fn advanced(&self, bytes: u64, records: u64);
-}
-
-/// No progress shown.
-pub struct Silent;
-
-impl Progress for Silent {
-    fn advanced(&self, _bytes: u64, _records: u64) {}
 }
 
 /// Reads all inputs to their end; see the module.
@@ -365,6 +359,7 @@ impl Visitor for Reading<'_> {
             field: error.field().to_owned(),
             reason: error.to_string(),
             text: text[..end].to_owned(),
+            is_json: error.is_json(),
         });
         if self.batch.rejected.len() >= 64 {
             self.hand_over();
@@ -402,18 +397,21 @@ impl<'m, C: Consumer> Merger<'m, C> {
     fn merge(mut self, inputs: &[Input], receivers: &[Receiver<Part>], window: &Window) -> Result<Counts, C::Error> {
         for (at, (input, receiver)) in inputs.iter().zip(receivers).enumerate() {
             let next_start = inputs.get(at + 1).map_or(Timestamp::from_millis(i64::MAX), |next| next.start);
-            let before = self.counts.records_in - self.counts.failed;
+            let mut is_empty = true;
+            let mut not_json = None;
             for part in receiver {
                 match part {
-                    Part::Batch(batch) => self.batch(&batch, next_start)?,
-                    Part::End(None) => {}
-                    Part::End(Some(reason)) => {
-                        let list = if self.counts.records_in - self.counts.failed == before {
-                            &mut self.counts.unreadable
-                        } else {
-                            &mut self.counts.damaged
-                        };
-                        list.push((input.name.clone(), reason));
+                    Part::Batch(batch) => {
+                        is_empty &= batch.ids.is_empty() && batch.rejected.iter().all(|r| !r.is_json);
+                        not_json = not_json.or_else(|| batch.rejected.first().map(|r| r.reason.clone()));
+                        self.batch(&batch, next_start)?;
+                    }
+                    Part::End(Some(reason)) if is_empty => self.counts.unreadable.push((input.name.clone(), reason)),
+                    Part::End(Some(reason)) => self.counts.damaged.push((input.name.clone(), reason)),
+                    Part::End(None) => {
+                        if let Some(reason) = not_json.take_if(|_| is_empty) {
+                            self.counts.unreadable.push((input.name.clone(), format!("holds no record: {reason}")));
+                        }
                     }
                 }
             }
@@ -468,10 +466,9 @@ impl<'m, C: Consumer> Merger<'m, C> {
     }
 
     fn release(&mut self) -> Result<(), C::Error> {
-        while let Some((time, text)) = self.waiting.pop_until(self.watermark) {
-            self.consumer.record(Record { text: &text, time })?;
+        while let Some(text) = self.waiting.pop_until(self.watermark) {
+            self.consumer.record(Record { text: &text })?;
         }
         Ok(())
     }
 }
-

@@ -41,11 +41,7 @@ struct Spill {
 impl ReorderBuffer {
     /// Adds a record.
     pub fn push(&mut self, time: Timestamp, text: &str) {
-        let place = if self.memory_bytes + text.len() > MEMORY_BYTES_MAX {
-            self.spill(text)
-        } else {
-            None
-        };
+        let place = if self.memory_bytes + text.len() > MEMORY_BYTES_MAX { self.spill(text) } else { None };
         let text = place.unwrap_or_else(|| {
             self.memory_bytes += text.len();
             Place::Memory(text.into())
@@ -55,7 +51,7 @@ impl ReorderBuffer {
     }
 
     /// Takes the earliest record if its time is not after `until`.
-    pub fn pop_until(&mut self, until: Timestamp) -> Option<(Timestamp, Box<str>)> {
+    pub fn pop_until(&mut self, until: Timestamp) -> Option<Box<str>> {
         if self.waiting.peek()?.0.time > until {
             return None;
         }
@@ -70,7 +66,7 @@ impl ReorderBuffer {
                 spill.read(at, bytes).expect("the temporary file this process wrote can be read back")
             }
         };
-        Some((item.time, text))
+        Some(text)
     }
 
     /// Writes to the file; `None` when there is none to be had, and memory must do.
@@ -120,8 +116,7 @@ mod tests {
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
-            let (time, text) = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
-            assert_eq!(time.as_millis(), i);
+            let text = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
             assert_eq!(text.split('x').next(), Some(i.to_string().as_str()));
         }
         assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).is_none());
