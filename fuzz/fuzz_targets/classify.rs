@@ -1,5 +1,5 @@
-//! Any text through the intake and all classifiers: never a panic, and the same findings when everything is
-//! delivered twice.
+//! Any text through the intake and all classifiers: never a panic, and nothing found is lost when
+//! everything is delivered again.
 
 #![no_main]
 
@@ -28,9 +28,13 @@ fuzz_target!(|text: &str| {
             .with(|engine| RUNTIME.with(|runtime| runtime.block_on(engine.run(&events, &state))))
             .expect("memory does not fail")
     };
-    let first = run();
+    let (first, again) = (run(), run());
     let ids = |verdicts: &[Verdict]| -> Vec<String> {
         verdicts.iter().flat_map(|v| &v.findings).map(|f| f.finding_id.to_string()).collect()
     };
-    assert_eq!(ids(&first), ids(&run()), "a redelivered batch finds the same");
+    // More may be found: `Recall` answers what is known now, and by now the whole batch is.
+    let again = ids(&again);
+    for id in ids(&first) {
+        assert!(again.contains(&id), "a redelivered batch no longer finds {id}, only {again:?}");
+    }
 });
