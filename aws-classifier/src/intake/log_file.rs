@@ -267,7 +267,7 @@ impl Splitter {
             match scanner.raw_value() {
                 // A number or `null` may go on in the next block.
                 Ok(_) if scanner.position() == block.text.len() && !block.is_end => return Step::More(at),
-                Ok(RawValue(other)) => {
+                Ok(RawValue { text: other, .. }) => {
                     self.fail(&IntakeError::NotAnObject, other, visitor);
                     return Step::To(scanner.position());
                 }

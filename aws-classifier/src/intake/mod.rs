@@ -137,7 +137,7 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
     loop {
         match scanner.raw_value() {
-            Ok(RawValue(item)) if item.starts_with('{') => decode_nested(item, depth + 1, each),
+            Ok(RawValue { text: item, .. }) if item.starts_with('{') => decode_nested(item, depth + 1, each),
             Ok(_) => each(Err(IntakeError::NotAnObject)),
             Err(error) => return each(Err(error.into())),
         }
@@ -180,7 +180,7 @@ impl<'a> Shape<'a> {
                 "body" => shape.body = Some(value),
                 "Sns" => shape.sns = Some(value),
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
-                "eventSource" if value.0.starts_with("\"aws:") => shape.is_aws_notification = true,
+                "eventSource" if value.text.starts_with("\"aws:") => shape.is_aws_notification = true,
                 "eventName" | "eventVersion" | "eventID" => shape.is_cloudtrail = true,
                 _ => {}
             }
@@ -219,8 +219,8 @@ impl<'a> Shape<'a> {
         }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {
-            Some(RawValue(array)) if array.starts_with('[') => decode_array(array, depth, each),
-            Some(RawValue(object)) if object.starts_with('{') => decode_nested(object, depth + 1, each),
+            Some(RawValue { text: array, .. }) if array.starts_with('[') => decode_array(array, depth, each),
+            Some(RawValue { text: object, .. }) if object.starts_with('{') => decode_nested(object, depth + 1, each),
             // A JSON text inside a JSON string: SQS bodies and SNS messages.
             Some(raw) => match raw.as_str() {
                 Some(inner) => decode_nested(&inner, depth + 1, each),
