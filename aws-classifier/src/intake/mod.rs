@@ -161,9 +161,10 @@ struct Shape<'a> {
     message: Option<RawValue<'a>>,
     body: Option<RawValue<'a>>,
     sns: Option<RawValue<'a>>,
+    event_source: Option<RawValue<'a>>,
+    has_event_name: bool,
+    is_like_cloudtrail: bool,
     is_alarm: bool,
-    is_cloudtrail: bool,
-    is_aws_notification: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -180,8 +181,9 @@ impl<'a> Shape<'a> {
                 "body" => shape.body = Some(value),
                 "Sns" => shape.sns = Some(value),
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
-                "eventSource" if value.text.starts_with("\"aws:") => shape.is_aws_notification = true,
-                "eventName" | "eventVersion" | "eventID" => shape.is_cloudtrail = true,
+                "eventSource" => shape.event_source = Some(value),
+                "eventName" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
+                "eventVersion" | "eventID" => shape.is_like_cloudtrail = true,
                 _ => {}
             }
             if shape.keys.len() < 8 {
@@ -196,16 +198,24 @@ impl<'a> Shape<'a> {
     }
 
     fn leaf(&self, text: &'a str) -> Option<Leaf<'a>> {
-        let kind = if self.detail.is_some() && self.detail_type.is_some() {
+        // A record's own fields decide first, as they do for the log file reader: both must agree on every text.
+        let kind = if self.event_source.is_some() && self.has_event_name && !self.is_aws_notification() {
+            LeafKind::CloudTrail
+        } else if self.detail.is_some() && self.detail_type.is_some() {
             LeafKind::EventBridge
         } else if self.is_alarm {
             LeafKind::Alarm
-        } else if self.is_cloudtrail && !self.is_aws_notification {
+        } else if self.is_like_cloudtrail && !self.is_aws_notification() {
             LeafKind::CloudTrail
         } else {
             return None;
         };
         Some(Leaf { kind, text })
+    }
+
+    /// S3, SQS and SNS notifications have `eventSource: aws:…`.
+    fn is_aws_notification(&self) -> bool {
+        self.event_source.and_then(RawValue::as_str).is_some_and(|source| source.starts_with("aws:"))
     }
 
     fn unknown(&self) -> IntakeError {
@@ -281,6 +291,15 @@ mod tests {
         let alarm = json!({"AlarmName": "many", "NewStateValue": "ALARM", "StateChangeTime": "2026-03-01T12:00:00.123+0000",
             "AWSAccountId": "123456789012", "AlarmArn": "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:many"});
         assert_eq!(names(&alarm), [Ok("CloudWatch Alarm State Change".to_owned())]);
+    }
+
+    #[test]
+    fn a_record_with_the_keys_of_an_envelope_stays_a_record() {
+        let mut odd = record();
+        odd["AlarmName"] = json!("x");
+        odd["detail-type"] = json!("x");
+        odd["detail"] = json!({});
+        assert_eq!(names(&odd), [Ok("CreateUser".to_owned())]);
     }
 
     #[test]
