@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
+use shared::classifier::{Evidence, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::finding::{Finding, FindingId, Severity};
@@ -12,7 +12,7 @@ use shared::observation::{Known, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
 use crate::classifiers;
-use crate::registry::{Detector, Plugin};
+use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
 
 /// Facts keep at most this many items of a list.
@@ -60,7 +60,7 @@ pub struct Verdict {
     /// What they found.
     pub findings: Vec<Finding>,
     /// Which of them could not read it: schema drift.
-    pub malformed: Vec<(&'static str, Malformed)>,
+    pub malformed: Vec<(String, Malformed)>,
 }
 
 impl Engine {
@@ -100,9 +100,19 @@ impl Engine {
     pub fn new(detectors: Vec<Box<dyn Detector>>, severity: BTreeMap<String, Severity>) -> Self {
         let mut routes = Routes::default();
         for (slot, detector) in detectors.iter().enumerate() {
-            routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
+            let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
+            routes.add(slot, &detector.declaration().selectors);
         }
         Self { detectors, routes, severity }
+    }
+
+    fn detector(&self, slot: Slot) -> &dyn Detector {
+        &*self.detectors[slot as usize]
+    }
+
+    /// What the detectors in use declare, in the order they are asked.
+    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.detectors.iter().map(|detector| detector.declaration())
     }
 
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
@@ -111,8 +121,9 @@ impl Engine {
         self.routes.concerned(event, slots);
         if !slots.is_empty() {
             slots.retain(|slot| {
-                let detector = &self.detectors[usize::from(*slot)];
-                (!event.is_failed() || detector.meta().failed_calls != FailedCalls::Ignored) && detector.wants(event)
+                let detector = self.detector(*slot);
+                (!event.is_failed() || detector.declaration().failed_calls != FailedCalls::Ignored)
+                    && detector.wants(event)
             });
         }
     }
@@ -130,13 +141,13 @@ impl Engine {
             self.concerned(event, &mut slots);
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
             for &slot in &slots {
-                let detector = &self.detectors[usize::from(slot)];
+                let detector = self.detector(slot);
                 match detector.observe(event) {
-                    Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                    Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
                     Ok(observations) => {
                         let request = (!observations.is_empty()).then(|| {
                             requests.push(ObserveRequest {
-                                classifier: detector.meta().id,
+                                classifier: &detector.declaration().id,
                                 event: event.key(),
                                 at: event.time,
                                 observations: observations.into_vec(),
@@ -152,24 +163,24 @@ impl Engine {
         let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
         let nothing = Known::default();
         for Look { index, slot, request } in looks {
-            let detector = &self.detectors[usize::from(slot)];
+            let detector = self.detector(slot);
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.meta(), event, evidence)),
-                Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.declaration(), event, evidence)),
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
             }
         }
         Ok(verdicts)
     }
 
-    fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
-        let attempt = evidence.attempt || (event.is_failed() && meta.failed_calls == FailedCalls::Attempts);
-        let severity = self.severity.get(meta.id).copied().unwrap_or_else(|| {
-            let given = evidence.severity.unwrap_or(meta.severity);
+    fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
+        let attempt = evidence.attempt || (event.is_failed() && declared.failed_calls == FailedCalls::Attempts);
+        let severity = self.severity.get(&declared.id).copied().unwrap_or_else(|| {
+            let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
-        let title = evidence.title.unwrap_or_else(|| meta.title.to_owned());
+        let title = evidence.title.unwrap_or_else(|| declared.title.clone());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
@@ -180,8 +191,8 @@ impl Engine {
         }
         let place = [&*event.account, &*event.region].join("/");
         Finding {
-            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
-            classifier: meta.id.to_owned(),
+            finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
+            classifier: declared.id.clone(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,
             effect: evidence.effect,
@@ -192,15 +203,15 @@ impl Engine {
             event_source: cut(&event.source),
             event_name: cut(&event.name),
             event_time: event.time,
-            dedup_key: [meta.id, &place, &principal, &resource].join("/"),
+            dedup_key: [&*declared.id, &place, &principal, &resource].join("/"),
             resolution_key: evidence.resolution_topic.map(|topic| [&place, &*cut(&topic)].join("/")),
             principal,
             identity,
             source_ip: cut(&event.source_ip),
             user_agent: cut(&event.user_agent),
             resource,
-            techniques: meta.techniques.iter().map(|&t| t.to_owned()).collect(),
-            responses: meta.responses.iter().map(|&r| r.to_owned()).collect(),
+            techniques: declared.techniques.clone(),
+            responses: declared.responses.clone(),
             evidence: facts,
         }
     }

@@ -583,9 +583,9 @@ impl<'e> Totals<'e> {
 
 /// One event's observations, as the engine hands them to the state port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObserveRequest {
+pub struct ObserveRequest<'c> {
     /// The classifier; separates the keys of different classifiers.
-    pub classifier: &'static str,
+    pub classifier: &'c str,
     /// [`crate::Event::key`].
     pub event: u64,
     /// The event's time.
@@ -594,7 +594,7 @@ pub struct ObserveRequest {
     pub observations: Vec<Observation>,
 }
 
-impl ObserveRequest {
+impl ObserveRequest<'_> {
     /// The full key of one of its observations: `classifier/label/key`.
     pub fn state_key(&self, observation: &Observation) -> String {
         [self.classifier, observation.label, &observation.key].join("/")

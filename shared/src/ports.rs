@@ -153,7 +153,7 @@ pub struct DeadLetter {
 /// What classifiers remember. See [`crate::observation`] for the semantics.
 pub trait State {
     /// Applies the requests in order, as if one after another, and answers each.
-    fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>>;
+    fn observe(&self, requests: &[ObserveRequest<'_>]) -> impl Future<Output = PortResult<Vec<Known>>>;
 }
 
 /// Whether a piece of work was done before.
@@ -279,7 +279,7 @@ macro_rules! through_pointers {
         }
 
         impl<T: State + ?Sized> State for $pointer {
-            fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>> {
+            fn observe(&self, requests: &[ObserveRequest<'_>]) -> impl Future<Output = PortResult<Vec<Known>>> {
                 (**self).observe(requests)
             }
         }

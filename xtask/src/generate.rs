@@ -6,9 +6,9 @@ use std::path::Path;
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::patterns;
-use aws_classifier::registry::Plugin;
+use aws_classifier::registry::{Declaration, Plugin};
 use serde_json::Value;
-use shared::classifier::{FailedCalls, Meta, Pattern};
+use shared::classifier::{FailedCalls, Pattern};
 
 use crate::{read, write};
 
@@ -41,8 +41,8 @@ fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
 }
 
 fn event_rules() -> Result<String, String> {
-    let metas: Vec<&'static Meta> = ALL.iter().map(|p| p.meta).collect();
-    let rules = patterns::event_rules(&metas);
+    let declared: Vec<Declaration> = ALL.iter().map(|p| p.meta.into()).collect();
+    let rules = patterns::event_rules(&declared);
     serde_json::to_string_pretty(&rules).map(|text| text + "\n").map_err(|e| format!("could not write rules: {e}"))
 }
 

@@ -55,12 +55,7 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            inputs.push(Input {
-                path: None,
-                name: "-".to_owned(),
-                bytes: 0,
-                start: Timestamp::from_millis(i64::MIN),
-            });
+            inputs.push(Input { path: None, name: "-".to_owned(), bytes: 0, start: Timestamp::from_millis(i64::MIN) });
             continue;
         }
         let unreadable = |source| SourceError::Unreadable { path: path.display().to_string(), source };
@@ -118,8 +113,7 @@ fn time_in_name(name: &str) -> Option<Timestamp> {
     name.split('_').find_map(|part| {
         let digits = part.strip_suffix('Z').filter(|d| d.len() == 13 && d.as_bytes()[8] == b'T' && d.is_ascii())?;
         let (date, time) = (&digits[..8], &digits[9..]);
-        let text =
-            format!("{}-{}-{}T{}:{}:00Z", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..]);
+        let text = format!("{}-{}-{}T{}:{}:00Z", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..]);
         Timestamp::parse(&text)
     })
 }

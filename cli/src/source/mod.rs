@@ -18,9 +18,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex};
 
 use aws_classifier::engine::Engine;
+use aws_classifier::intake::IntakeError;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
-use aws_classifier::intake::IntakeError;
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
 use shared::event::Event;
@@ -474,4 +474,3 @@ impl<'m, C: Consumer> Merger<'m, C> {
         Ok(())
     }
 }
-

@@ -41,11 +41,7 @@ struct Spill {
 impl ReorderBuffer {
     /// Adds a record.
     pub fn push(&mut self, time: Timestamp, text: &str) {
-        let place = if self.memory_bytes + text.len() > MEMORY_BYTES_MAX {
-            self.spill(text)
-        } else {
-            None
-        };
+        let place = if self.memory_bytes + text.len() > MEMORY_BYTES_MAX { self.spill(text) } else { None };
         let text = place.unwrap_or_else(|| {
             self.memory_bytes += text.len();
             Place::Memory(text.into())
