@@ -14,6 +14,7 @@ use shared::ports::{Files, PortResult, State};
 use crate::classifiers;
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
+use crate::rules::{self, RuleError, Unusable};
 
 /// Facts keep at most this many items of a list.
 const FACT_ITEMS_MAX: usize = 20;
@@ -31,18 +32,30 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
-    fn check(&self) -> Result<(), (String, String)> {
-        let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
+    /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
+    fn check(&self, rules: &rules::Loaded) -> Result<(), (String, String)> {
+        let unknown = |id: &&String| {
+            !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
+                && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
+        };
         for (key, id) in
             [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
         {
             if let Some(id) = id {
-                return Err((key.to_owned(), format!("there is no classifier {id}")));
+                return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
             }
         }
         Ok(())
     }
+}
+
+/// Why there is no engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineErrors {
+    /// Every classifier whose settings it refused, with its id.
+    pub settings: Vec<(&'static str, SettingsError)>,
+    /// Every rule that cannot be used.
+    pub rules: Vec<RuleError>,
 }
 
 /// The classifiers in use, with their index.
@@ -50,6 +63,18 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    rules: RulesReport,
+}
+
+/// What is worth knowing about the rules that were loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesReport {
+    /// Those left out because they cannot be used, where the settings allow that.
+    pub skipped: Vec<RuleError>,
+    /// How many are for other log sources.
+    pub elsewhere: usize,
+    /// Tells one set of added rules from another; 0 without any.
+    pub fingerprint: u64,
 }
 
 /// What became of one event.
@@ -64,27 +89,41 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections. Mistakes
-    /// in the text are kept by `document`; settings that are well formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
+    /// of its `[rules]` section and of `rule_folders`. Mistakes in the text are kept by `document`; settings that are well
+    /// formed and still unusable are returned.
     ///
     /// # Errors
-    /// Every classifier whose settings it refused, with its id.
+    /// Every classifier whose settings it refused and every rule that cannot be used.
     pub fn configure(
         document: &mut Document<'_>,
         files: &dyn Files,
-    ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
+        rule_folders: &[String],
+    ) -> Result<Self, EngineErrors> {
         document.expect_table("classifiers");
-        let settings: Settings = document.section_with("classifier", Settings::check);
+        let rule_settings: rules::Settings = document.section("rules");
+        let mut loaded = rules::load(&rule_settings, rule_folders, files);
+        let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
+        let is_on = |id: &str| settings.disabled.iter().all(|disabled| disabled != id);
         let mut detectors = Vec::new();
-        let mut errors = Vec::new();
+        let mut errors = EngineErrors::default();
         for plugin in classifiers::ALL {
             match (plugin.configure)(document, files) {
-                Ok(_) if settings.disabled.iter().any(|id| id == plugin.meta.id) => {}
-                Ok(detector) => detectors.push(detector),
-                Err(error) => errors.push((plugin.meta.id, error)),
+                Ok(detector) if is_on(plugin.meta.id) => detectors.push(detector),
+                Ok(_) => {}
+                Err(error) => errors.settings.push((plugin.meta.id, error)),
             }
         }
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity)) } else { Err(errors) }
+        loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
+        detectors.append(&mut loaded.detectors);
+        if rule_settings.unusable == Unusable::Refuse {
+            errors.rules.append(&mut loaded.errors);
+        }
+        if errors != EngineErrors::default() {
+            return Err(errors);
+        }
+        let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
+        Ok(Self { rules: RulesReport { skipped, elsewhere, fingerprint }, ..Self::new(detectors, settings.severity) })
     }
 
     /// All classifiers with their default settings.
@@ -103,11 +142,16 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity }
+        Self { detectors, routes, severity, rules: RulesReport::default() }
     }
 
     fn detector(&self, slot: Slot) -> &dyn Detector {
         &*self.detectors[slot as usize]
+    }
+
+    /// About the rules that were loaded.
+    pub fn rules(&self) -> &RulesReport {
+        &self.rules
     }
 
     /// What the detectors in use declare, in the order they are asked.

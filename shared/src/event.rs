@@ -57,6 +57,19 @@ pub enum EventKind {
     Notification,
 }
 
+/// A part of a CloudTrail record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `userIdentity`.
+    Identity,
+    /// `requestParameters`.
+    Request,
+    /// `responseElements`.
+    Response,
+    /// `additionalEventData`.
+    Additional,
+}
+
 /// One record: its header, and its body on demand.
 #[derive(Debug)]
 pub struct Event<'a> {
@@ -400,6 +413,17 @@ impl<'a> Event<'a> {
                 .map(Identity::from)
                 .unwrap_or_else(|_| Identity { kind: self.identity_type.clone().into_owned(), ..Identity::default() })
         })
+    }
+
+    /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
+    /// no tree.
+    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+        match part {
+            Part::Identity => self.identity_raw,
+            Part::Request => self.request_raw,
+            Part::Response => self.response_raw,
+            Part::Additional => self.additional_raw,
+        }
     }
 
     /// Who did it: see [`Identity::principal`].

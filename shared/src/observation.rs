@@ -250,6 +250,14 @@ impl Known {
         }
     }
 
+    /// The counts under `label`, in the order they were asked for: one for each value an event adds.
+    pub fn counts(&self, label: &str) -> impl Iterator<Item = &Count> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Count(count) => Some(count),
+            _ => None,
+        })
+    }
+
     /// The last values under `label`.
     pub fn last(&self, label: &str) -> LastValues {
         match self.find(label) {

@@ -246,6 +246,14 @@ pub trait Files {
     /// # Errors
     /// A sentence that names the file and what is wrong.
     fn read(&self, name: &str) -> Result<Vec<u8>, String>;
+
+    /// The names of all files below a folder (or the one file that `folder` is), sorted, as [`Files::read`] takes them.
+    ///
+    /// # Errors
+    /// A sentence that names the folder and what is wrong.
+    fn list(&self, folder: &str) -> Result<Vec<String>, String> {
+        Err(format!("folders cannot be listed here, so not {folder}"))
+    }
 }
 
 /// Every port works through a reference and through shared pointers, so wiring can hand one adapter to several users.
