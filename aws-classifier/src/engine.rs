@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
+use shared::classifier::{Evidence, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::finding::{Finding, FindingId, Severity};
@@ -12,8 +12,9 @@ use shared::observation::{Known, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
 use crate::classifiers;
-use crate::registry::{Detector, Plugin};
+use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
+use crate::rules::{self, RuleError, Unusable};
 
 /// Facts keep at most this many items of a list.
 const FACT_ITEMS_MAX: usize = 20;
@@ -31,18 +32,30 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
-    fn check(&self) -> Result<(), (String, String)> {
-        let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
+    /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
+    fn check(&self, rules: &rules::Loaded) -> Result<(), (String, String)> {
+        let unknown = |id: &&String| {
+            !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
+                && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
+        };
         for (key, id) in
             [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
         {
             if let Some(id) = id {
-                return Err((key.to_owned(), format!("there is no classifier {id}")));
+                return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
             }
         }
         Ok(())
     }
+}
+
+/// Why there is no engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineErrors {
+    /// Every classifier whose settings it refused, with its id.
+    pub settings: Vec<(&'static str, SettingsError)>,
+    /// Every rule that cannot be used.
+    pub rules: Vec<RuleError>,
 }
 
 /// The classifiers in use, with their index.
@@ -50,6 +63,18 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    rules: RulesReport,
+}
+
+/// What is worth knowing about the rules that were loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesReport {
+    /// Those left out because they cannot be used, where the settings allow that.
+    pub skipped: Vec<RuleError>,
+    /// How many are for other log sources.
+    pub elsewhere: usize,
+    /// Tells one set of added rules from another; 0 without any.
+    pub fingerprint: u64,
 }
 
 /// What became of one event.
@@ -60,31 +85,45 @@ pub struct Verdict {
     /// What they found.
     pub findings: Vec<Finding>,
     /// Which of them could not read it: schema drift.
-    pub malformed: Vec<(&'static str, Malformed)>,
+    pub malformed: Vec<(String, Malformed)>,
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections. Mistakes
-    /// in the text are kept by `document`; settings that are well formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
+    /// of its `[rules]` section and of `rule_folders`. Mistakes in the text are kept by `document`; settings that are well
+    /// formed and still unusable are returned.
     ///
     /// # Errors
-    /// Every classifier whose settings it refused, with its id.
+    /// Every classifier whose settings it refused and every rule that cannot be used.
     pub fn configure(
         document: &mut Document<'_>,
         files: &dyn Files,
-    ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
+        rule_folders: &[String],
+    ) -> Result<Self, EngineErrors> {
         document.expect_table("classifiers");
-        let settings: Settings = document.section_with("classifier", Settings::check);
+        let rule_settings: rules::Settings = document.section("rules");
+        let mut loaded = rules::load(&rule_settings, rule_folders, files);
+        let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
+        let is_on = |id: &str| settings.disabled.iter().all(|disabled| disabled != id);
         let mut detectors = Vec::new();
-        let mut errors = Vec::new();
+        let mut errors = EngineErrors::default();
         for plugin in classifiers::ALL {
             match (plugin.configure)(document, files) {
-                Ok(_) if settings.disabled.iter().any(|id| id == plugin.meta.id) => {}
-                Ok(detector) => detectors.push(detector),
-                Err(error) => errors.push((plugin.meta.id, error)),
+                Ok(detector) if is_on(plugin.meta.id) => detectors.push(detector),
+                Ok(_) => {}
+                Err(error) => errors.settings.push((plugin.meta.id, error)),
             }
         }
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity)) } else { Err(errors) }
+        loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
+        detectors.append(&mut loaded.detectors);
+        if rule_settings.unusable == Unusable::Refuse {
+            errors.rules.append(&mut loaded.errors);
+        }
+        if errors != EngineErrors::default() {
+            return Err(errors);
+        }
+        let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
+        Ok(Self { rules: RulesReport { skipped, elsewhere, fingerprint }, ..Self::new(detectors, settings.severity) })
     }
 
     /// All classifiers with their default settings.
@@ -100,9 +139,24 @@ impl Engine {
     pub fn new(detectors: Vec<Box<dyn Detector>>, severity: BTreeMap<String, Severity>) -> Self {
         let mut routes = Routes::default();
         for (slot, detector) in detectors.iter().enumerate() {
-            routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
+            let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
+            routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity }
+        Self { detectors, routes, severity, rules: RulesReport::default() }
+    }
+
+    fn detector(&self, slot: Slot) -> &dyn Detector {
+        &*self.detectors[slot as usize]
+    }
+
+    /// About the rules that were loaded.
+    pub fn rules(&self) -> &RulesReport {
+        &self.rules
+    }
+
+    /// What the detectors in use declare, in the order they are asked.
+    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.detectors.iter().map(|detector| detector.declaration())
     }
 
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
@@ -111,8 +165,9 @@ impl Engine {
         self.routes.concerned(event, slots);
         if !slots.is_empty() {
             slots.retain(|slot| {
-                let detector = &self.detectors[usize::from(*slot)];
-                (!event.is_failed() || detector.meta().failed_calls != FailedCalls::Ignored) && detector.wants(event)
+                let detector = self.detector(*slot);
+                (!event.is_failed() || detector.declaration().failed_calls != FailedCalls::Ignored)
+                    && detector.wants(event)
             });
         }
     }
@@ -130,13 +185,13 @@ impl Engine {
             self.concerned(event, &mut slots);
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
             for &slot in &slots {
-                let detector = &self.detectors[usize::from(slot)];
+                let detector = self.detector(slot);
                 match detector.observe(event) {
-                    Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                    Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
                     Ok(observations) => {
                         let request = (!observations.is_empty()).then(|| {
                             requests.push(ObserveRequest {
-                                classifier: detector.meta().id,
+                                classifier: &detector.declaration().id,
                                 event: event.key(),
                                 at: event.time,
                                 observations: observations.into_vec(),
@@ -152,24 +207,24 @@ impl Engine {
         let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
         let nothing = Known::default();
         for Look { index, slot, request } in looks {
-            let detector = &self.detectors[usize::from(slot)];
+            let detector = self.detector(slot);
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.meta(), event, evidence)),
-                Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.declaration(), event, evidence)),
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
             }
         }
         Ok(verdicts)
     }
 
-    fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
-        let attempt = evidence.attempt || (event.is_failed() && meta.failed_calls == FailedCalls::Attempts);
-        let severity = self.severity.get(meta.id).copied().unwrap_or_else(|| {
-            let given = evidence.severity.unwrap_or(meta.severity);
+    fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
+        let attempt = evidence.attempt || (event.is_failed() && declared.failed_calls == FailedCalls::Attempts);
+        let severity = self.severity.get(&declared.id).copied().unwrap_or_else(|| {
+            let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
-        let title = evidence.title.unwrap_or_else(|| meta.title.to_owned());
+        let title = evidence.title.unwrap_or_else(|| declared.title.clone());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
@@ -180,8 +235,8 @@ impl Engine {
         }
         let place = [&*event.account, &*event.region].join("/");
         Finding {
-            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
-            classifier: meta.id.to_owned(),
+            finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
+            classifier: declared.id.clone(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,
             effect: evidence.effect,
@@ -192,15 +247,15 @@ impl Engine {
             event_source: cut(&event.source),
             event_name: cut(&event.name),
             event_time: event.time,
-            dedup_key: [meta.id, &place, &principal, &resource].join("/"),
+            dedup_key: [&*declared.id, &place, &principal, &resource].join("/"),
             resolution_key: evidence.resolution_topic.map(|topic| [&place, &*cut(&topic)].join("/")),
             principal,
             identity,
             source_ip: cut(&event.source_ip),
             user_agent: cut(&event.user_agent),
             resource,
-            techniques: meta.techniques.iter().map(|&t| t.to_owned()).collect(),
-            responses: meta.responses.iter().map(|&r| r.to_owned()).collect(),
+            techniques: declared.techniques.clone(),
+            responses: declared.responses.clone(),
             evidence: facts,
         }
     }

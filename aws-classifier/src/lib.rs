@@ -11,4 +11,5 @@ pub mod intake;
 pub mod patterns;
 pub mod registry;
 pub mod routing;
+pub mod rules;
 pub mod sign_in;

@@ -57,6 +57,19 @@ pub enum EventKind {
     Notification,
 }
 
+/// A part of a CloudTrail record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `userIdentity`.
+    Identity,
+    /// `requestParameters`.
+    Request,
+    /// `responseElements`.
+    Response,
+    /// `additionalEventData`.
+    Additional,
+}
+
 /// One record: its header, and its body on demand.
 #[derive(Debug)]
 pub struct Event<'a> {
@@ -405,6 +418,17 @@ impl<'a> Event<'a> {
                 }),
             )
         })
+    }
+
+    /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
+    /// no tree.
+    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+        match part {
+            Part::Identity => self.identity_raw,
+            Part::Request => self.request_raw,
+            Part::Response => self.response_raw,
+            Part::Additional => self.additional_raw,
+        }
     }
 
     /// Who did it: see [`Identity::principal`].
