@@ -177,14 +177,32 @@ impl Engine {
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
     pub async fn run<S: State>(&self, events: &[Event<'_>], state: &S) -> PortResult<Vec<Verdict>> {
+        let select = |event| {
+            let mut slots = Vec::new();
+            self.concerned(event, &mut slots);
+            slots
+        };
+        let selected: Vec<Vec<Slot>> = events.iter().map(select).collect();
+        self.run_selected(events, &selected, state).await
+    }
+
+    /// As [`Engine::run`], for events whose classifiers are known from [`Engine::concerned`].
+    ///
+    /// # Errors
+    /// When the state cannot be reached; nothing was found then, and the batch can be run again.
+    pub async fn run_selected<S: State>(
+        &self,
+        events: &[Event<'_>],
+        selected: &[impl AsRef<[Slot]>],
+        state: &S,
+    ) -> PortResult<Vec<Verdict>> {
         let mut verdicts: Vec<Verdict> = Vec::with_capacity(events.len());
         let mut looks: Vec<Look> = Vec::new();
         let mut requests = Vec::new();
-        let mut slots = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            self.concerned(event, &mut slots);
+        for (index, (event, slots)) in events.iter().zip(selected).enumerate() {
+            let slots = slots.as_ref();
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
-            for &slot in &slots {
+            for &slot in slots {
                 let detector = self.detector(slot);
                 match detector.observe(event) {
                     Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),

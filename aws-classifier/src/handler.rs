@@ -12,7 +12,7 @@ use shared::ports::{BatchResult, FailedMessage, Handler, Message, Outbox, PortEr
 use tracing::{info, warn};
 
 use crate::engine::Engine;
-use crate::intake::{self, Leaf};
+use crate::intake;
 
 /// Reasons kept of one message: enough to see what is wrong, bounded for hostile ones.
 const REASONS_MAX: usize = 5;
@@ -94,7 +94,7 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
         let mut events: Vec<Event<'_>> = Vec::with_capacity(records.len());
         let mut sources: Vec<&Record> = Vec::with_capacity(records.len());
         for record in &records {
-            match Leaf::of(&record.text).and_then(|leaf| leaf.event()) {
+            match intake::event(&record.text) {
                 Ok(event) => {
                     events.push(event);
                     sources.push(record);

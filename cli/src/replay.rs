@@ -2,7 +2,8 @@
 //! findings on.
 
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::Leaf;
+use aws_classifier::intake;
+use aws_classifier::routing::Slot;
 use shared::Finding;
 use shared::adapters::memory::MemoryState;
 use shared::event::Event;
@@ -86,18 +87,18 @@ struct Waiting {
     text: Box<str>,
     file: String,
     index: u64,
+    slots: Box<[Slot]>,
 }
 
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
         // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
-        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) = self
-            .waiting
-            .iter()
-            .filter_map(|waiting| Some((waiting, Leaf::of(&waiting.text).and_then(|leaf| leaf.event()).ok()?)))
-            .unzip();
+        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) =
+            self.waiting.iter().filter_map(|waiting| Some((waiting, intake::event(&waiting.text).ok()?))).unzip();
         self.malformed_total += (self.waiting.len() - events.len()) as u64;
-        let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
+        let selected: Vec<&[Slot]> = sources.iter().map(|source| &*source.slots).collect();
+        let run = self.engine.run_selected(&events, &selected, &self.state);
+        let verdicts = self.runtime.block_on(run).map_err(Stop::State)?;
         for ((verdict, event), source) in verdicts.iter().zip(&events).zip(sources) {
             for finding in &verdict.findings {
                 self.findings += 1;
@@ -128,7 +129,12 @@ impl Consumer for Replayer<'_> {
     type Error = Stop;
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
-        self.waiting.push(Waiting { text: record.text.into(), file: record.input.name.clone(), index: record.index });
+        self.waiting.push(Waiting {
+            text: record.text.into(),
+            file: record.input.name.clone(),
+            index: record.index,
+            slots: record.slots.into(),
+        });
         if self.waiting.len() < BATCH_RECORDS {
             return Ok(());
         }

@@ -110,6 +110,7 @@ pub struct Event<'a> {
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
+    key: OnceCell<u64>,
     identity: OnceCell<Box<Identity>>,
     request: OnceCell<Box<Value>>,
     response: OnceCell<Box<Value>>,
@@ -270,6 +271,7 @@ impl<'a> Event<'a> {
             request_raw: None,
             response_raw: None,
             additional_raw: None,
+            key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
             response: OnceCell::new(),
@@ -506,9 +508,11 @@ impl<'a> Event<'a> {
     /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
     /// region and [`Event::identity_id`].
     pub fn key(&self) -> u64 {
-        let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
-        let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        *self.key.get_or_init(|| {
+            let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
+            let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        })
     }
 }
 

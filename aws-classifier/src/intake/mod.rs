@@ -104,6 +104,17 @@ impl<'a> Leaf<'a> {
     }
 }
 
+/// Reads the record that a text is, when it is one and no envelope of several.
+///
+/// # Errors
+/// When it is not JSON, of no known shape, or a needed field is missing or of the wrong type.
+pub fn event(text: &str) -> Result<Event<'_>, IntakeError> {
+    match Event::from_cloudtrail(text) {
+        Ok(event) if !event.source.starts_with("aws:") => Ok(event),
+        _ => Leaf::of(text)?.event(),
+    }
+}
+
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
 /// envelope that could not be read.
 pub fn decode(text: &str, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {

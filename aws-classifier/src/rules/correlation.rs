@@ -97,7 +97,8 @@ impl Correlation {
         self.steps
             .iter()
             .enumerate()
-            .filter(|(_, step)| step.rule.holds(event))
+            // A single step was found to hold when the event was wanted.
+            .filter(|(_, step)| self.steps.len() == 1 || step.rule.holds(event))
             .filter_map(|(at, step)| Some((at, key(&step.group_by, event)?)))
     }
 

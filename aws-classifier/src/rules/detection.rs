@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 use shared::event::Event;
@@ -16,6 +17,9 @@ use super::yaml::Yaml;
 
 /// Memory one regular expression may take when compiled.
 const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// So many texts to look for anywhere are worth one search for all.
+const WORDS_AT_ONCE_MIN: usize = 3;
 
 /// A compiled detection.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct Test {
 pub enum Matcher {
     /// A text pattern.
     Text(TextPattern),
+    /// Several texts that may stand anywhere, looked for at once.
+    Words(AhoCorasick),
     /// There is no value.
     Null,
     /// `|exists`.
@@ -132,32 +138,33 @@ impl Node {
         }
     }
 
-    fn cost(&self) -> u8 {
+    /// Roughly what it costs to find out, in looks at a header field. An `All` ends at its first test that fails, and
+    /// the first is its cheapest.
+    fn cost(&self) -> u32 {
         match self {
-            Self::All(nodes) | Self::Some(_, nodes) => nodes.iter().map(Self::cost).max().unwrap_or(0),
+            Self::All(nodes) => nodes.iter().map(Self::cost).min().unwrap_or(0) * 2,
+            Self::Some(_, nodes) => nodes.iter().map(Self::cost).sum(),
             Self::Not(node) => node.cost(),
-            Self::Test(test) => test.field.cost(),
-            Self::Keyword(_) => 3,
+            Self::Test(test) => test.field.cost() + test.matchers.iter().map(Matcher::cost).sum::<u32>(),
+            Self::Keyword(_) => 100,
         }
     }
 
-    /// What all must hold for this to hold: one list instead of lists in lists.
-    fn conjuncts(self) -> Vec<Self> {
-        match self {
-            Self::All(nodes) => nodes.into_iter().flat_map(Self::conjuncts).collect(),
-            other => vec![other],
-        }
-    }
-
-    /// Puts what is cheap to test before what is not.
+    /// Puts what is cheap to test before what is not, and exclusions last: they seldom decide.
     fn cheap_first(self) -> Self {
         let sorted = |nodes: Vec<Self>| {
             let mut nodes: Vec<Self> = nodes.into_iter().map(Self::cheap_first).collect();
-            nodes.sort_by_key(Self::cost);
+            nodes.sort_by_key(|node| (matches!(node, Self::Not(_)), node.cost()));
             nodes
         };
         match self {
-            Self::All(nodes) => Self::All(sorted(nodes.into_iter().flat_map(Self::conjuncts).collect())),
+            Self::All(nodes) => {
+                let flat = nodes.into_iter().flat_map(|node| match node {
+                    Self::All(inner) => inner,
+                    other => vec![other],
+                });
+                Self::All(sorted(flat.collect()))
+            }
             Self::Some(least, nodes) => Self::Some(least, sorted(nodes)),
             Self::Not(node) => Self::Not(Box::new(node.cheap_first())),
             leaf => leaf,
@@ -307,9 +314,28 @@ fn compile_item(key: &str, value: &Yaml) -> Result<Node, String> {
     }
     let field = Field::new(name);
     let matchers: Vec<Matcher> = values.iter().map(|v| modifiers.matcher(v)).collect::<Result<_, _>>()?;
+    let matchers = if modifiers.all { matchers } else { at_once(matchers) };
     let test = |matchers| Node::Test(Test { field: field.clone(), matchers });
     let node = if modifiers.all { all(matchers.into_iter().map(|m| test(vec![m])).collect()) } else { test(matchers) };
     Ok(if modifiers.negated { Node::Not(Box::new(node)) } else { node })
+}
+
+/// Many texts that may stand anywhere become one search for all of them.
+fn at_once(matchers: Vec<Matcher>) -> Vec<Matcher> {
+    let words: Option<Vec<&str>> = matchers
+        .iter()
+        .map(|matcher| match matcher {
+            Matcher::Text(pattern) => pattern.word(),
+            _ => None,
+        })
+        .collect();
+    match words {
+        Some(words) if words.len() >= WORDS_AT_ONCE_MIN => AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .build(words)
+            .map_or(matchers, |search| vec![Matcher::Words(search)]),
+        _ => matchers,
+    }
 }
 
 impl Test {
@@ -324,12 +350,26 @@ impl Test {
 }
 
 impl Matcher {
+    const fn cost(&self) -> u32 {
+        match self {
+            Self::Null | Self::Exists(_) => 0,
+            Self::Text(_) => 1,
+            Self::Words(_) | Self::Number(..) => 3,
+            Self::Network(_) | Self::Field(..) => 5,
+            Self::Regex(_) => 8,
+        }
+    }
+
     fn matches(&self, value: &Value<'_>, event: &Event<'_>) -> bool {
         match (self, value) {
             (Self::Null | Self::Exists(false), _) => false,
             (Self::Exists(true), _) => true,
             (Self::Text(pattern), Value::Tree(json)) => in_json(json, pattern),
             (Self::Text(pattern), value) => pattern.matches(value.as_str()),
+            (Self::Words(search), Value::Tree(json)) => {
+                has_word(search, json) || any_string(json, &mut |text| has_word(search, text))
+            }
+            (Self::Words(search), value) => has_word(search, value.as_str()),
             (Self::Regex(regex), Value::Tree(json)) => {
                 regex.is_match(json) || any_string(json, &mut |text| regex.is_match(text))
             }
@@ -352,6 +392,11 @@ impl Matcher {
             }
         }
     }
+}
+
+fn has_word(search: &AhoCorasick, text: &str) -> bool {
+    // Letters outside ASCII may have lower-case forms inside it.
+    if text.is_ascii() { search.is_match(text) } else { search.is_match(&text.to_lowercase()) }
 }
 
 /// Whether the JSON text, or a string inside it without its escapes, matches.

@@ -102,12 +102,12 @@ impl Field {
         Self { name: name.to_owned(), at }
     }
 
-    /// Roughly what a look costs: rules look at cheap fields first.
-    pub const fn cost(&self) -> u8 {
+    /// Roughly what a look costs, in looks at a header field: the identity is short, a record is not.
+    pub const fn cost(&self) -> u32 {
         match self.at {
-            At::Head(_) => 0,
-            At::Part(..) => 1,
-            At::Record(_) => 2,
+            At::Head(_) => 1,
+            At::Part(..) => 8,
+            At::Record(_) => 30,
         }
     }
 

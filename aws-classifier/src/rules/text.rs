@@ -82,6 +82,14 @@ impl TextPattern {
         self.cased
     }
 
+    /// The text it finds anywhere, in lower case, when that is all it does and the text is ASCII.
+    pub fn word(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Contains(word) if !self.cased && word.is_ascii() && !word.is_empty() => Some(word),
+            _ => None,
+        }
+    }
+
     /// Whether the text matches.
     pub fn matches(&self, text: &str) -> bool {
         let folded = if self.cased || text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };

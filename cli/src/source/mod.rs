@@ -64,6 +64,8 @@ pub struct Record<'r> {
     pub input: &'r Input,
     /// Which record of the input, from 0.
     pub index: u64,
+    /// The classifiers that want it.
+    pub slots: &'r [Slot],
 }
 
 /// A record that could not be read.
@@ -242,6 +244,8 @@ struct Wanted {
     at: u32,
     /// Which record of the input.
     index: u64,
+    /// The classifiers that want it.
+    slots: Box<[Slot]>,
     time: Timestamp,
     text_bytes: u32,
 }
@@ -346,7 +350,8 @@ impl Visitor for Reading<'_> {
         if !self.slots.is_empty() {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
-            batch.wanted.push(Wanted { at, index, time: event.time, text_bytes });
+            let slots = self.slots.as_slice().into();
+            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes });
             batch.texts.push_str(text);
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
@@ -446,7 +451,11 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 if is_new {
                     self.counts.classified += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
-                    self.waiting.push(wanted.time, Origin { input, index: wanted.index }, text);
+                    self.waiting.push(
+                        wanted.time,
+                        Origin { input, index: wanted.index, slots: wanted.slots.clone() },
+                        text,
+                    );
                 }
             } else if is_new {
                 self.counts.ignored += 1;
@@ -476,7 +485,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
     fn release(&mut self) -> Result<(), C::Error> {
         while let Some((origin, text)) = self.waiting.pop_until(self.watermark) {
             let input = &self.inputs[origin.input];
-            self.consumer.record(Record { text: &text, input, index: origin.index })?;
+            self.consumer.record(Record { text: &text, input, index: origin.index, slots: &origin.slots })?;
         }
         Ok(())
     }
