@@ -176,6 +176,8 @@ fn own_rules_are_well_formed() {
     let loaded = rules::load(&rules::Settings::default(), &[], &shared::adapters::memory::NoFiles);
     assert_eq!(loaded.errors, []);
     assert_eq!(loaded.elsewhere, 0);
+    let files: Vec<_> = OWN.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+    assert_eq!(load(&files, Origin::Folder).errors, [], "with their regular expressions compiled");
     for (file, text) in OWN {
         for key in ["description:", "falsepositives:", "level:", "id:"] {
             assert!(text.lines().any(|line| line.starts_with(key)), "{file}: {key} is missing");

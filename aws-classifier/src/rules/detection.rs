@@ -5,6 +5,7 @@
 //! equals its text; a text test on an object looks at its JSON and at each string inside.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
@@ -57,13 +58,40 @@ pub enum Matcher {
     /// `|exists`.
     Exists(bool),
     /// `|re`.
-    Regex(Regex),
+    Regex(Expression),
     /// `|cidr`.
     Network(IpNet),
     /// `|lt` and its kin.
     Number(Order, f64),
     /// `|fieldref`: another field of the same record.
     Field(Field, Place),
+}
+
+/// A regular expression, compiled when it is first needed: that takes longer than everything else about a rule.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    text: String,
+    /// Ignore case, `^` at lines, `.` takes line ends.
+    flags: (bool, bool, bool),
+    compiled: OnceLock<Result<Regex, String>>,
+}
+
+impl Expression {
+    fn compiled(&self) -> &Result<Regex, String> {
+        self.compiled.get_or_init(|| {
+            RegexBuilder::new(&self.text)
+                .case_insensitive(self.flags.0)
+                .multi_line(self.flags.1)
+                .dot_matches_new_line(self.flags.2)
+                .size_limit(REGEX_BYTES_MAX)
+                .build()
+                .map_err(|e| format!("{:?} is no regular expression that can be used: {}", self.text, last_line(&e)))
+        })
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        self.compiled().as_ref().is_ok_and(|regex| regex.is_match(text))
+    }
 }
 
 /// How a number compares.
@@ -125,6 +153,22 @@ impl Node {
             Self::Not(node) => !node.holds(event),
             Self::Test(test) => test.holds(event),
             Self::Keyword(pattern) => in_json(event.record, pattern),
+        }
+    }
+
+    /// Compiles the regular expressions, which otherwise happens when they are first needed.
+    ///
+    /// # Errors
+    /// The first that cannot be compiled. Asked nevertheless, it matches nothing.
+    pub fn compile_expressions(&self) -> Result<(), String> {
+        match self {
+            Self::All(nodes) | Self::Some(_, nodes) => nodes.iter().try_for_each(Self::compile_expressions),
+            Self::Not(node) => node.compile_expressions(),
+            Self::Keyword(_) => Ok(()),
+            Self::Test(test) => test.matchers.iter().try_for_each(|matcher| match matcher {
+                Matcher::Regex(expression) => expression.compiled().as_ref().map(drop).map_err(Clone::clone),
+                _ => Ok(()),
+            }),
         }
     }
 
@@ -261,14 +305,9 @@ impl Modifiers {
         let text = value.text().ok_or("a value must be a text, a number, a truth value or null")?;
         match self.kind {
             Kind::Text => Ok(Matcher::Text(TextPattern::new(text, self.place, self.cased))),
-            Kind::Regex => RegexBuilder::new(text)
-                .case_insensitive(self.flags.0)
-                .multi_line(self.flags.1)
-                .dot_matches_new_line(self.flags.2)
-                .size_limit(REGEX_BYTES_MAX)
-                .build()
-                .map(Matcher::Regex)
-                .map_err(|e| format!("{text:?} is no regular expression that can be used: {}", last_line(&e))),
+            Kind::Regex => {
+                Ok(Matcher::Regex(Expression { text: text.to_owned(), flags: self.flags, compiled: OnceLock::new() }))
+            }
             Kind::Network => text
                 .parse::<IpNet>()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))

@@ -169,13 +169,13 @@ impl Loader {
         let many = documents.len() > 1;
         for (at, document) in documents.into_iter().enumerate() {
             let id = id_of(&document, stem, many.then_some(at), origin);
-            if let Err(why) = self.add_document(file, id, document) {
+            if let Err(why) = self.add_document(file, id, document, origin) {
                 self.refuse(file, why);
             }
         }
     }
 
-    fn add_document(&mut self, file: &str, id: String, document: Yaml) -> Result<(), String> {
+    fn add_document(&mut self, file: &str, id: String, document: Yaml, origin: Origin) -> Result<(), String> {
         if !matches!(document, Yaml::Map(_)) {
             return Err("is not a Sigma rule: it must be a map with title, logsource and detection".to_owned());
         }
@@ -198,7 +198,12 @@ impl Loader {
                 *place = None;
             }
         }
-        self.rules.push(Arc::new(Rule::compile(id, &document)?));
+        let rule = Rule::compile(id, &document)?;
+        // A test does this for the program's own.
+        if origin == Origin::Folder {
+            rule.detection.compile_expressions().map_err(|why| format!("detection: {why}"))?;
+        }
+        self.rules.push(Arc::new(rule));
         Ok(())
     }
 

@@ -48,6 +48,17 @@ enum Token {
 impl TextPattern {
     /// A pattern as a rule writes it.
     pub fn new(text: &str, place: Place, cased: bool) -> Self {
+        if !text.contains(['*', '?', '\\']) {
+            let folded = if cased { text.to_owned() } else { text.to_lowercase() };
+            let literal = (place == Place::Whole).then(|| text.to_owned());
+            let shape = match place {
+                Place::Whole => Shape::Whole(folded),
+                Place::Start => Shape::Start(folded),
+                Place::End => Shape::End(folded),
+                Place::Anywhere => Shape::Contains(folded),
+            };
+            return Self { shape, cased, literal };
+        }
         let mut tokens = Vec::with_capacity(text.len() + 2);
         if matches!(place, Place::End | Place::Anywhere) {
             tokens.push(Token::Many);
