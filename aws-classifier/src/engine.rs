@@ -7,11 +7,13 @@ use serde_json::Value;
 use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
-use shared::finding::{Finding, FindingId, Severity};
+use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
+use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
+use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Detector, Plugin};
 use crate::routing::{Routes, Slot};
 
@@ -26,19 +28,38 @@ const TEXT_CHARS_MAX: usize = 512;
 pub struct Settings {
     /// Ids of classifiers that are switched off.
     pub disabled: Vec<String>,
-    /// Severity by classifier id, in place of the one it gives.
+    /// Severity by classifier id, in place of the one it gives: also of attempts, which are not lowered then.
     pub severity: BTreeMap<String, Severity>,
+    /// For how many seconds after a finding went out its repeats are only counted (see [`crate::noise`]). Default 0:
+    /// every finding goes out, as a repeat may differ in facts that matter, and the notifier makes one message of
+    /// repeats anyway.
+    pub dedup_window_s: u32,
+    /// The same by classifier id, in place of `dedup_window_s`; worth it for findings of others that come again and
+    /// again, such as `guardduty_finding = 21600`.
+    pub dedup_windows_s: BTreeMap<String, u32>,
 }
+
+/// Repeats are kept back for at most a week: our choice, so that what goes on is told again.
+const DEDUP_WINDOW_S_MAX: u32 = 604_800;
 
 impl Settings {
     /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
     fn check(&self) -> Result<(), (String, String)> {
         let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
-        for (key, id) in
-            [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
-        {
+        for (key, id) in [
+            ("disabled", self.disabled.iter().find(unknown)),
+            ("severity", self.severity.keys().find(unknown)),
+            ("dedup_windows_s", self.dedup_windows_s.keys().find(unknown)),
+        ] {
             if let Some(id) = id {
                 return Err((key.to_owned(), format!("there is no classifier {id}")));
+            }
+        }
+        let longest = self.dedup_windows_s.values().max().copied().unwrap_or(0);
+        for (key, window_s) in [("dedup_window_s", self.dedup_window_s), ("dedup_windows_s", longest)] {
+            if window_s > DEDUP_WINDOW_S_MAX {
+                let why = format!("must be at most {DEDUP_WINDOW_S_MAX} (a week), is {window_s}");
+                return Err((key.to_owned(), why));
             }
         }
         Ok(())
@@ -50,6 +71,7 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    noise: Noise,
 }
 
 /// What became of one event.
@@ -59,13 +81,17 @@ pub struct Verdict {
     pub concerned: bool,
     /// What they found.
     pub findings: Vec<Finding>,
+    /// What they found too and is kept back, and why.
+    pub withheld: Vec<(Finding, Why)>,
+    /// Expired entries of the allow-list that would have kept one of the findings back, by position.
+    pub lapsed: Vec<usize>,
     /// Which of them could not read it: schema drift.
     pub malformed: Vec<(&'static str, Malformed)>,
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections. Mistakes
-    /// in the text are kept by `document`; settings that are well formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections and its
+    /// `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well formed and still unusable are returned.
     ///
     /// # Errors
     /// Every classifier whose settings it refused, with its id.
@@ -84,7 +110,13 @@ impl Engine {
                 Err(error) => errors.push((plugin.meta.id, error)),
             }
         }
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity)) } else { Err(errors) }
+        let ids: Vec<&str> = classifiers::ALL.iter().map(|plugin| plugin.meta.id).collect();
+        let noise = Noise {
+            allow: AllowList::configure(document, &ids),
+            window_s: settings.dedup_window_s,
+            windows_s: settings.dedup_windows_s,
+        };
+        if errors.is_empty() { Ok(Self::new(detectors, settings.severity).quietened(noise)) } else { Err(errors) }
     }
 
     /// All classifiers with their default settings.
@@ -102,7 +134,29 @@ impl Engine {
         for (slot, detector) in detectors.iter().enumerate() {
             routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
         }
-        Self { detectors, routes, severity }
+        Self { detectors, routes, severity, noise: Noise::default() }
+    }
+
+    /// With an allow-list and deduplication; without, everything found goes out.
+    #[must_use]
+    pub fn quietened(mut self, noise: Noise) -> Self {
+        self.noise = noise;
+        self
+    }
+
+    /// What keeps findings back.
+    pub const fn noise(&self) -> &Noise {
+        &self.noise
+    }
+
+    /// The classifiers in use, in the order of their slots.
+    pub fn detectors(&self) -> &[Box<dyn Detector>] {
+        &self.detectors
+    }
+
+    /// The classifiers whose patterns select the event.
+    pub fn selected(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
+        self.routes.concerned(event, slots);
     }
 
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
@@ -117,7 +171,8 @@ impl Engine {
         }
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch.
+    /// Runs a batch in order. State is asked once for the whole batch, and once more when something was found whose
+    /// repeats are kept back.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
@@ -156,11 +211,62 @@ impl Engine {
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.meta(), event, evidence)),
+                Ok(Some(evidence)) => self.judge(detector.meta(), event, evidence, verdict),
                 Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
             }
         }
+        self.withhold_repeats(events, &mut verdicts, state).await?;
         Ok(verdicts)
+    }
+
+    /// Assembles the finding and asks the allow-list about it, which sees the resource uncut.
+    fn judge(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
+        let judgement = match evidence.effect {
+            Effect::Threat => {
+                self.noise.allow.judge(Candidate { classifier: meta.id, event, resource: &evidence.resource })
+            }
+            Effect::Resolves => Judgement::Unknown,
+        };
+        let finding = self.finding(meta, event, evidence);
+        match judgement {
+            Judgement::Allowed(entry) => return verdict.withheld.push((finding, Why::Allowed(entry))),
+            Judgement::Lapsed(entry) => verdict.lapsed.push(entry),
+            Judgement::Unknown => {}
+        }
+        verdict.findings.push(finding);
+    }
+
+    async fn withhold_repeats<S: State>(
+        &self,
+        events: &[Event<'_>],
+        verdicts: &mut [Verdict],
+        state: &S,
+    ) -> PortResult<()> {
+        let mut requests = Vec::new();
+        let mut places = Vec::new();
+        for (index, verdict) in verdicts.iter().enumerate() {
+            for (at, finding) in verdict.findings.iter().enumerate() {
+                if let Some(request) = self.noise.turn(finding, events[index].key()) {
+                    requests.push(request);
+                    places.push((index, at));
+                }
+            }
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let known = state.observe(&requests).await?;
+        // From behind, so that taking one out moves none that is still to come.
+        for ((index, at), known) in places.into_iter().zip(known).rev() {
+            let (turn, verdict) = (known.turn(TURN), &mut verdicts[index]);
+            if !turn.leads {
+                let finding = verdict.findings.remove(at);
+                verdict.withheld.push((finding, Why::Repeat));
+            } else if turn.followed > 0 {
+                verdict.findings[at].evidence.insert(REPEATS_FACT.to_owned(), turn.followed.into());
+            }
+        }
+        Ok(())
     }
 
     fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
