@@ -3,6 +3,7 @@
 
 use aws_classifier::engine::Engine;
 use aws_classifier::intake::Leaf;
+use aws_classifier::noise::Tally;
 use shared::Finding;
 use shared::adapters::memory::MemoryState;
 use shared::event::Event;
@@ -39,6 +40,17 @@ pub trait Sink {
     fn rejected(&mut self, rejected: &Rejected) -> std::io::Result<()>;
 }
 
+/// What a replay did.
+#[derive(Debug)]
+pub struct Done {
+    /// What was read.
+    pub counts: Counts,
+    /// What was found and went to the sink.
+    pub findings: u64,
+    /// What was found and kept back.
+    pub kept_back: Tally,
+}
+
 /// Reads the inputs and gives the sink what is found. The counts are complete when it returns; a record that a
 /// classifier could not read is counted as failed, not as classified.
 ///
@@ -50,7 +62,7 @@ pub fn replay(
     options: &SourceOptions,
     progress: &dyn Progress,
     sink: &mut dyn Sink,
-) -> Result<(Counts, u64), Stop> {
+) -> Result<Done, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
     let mut replayer = Replayer {
         engine,
@@ -59,6 +71,7 @@ pub fn replay(
         texts: Vec::with_capacity(BATCH_RECORDS),
         sink,
         findings: 0,
+        kept_back: Tally::default(),
         malformed: Vec::new(),
         malformed_total: 0,
     };
@@ -67,7 +80,7 @@ pub fn replay(
     counts.classified -= replayer.malformed_total;
     counts.failed += replayer.malformed_total;
     counts.rejected.append(&mut replayer.malformed);
-    Ok((counts, replayer.findings))
+    Ok(Done { counts, findings: replayer.findings, kept_back: replayer.kept_back })
 }
 
 struct Replayer<'r> {
@@ -77,6 +90,7 @@ struct Replayer<'r> {
     texts: Vec<Box<str>>,
     sink: &'r mut dyn Sink,
     findings: u64,
+    kept_back: Tally,
     malformed: Vec<Rejected>,
     malformed_total: u64,
 }
@@ -90,6 +104,7 @@ impl Replayer<'_> {
             .collect();
         let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
         for (verdict, event) in verdicts.iter().zip(&events) {
+            self.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in &verdict.findings {
                 self.findings += 1;
                 self.sink.finding(finding).map_err(Stop::Output)?;

@@ -14,7 +14,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::grouped;
+use crate::summary::{KeptBack, grouped};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -43,7 +43,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         rejects.flush().map_err(|e| Failure::machine("write the rejected records", e))?;
     }
     bar.finish();
-    let (counts, findings) = match result {
+    let done = match result {
         Ok(done) => done,
         Err(Stop::Interrupted) => {
             return Err(Failure::Interrupted(
@@ -55,7 +55,8 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
     };
-    let summary = Summary::new(&counts, findings, started.elapsed().as_secs_f64());
+    let kept_back = KeptBack::new(&done.kept_back, &config.engine.noise().allow);
+    let summary = Summary::new(&done.counts, done.findings, kept_back, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
             let failed = |e| Failure::machine(format!("write {}", path.display()), e);
@@ -65,7 +66,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         // Nothing can be said when standard error is closed.
         None => drop(summary.print(&mut anstream::stderr().lock())),
     }
-    match counts.unreadable.first() {
+    match done.counts.unreadable.first() {
         None => Ok(()),
         Some((file, reason)) => Err(Failure::Input(format!("could not read {file}: {reason}"))),
     }
@@ -129,6 +130,8 @@ struct Summary<'c> {
     failed: u64,
     duplicates: u64,
     findings: u64,
+    #[serde(flatten)]
+    kept_back: KeptBack,
     /// Later than the lateness bound, so out of order.
     late: u64,
     seconds: f64,
@@ -142,7 +145,7 @@ struct Summary<'c> {
 }
 
 impl<'c> Summary<'c> {
-    fn new(counts: &'c Counts, findings: u64, seconds: f64) -> Self {
+    fn new(counts: &'c Counts, findings: u64, kept_back: KeptBack, seconds: f64) -> Self {
         Self {
             records_in: counts.records_in,
             classified: counts.classified,
@@ -150,6 +153,7 @@ impl<'c> Summary<'c> {
             failed: counts.failed,
             duplicates: counts.duplicates,
             findings,
+            kept_back,
             late: counts.late,
             seconds,
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -176,6 +180,7 @@ impl<'c> Summary<'c> {
             grouped(self.duplicates),
             grouped(self.findings)
         )?;
+        self.kept_back.print(out)?;
         if self.late > 0 {
             writeln!(out, "{} records came later than the lateness bound and are out of order", grouped(self.late))?;
         }
