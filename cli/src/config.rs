@@ -74,7 +74,7 @@ impl SourceSection {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => usize::from(n),
         };
-        SourceOptions { threads, lateness_s: self.lateness_s }
+        SourceOptions { threads, lateness_s: self.lateness_s, asked_for: None }
     }
 }
 

@@ -2,6 +2,7 @@
 //! findings on.
 
 use aws_classifier::engine::Engine;
+use aws_classifier::explain::Explanation;
 use aws_classifier::intake::Leaf;
 use aws_classifier::noise::Tally;
 use shared::Finding;
@@ -24,6 +25,8 @@ pub enum Stop {
     Output(std::io::Error),
     /// State could not be used.
     State(PortError),
+    /// The record that was asked for has been explained.
+    Explained,
 }
 
 /// Where findings and unreadable records go.
@@ -38,6 +41,13 @@ pub trait Sink {
     /// # Errors
     /// When it cannot be written.
     fn rejected(&mut self, rejected: &Rejected) -> std::io::Result<()>;
+    /// The event that [`SourceOptions::asked_for`] names, with what every classifier made of it. The replay ends here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn explained(&mut self, _event: &Event<'_>, _explanation: &Explanation) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a replay did.
@@ -66,6 +76,7 @@ pub fn replay(
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
     let mut replayer = Replayer {
         engine,
+        asked_for: options.asked_for.as_deref(),
         state: MemoryState::default(),
         runtime,
         texts: Vec::with_capacity(BATCH_RECORDS),
@@ -85,6 +96,7 @@ pub fn replay(
 
 struct Replayer<'r> {
     engine: &'r Engine,
+    asked_for: Option<&'r str>,
     state: MemoryState,
     runtime: tokio::runtime::Runtime,
     texts: Vec<Box<str>>,
@@ -130,10 +142,28 @@ impl Replayer<'_> {
     }
 }
 
+impl Replayer<'_> {
+    /// Explains the record when it is the one that was asked for, after everything before it.
+    fn explain(&mut self, id: &str, text: &str) -> Result<(), Stop> {
+        let event = Leaf::of(text).and_then(|leaf| leaf.event()).expect("the reader made an event of this text");
+        if event.event_id != id {
+            return Ok(());
+        }
+        self.classify()?;
+        let explained = self.runtime.block_on(self.engine.explain(&event, &self.state));
+        let (_, explanation) = explained.map_err(Stop::State)?;
+        self.sink.explained(&event, &explanation).map_err(Stop::Output)?;
+        Err(Stop::Explained)
+    }
+}
+
 impl Consumer for Replayer<'_> {
     type Error = Stop;
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
+        if let Some(id) = self.asked_for {
+            self.explain(id, record.text)?;
+        }
         self.texts.push(record.text.into());
         if self.texts.len() < BATCH_RECORDS {
             return Ok(());

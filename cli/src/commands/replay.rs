@@ -8,6 +8,7 @@ use serde::Serialize;
 use shared::Finding;
 use shared::text::one_line;
 
+use super::explain;
 use crate::args::{FindingFormat, ReplayArgs};
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
@@ -25,6 +26,9 @@ const REJECTED_SHOWN_MAX: usize = 5;
 /// # Errors
 /// When an input cannot be read, the configuration has mistakes, or output fails.
 pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
+    if let Some(id) = &args.explain {
+        return explain::execute(args, id);
+    }
     let config = config::load(&args.config)?;
     let inputs = inputs(&args.paths)?;
     let rejects = match &args.rejected {
@@ -52,6 +56,8 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
                     .to_owned(),
             ));
         }
+        // Nothing was asked for.
+        Err(Stop::Explained) => return Ok(()),
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
     };
