@@ -165,6 +165,8 @@ pub struct Candidate<'c> {
     pub classifier: &'c str,
     /// The event.
     pub event: &'c Event<'c>,
+    /// Where it happened.
+    pub account: &'c str,
     /// What it was done to, uncut.
     pub resource: &'c str,
 }
@@ -235,16 +237,16 @@ impl AllowList {
 }
 
 impl Allowed {
-    fn matches(&self, Candidate { classifier, event, resource }: Candidate<'_>) -> bool {
+    fn matches(&self, Candidate { classifier, event, account, resource }: Candidate<'_>) -> bool {
         let entry = &self.entry;
         let identity = event.identity();
-        let is_own = !identity.account.is_empty() && identity.account == *event.account;
+        let is_own = !identity.account.is_empty() && identity.account == account;
         let named = |pattern: &str, arn: &str, name: &str| {
             if pattern.contains(':') { matches_glob(pattern, arn) } else { is_own && bare(pattern, name) }
         };
         let is_role = identity.issuer_arn.contains(":role/");
         entry.classifier.matches(|pattern| matches_glob(pattern, classifier))
-            && entry.account.matches(|pattern| matches_glob(pattern, &event.account))
+            && entry.account.matches(|pattern| matches_glob(pattern, account))
             && entry.resource.matches(|pattern| matches_glob(pattern, resource))
             && entry.principal.matches(|pattern| named(pattern, &identity.arn, &identity.user_name))
             && entry.role.matches(|pattern| is_role && named(pattern, &identity.issuer_arn, &identity.issuer_name))
@@ -292,7 +294,12 @@ mod tests {
     fn judge(list: &AllowList, record: &Value) -> Judgement {
         let text = record.to_string();
         let event = Event::from_cloudtrail(&text).unwrap();
-        list.judge(Candidate { classifier: "iam_access_key_created", event: &event, resource: "alice" })
+        list.judge(Candidate {
+            classifier: "iam_access_key_created",
+            event: &event,
+            account: &event.account,
+            resource: "alice",
+        })
     }
 
     #[test]

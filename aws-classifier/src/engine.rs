@@ -223,7 +223,8 @@ impl Engine {
     fn judge(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
         let judgement = match evidence.effect {
             Effect::Threat => {
-                self.noise.allow.judge(Candidate { classifier: meta.id, event, resource: &evidence.resource })
+                let (account, _) = place(event, &evidence);
+                self.noise.allow.judge(Candidate { classifier: meta.id, event, account, resource: &evidence.resource })
             }
             Effect::Resolves => Judgement::Unknown,
         };
@@ -275,6 +276,9 @@ impl Engine {
             let given = evidence.severity.unwrap_or(meta.severity);
             if attempt { given.lowered() } else { given }
         });
+        let (account, region) = place(event, &evidence);
+        let (account, region) = (cut(account), cut(region));
+        let place = [&*account, &*region].join("/");
         let title = evidence.title.unwrap_or_else(|| meta.title.to_owned());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
@@ -284,7 +288,6 @@ impl Engine {
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
-        let place = [&*event.account, &*event.region].join("/");
         Finding {
             finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
             classifier: meta.id.to_owned(),
@@ -292,8 +295,8 @@ impl Engine {
             severity,
             effect: evidence.effect,
             attempt,
-            account: cut(&event.account),
-            region: cut(&event.region),
+            account,
+            region,
             event_id: cut(&event.event_id),
             event_source: cut(&event.source),
             event_name: cut(&event.name),
@@ -310,6 +313,13 @@ impl Engine {
             evidence: facts,
         }
     }
+}
+
+/// Account and region of what happened.
+fn place<'e>(event: &'e Event<'_>, evidence: &'e Evidence) -> (&'e str, &'e str) {
+    let (account, region) = evidence.place.as_ref().map_or(("", ""), |(account, region)| (account, region));
+    let given = |given: &'e str, own: &'e str| if given.is_empty() { own } else { given };
+    (given(account, &event.account), given(region, &event.region))
 }
 
 struct Look {
