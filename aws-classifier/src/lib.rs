@@ -5,6 +5,7 @@
 
 pub mod allow;
 pub mod classifiers;
+pub mod config_rule;
 pub mod engine;
 pub mod explain;
 pub mod handler;
