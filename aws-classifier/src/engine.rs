@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
+use shared::classifier::{Evidence, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::finding::{Effect, Finding, FindingId, Severity};
@@ -14,8 +14,9 @@ use shared::ports::{Files, PortResult, State};
 use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
 use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
-use crate::registry::{Detector, Plugin};
+use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
+use crate::rules::{self, RuleError, Unusable};
 
 /// Facts keep at most this many items of a list.
 const FACT_ITEMS_MAX: usize = 20;
@@ -43,16 +44,19 @@ pub struct Settings {
 const DEDUP_WINDOW_S_MAX: u32 = 604_800;
 
 impl Settings {
-    /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
-    fn check(&self) -> Result<(), (String, String)> {
-        let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
+    /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
+    fn check(&self, rules: &rules::Loaded) -> Result<(), (String, String)> {
+        let unknown = |id: &&String| {
+            !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
+                && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
+        };
         for (key, id) in [
             ("disabled", self.disabled.iter().find(unknown)),
             ("severity", self.severity.keys().find(unknown)),
             ("dedup_windows_s", self.dedup_windows_s.keys().find(unknown)),
         ] {
             if let Some(id) = id {
-                return Err((key.to_owned(), format!("there is no classifier {id}")));
+                return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
             }
         }
         let longest = self.dedup_windows_s.values().max().copied().unwrap_or(0);
@@ -66,12 +70,33 @@ impl Settings {
     }
 }
 
+/// Why there is no engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineErrors {
+    /// Every classifier whose settings it refused, with its id.
+    pub settings: Vec<(&'static str, SettingsError)>,
+    /// Every rule that cannot be used.
+    pub rules: Vec<RuleError>,
+}
+
 /// The classifiers in use, with their index.
 pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
     noise: Noise,
+    rules: RulesReport,
+}
+
+/// What is worth knowing about the rules that were loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesReport {
+    /// Those left out because they cannot be used, where the settings allow that.
+    pub skipped: Vec<RuleError>,
+    /// How many are for other log sources.
+    pub elsewhere: usize,
+    /// Tells one set of added rules from another; 0 without any.
+    pub fingerprint: u64,
 }
 
 /// What became of one event.
@@ -86,37 +111,53 @@ pub struct Verdict {
     /// Expired entries of the allow-list that would have kept one of the findings back, by position.
     pub lapsed: Vec<usize>,
     /// Which of them could not read it: schema drift.
-    pub malformed: Vec<(&'static str, Malformed)>,
+    pub malformed: Vec<(String, Malformed)>,
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections and its
-    /// `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
+    /// of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well
+    /// formed and still unusable are returned.
     ///
     /// # Errors
-    /// Every classifier whose settings it refused, with its id.
+    /// Every classifier whose settings it refused and every rule that cannot be used.
     pub fn configure(
         document: &mut Document<'_>,
         files: &dyn Files,
-    ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
+        rule_folders: &[String],
+    ) -> Result<Self, EngineErrors> {
         document.expect_table("classifiers");
-        let settings: Settings = document.section_with("classifier", Settings::check);
+        let rule_settings: rules::Settings = document.section("rules");
+        let mut loaded = rules::load(&rule_settings, rule_folders, files);
+        let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
+        let is_on = |id: &str| settings.disabled.iter().all(|disabled| disabled != id);
         let mut detectors = Vec::new();
-        let mut errors = Vec::new();
+        let mut errors = EngineErrors::default();
         for plugin in classifiers::ALL {
             match (plugin.configure)(document, files) {
-                Ok(_) if settings.disabled.iter().any(|id| id == plugin.meta.id) => {}
-                Ok(detector) => detectors.push(detector),
-                Err(error) => errors.push((plugin.meta.id, error)),
+                Ok(detector) if is_on(plugin.meta.id) => detectors.push(detector),
+                Ok(_) => {}
+                Err(error) => errors.settings.push((plugin.meta.id, error)),
             }
         }
-        let ids: Vec<&str> = classifiers::ALL.iter().map(|plugin| plugin.meta.id).collect();
+        let plugins = classifiers::ALL.iter().map(|plugin| plugin.meta.id);
+        let ids: Vec<&str> = plugins.chain(loaded.detectors.iter().map(|rule| &*rule.declaration().id)).collect();
         let noise = Noise {
             allow: AllowList::configure(document, &ids),
             window_s: settings.dedup_window_s,
-            windows_s: settings.dedup_windows_s,
+            windows_s: settings.dedup_windows_s.clone(),
         };
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity).quietened(noise)) } else { Err(errors) }
+        loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
+        detectors.append(&mut loaded.detectors);
+        if rule_settings.unusable == Unusable::Refuse {
+            errors.rules.append(&mut loaded.errors);
+        }
+        if errors != EngineErrors::default() {
+            return Err(errors);
+        }
+        let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
+        let rules = RulesReport { skipped, elsewhere, fingerprint };
+        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity) })
     }
 
     /// All classifiers with their default settings.
@@ -132,9 +173,10 @@ impl Engine {
     pub fn new(detectors: Vec<Box<dyn Detector>>, severity: BTreeMap<String, Severity>) -> Self {
         let mut routes = Routes::default();
         for (slot, detector) in detectors.iter().enumerate() {
-            routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
+            let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
+            routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity, noise: Noise::default() }
+        Self { detectors, routes, severity, noise: Noise::default(), rules: RulesReport::default() }
     }
 
     /// With an allow-list and deduplication; without, everything found goes out.
@@ -159,14 +201,29 @@ impl Engine {
         self.routes.concerned(event, slots);
     }
 
+    fn detector(&self, slot: Slot) -> &dyn Detector {
+        &*self.detectors[slot as usize]
+    }
+
+    /// About the rules that were loaded.
+    pub fn rules(&self) -> &RulesReport {
+        &self.rules
+    }
+
+    /// What the detectors in use declare, in the order they are asked.
+    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.detectors.iter().map(|detector| detector.declaration())
+    }
+
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
     /// and wanting it by its header. Reuses `slots`.
     pub fn concerned(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
         self.routes.concerned(event, slots);
         if !slots.is_empty() {
             slots.retain(|slot| {
-                let detector = &self.detectors[usize::from(*slot)];
-                (!event.is_failed() || detector.meta().failed_calls != FailedCalls::Ignored) && detector.wants(event)
+                let detector = self.detector(*slot);
+                (!event.is_failed() || detector.declaration().failed_calls != FailedCalls::Ignored)
+                    && detector.wants(event)
             });
         }
     }
@@ -185,13 +242,13 @@ impl Engine {
             self.concerned(event, &mut slots);
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
             for &slot in &slots {
-                let detector = &self.detectors[usize::from(slot)];
+                let detector = self.detector(slot);
                 match detector.observe(event) {
-                    Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                    Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
                     Ok(observations) => {
                         let request = (!observations.is_empty()).then(|| {
                             requests.push(ObserveRequest {
-                                classifier: detector.meta().id,
+                                classifier: &detector.declaration().id,
                                 event: event.key(),
                                 at: event.time,
                                 observations: observations.into_vec(),
@@ -207,12 +264,12 @@ impl Engine {
         let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
         let nothing = Known::default();
         for Look { index, slot, request } in looks {
-            let detector = &self.detectors[usize::from(slot)];
+            let detector = self.detector(slot);
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => self.judge(detector.meta(), event, evidence, verdict),
-                Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                Ok(Some(evidence)) => self.judge(detector.declaration(), event, evidence, verdict),
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
             }
         }
         self.withhold_repeats(events, &mut verdicts, state).await?;
@@ -220,15 +277,20 @@ impl Engine {
     }
 
     /// Assembles the finding and asks the allow-list about it, which sees the resource uncut.
-    fn judge(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
+    fn judge(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
         let judgement = match evidence.effect {
             Effect::Threat => {
                 let (account, _) = place(event, &evidence);
-                self.noise.allow.judge(Candidate { classifier: meta.id, event, account, resource: &evidence.resource })
+                self.noise.allow.judge(Candidate {
+                    classifier: &declared.id,
+                    event,
+                    account,
+                    resource: &evidence.resource,
+                })
             }
             Effect::Resolves => Judgement::Unknown,
         };
-        let finding = self.finding(meta, event, evidence);
+        let finding = self.finding(declared, event, evidence);
         match judgement {
             Judgement::Allowed(entry) => return verdict.withheld.push((finding, Why::Allowed(entry))),
             Judgement::Lapsed(entry) => verdict.lapsed.push(entry),
@@ -270,16 +332,16 @@ impl Engine {
         Ok(())
     }
 
-    fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
-        let attempt = evidence.attempt || (event.is_failed() && meta.failed_calls == FailedCalls::Attempts);
-        let severity = self.severity.get(meta.id).copied().unwrap_or_else(|| {
-            let given = evidence.severity.unwrap_or(meta.severity);
+    fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
+        let attempt = evidence.attempt || (event.is_failed() && declared.failed_calls == FailedCalls::Attempts);
+        let severity = self.severity.get(&declared.id).copied().unwrap_or_else(|| {
+            let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
         let (account, region) = place(event, &evidence);
         let (account, region) = (cut(account), cut(region));
         let place = [&*account, &*region].join("/");
-        let title = evidence.title.unwrap_or_else(|| meta.title.to_owned());
+        let title = evidence.title.unwrap_or_else(|| declared.title.clone());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
@@ -289,8 +351,8 @@ impl Engine {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
         Finding {
-            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
-            classifier: meta.id.to_owned(),
+            finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
+            classifier: declared.id.clone(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,
             effect: evidence.effect,
@@ -301,15 +363,15 @@ impl Engine {
             event_source: cut(&event.source),
             event_name: cut(&event.name),
             event_time: event.time,
-            dedup_key: [meta.id, &place, &principal, &resource].join("/"),
+            dedup_key: [&*declared.id, &place, &principal, &resource].join("/"),
             resolution_key: evidence.resolution_topic.map(|topic| [&place, &*cut(&topic)].join("/")),
             principal,
             identity,
             source_ip: cut(&event.source_ip),
             user_agent: cut(&event.user_agent),
             resource,
-            techniques: meta.techniques.iter().map(|&t| t.to_owned()).collect(),
-            responses: meta.responses.iter().map(|&r| r.to_owned()).collect(),
+            techniques: declared.techniques.clone(),
+            responses: declared.responses.clone(),
             evidence: facts,
         }
     }

@@ -66,19 +66,19 @@ impl Engine {
         self.selected(event, &mut selected);
         let mut explanation = Explanation { asked: Vec::new(), not_concerned: Vec::new() };
         for (slot, detector) in self.detectors().iter().enumerate() {
-            let meta = detector.meta();
-            if !selected.iter().any(|s| usize::from(*s) == slot) {
-                explanation.not_concerned.push(meta.id.to_owned());
+            let declared = detector.declaration();
+            if !selected.iter().any(|s| *s as usize == slot) {
+                explanation.not_concerned.push(declared.id.clone());
                 continue;
             }
             let mut known = Vec::new();
-            let (said, because) = if event.is_failed() && meta.failed_calls == FailedCalls::Ignored {
+            let (said, because) = if event.is_failed() && declared.failed_calls == FailedCalls::Ignored {
                 let code = event.error_code.as_deref().unwrap_or_default();
                 (Said::FailedCall, format!("the call failed ({code}), and this classifier ignores failed calls"))
             } else if !detector.wants(event) {
                 let why = "the header is enough to say no: caller, address, user agent or kind of event";
                 (Said::NotWanted, why.to_owned())
-            } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| *id == meta.id) {
+            } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| *id == declared.id) {
                 (Said::Malformed, format!("the record is not as it should be: {malformed}"))
             } else {
                 if let Ok(observations) = detector.observe(event)
@@ -86,7 +86,7 @@ impl Engine {
                 {
                     let observations = observations.into_vec();
                     let request = ObserveRequest {
-                        classifier: meta.id,
+                        classifier: &declared.id,
                         event: event.key(),
                         at: event.time,
                         observations: observations.clone(),
@@ -94,9 +94,9 @@ impl Engine {
                     let answers = state.observe(&[request]).await?;
                     known = answers.first().map_or_else(Vec::new, |answers| lines(&observations, answers));
                 }
-                self.outcome(meta.id, &verdict)
+                self.outcome(&declared.id, &verdict)
             };
-            explanation.asked.push(Asked { classifier: meta.id.to_owned(), said, because, known });
+            explanation.asked.push(Asked { classifier: declared.id.clone(), said, because, known });
         }
         Ok((verdict, explanation))
     }

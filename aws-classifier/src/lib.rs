@@ -15,4 +15,5 @@ pub mod noise;
 pub mod patterns;
 pub mod registry;
 pub mod routing;
+pub mod rules;
 pub mod sign_in;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
+use std::sync::LazyLock;
+
 use aws_classifier::engine::{Engine, Verdict};
 use aws_classifier::explain::Said;
 use aws_classifier::intake::Leaf;
@@ -15,7 +17,7 @@ use shared::event::Event;
 
 fn engine(text: &str) -> Engine {
     let mut document = Document::parse("pipeline.toml", text);
-    let engine = Engine::configure(&mut document, &NoFiles);
+    let engine = Engine::configure(&mut document, &NoFiles, &[]);
     // Sections of other components are none of this test's business.
     document.finish().unwrap();
     let Ok(engine) = engine else { panic!("settings refused") };
@@ -140,7 +142,7 @@ fn settings_that_name_nobody_or_last_too_long_are_refused() {
         ("[classifier.severity]\nnobody = \"low\"\n", 1),
     ] {
         let mut document = Document::parse("pipeline.toml", text);
-        let _ = Engine::configure(&mut document, &NoFiles);
+        let _ = Engine::configure(&mut document, &NoFiles, &[]);
         let error = document.finish().unwrap_err();
         assert_eq!(error.mistakes.iter().map(|m| m.line).collect::<Vec<_>>(), [line], "{error}");
     }
@@ -183,20 +185,23 @@ fn an_explanation_says_what_every_classifier_made_of_it() {
     assert_eq!((closed.1, closed.2.len()), (Said::No, 1), "{seen:?}");
 }
 
+/// Built once: it reads every rule.
+static DEDUPLICATING: LazyLock<Engine> = LazyLock::new(|| engine("[classifier]\ndedup_window_s = 600\n"));
+
 proptest! {
     /// Batches do not matter, and neither does another delivery.
     #[test]
     fn batches_and_deliveries_change_nothing(times in prop::collection::vec(0..3000_i64, 1..12), size in 1..5_usize) {
-        let engine = engine("[classifier]\ndedup_window_s = 600\n");
+        let engine = &*DEDUPLICATING;
         let mut times = times;
         times.sort_unstable();
         times.dedup();
         let records: Vec<String> = times.iter().map(|s| key_created("bob", *s)).collect();
-        let whole = run(&engine, &MemoryState::default(), &records);
+        let whole = run(engine, &MemoryState::default(), &records);
         let state = MemoryState::default();
-        let parts: Vec<Verdict> = records.chunks(size).flat_map(|part| run(&engine, &state, part)).collect();
+        let parts: Vec<Verdict> = records.chunks(size).flat_map(|part| run(engine, &state, part)).collect();
         prop_assert_eq!(&whole, &parts);
-        let again: Vec<Verdict> = records.chunks(size).flat_map(|part| run(&engine, &state, part)).collect();
+        let again: Vec<Verdict> = records.chunks(size).flat_map(|part| run(engine, &state, part)).collect();
         prop_assert_eq!(&whole, &again);
         prop_assert_eq!(whole.iter().map(|v| v.findings.len() + v.withheld.len()).sum::<usize>(), records.len());
     }

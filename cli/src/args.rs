@@ -84,6 +84,9 @@ pub struct ConfigFile {
     /// Settings; default: ./pipeline.toml when it exists, else built-in defaults
     #[arg(long = "config", value_name = "FILE")]
     pub path: Option<PathBuf>,
+    /// Sigma rules for CloudTrail: a folder with all below it, or a file; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub rules: Vec<PathBuf>,
 }
 
 /// `pipeline demo`.
@@ -103,6 +106,7 @@ standard error, or as JSON to the file of --summary.
 Examples:
   pipeline replay ./AWSLogs/
   pipeline replay a.json.gz b.json.gz --format jsonl | jq -r .title
+  pipeline replay ./AWSLogs/ --rules ./sigma/rules/cloud/aws/cloudtrail
   pipeline replay - < records.jsonl
   pipeline replay ./AWSLogs/ --explain 6f7c8a51-3a2e-4c52-9d5b-0f2b1f0a7c11")]
 pub struct ReplayArgs {
@@ -192,6 +196,9 @@ pub struct ClassifiersArgs {
     /// How the list is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Configuration
+    #[command(flatten)]
+    pub config: ConfigFile,
 }
 
 /// Which incidents.

@@ -79,7 +79,7 @@ pub fn replay(
         asked_for: options.asked_for.as_deref(),
         state: MemoryState::default(),
         runtime,
-        texts: Vec::with_capacity(BATCH_RECORDS),
+        waiting: Vec::with_capacity(BATCH_RECORDS),
         sink,
         findings: 0,
         kept_back: Tally::default(),
@@ -99,7 +99,7 @@ struct Replayer<'r> {
     asked_for: Option<&'r str>,
     state: MemoryState,
     runtime: tokio::runtime::Runtime,
-    texts: Vec<Box<str>>,
+    waiting: Vec<Waiting>,
     sink: &'r mut dyn Sink,
     findings: u64,
     kept_back: Tally,
@@ -107,15 +107,24 @@ struct Replayer<'r> {
     malformed_total: u64,
 }
 
+/// A record of the batch to be.
+struct Waiting {
+    text: Box<str>,
+    file: String,
+    index: u64,
+}
+
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
-        let events: Vec<Event<'_>> = self
-            .texts
+        // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
+        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) = self
+            .waiting
             .iter()
-            .map(|text| Leaf::of(text).and_then(|leaf| leaf.event()).expect("the reader made an event of this text"))
-            .collect();
+            .filter_map(|waiting| Some((waiting, Leaf::of(&waiting.text).and_then(|leaf| leaf.event()).ok()?)))
+            .unzip();
+        self.malformed_total += (self.waiting.len() - events.len()) as u64;
         let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
-        for (verdict, event) in verdicts.iter().zip(&events) {
+        for ((verdict, event), source) in verdicts.iter().zip(&events).zip(sources) {
             self.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in &verdict.findings {
                 self.findings += 1;
@@ -124,8 +133,8 @@ impl Replayer<'_> {
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 self.malformed_total += 1;
                 let rejected = Rejected {
-                    file: String::new(),
-                    index: 0,
+                    file: source.file.clone(),
+                    index: source.index,
                     field: malformed.field.clone(),
                     reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
                     text: event.record.to_owned(),
@@ -137,7 +146,7 @@ impl Replayer<'_> {
                 }
             }
         }
-        self.texts.clear();
+        self.waiting.clear();
         Ok(())
     }
 }
@@ -164,8 +173,8 @@ impl Consumer for Replayer<'_> {
         if let Some(id) = self.asked_for {
             self.explain(id, record.text)?;
         }
-        self.texts.push(record.text.into());
-        if self.texts.len() < BATCH_RECORDS {
+        self.waiting.push(Waiting { text: record.text.into(), file: record.input.name.clone(), index: record.index });
+        if self.waiting.len() < BATCH_RECORDS {
             return Ok(());
         }
         self.classify()

@@ -57,6 +57,19 @@ pub enum EventKind {
     Notification,
 }
 
+/// A part of a CloudTrail record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `userIdentity`.
+    Identity,
+    /// `requestParameters`.
+    Request,
+    /// `responseElements`.
+    Response,
+    /// `additionalEventData`.
+    Additional,
+}
+
 /// One record: its header, and its body on demand.
 #[derive(Debug)]
 pub struct Event<'a> {
@@ -96,11 +109,12 @@ pub struct Event<'a> {
     request_raw: Option<&'a str>,
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
-    identity: OnceCell<Identity>,
-    request: OnceCell<Value>,
-    response: OnceCell<Value>,
-    additional: OnceCell<Value>,
-    detail: OnceCell<Value>,
+    // Boxed: most events are never looked into, and a small event is cheap to hand around.
+    identity: OnceCell<Box<Identity>>,
+    request: OnceCell<Box<Value>>,
+    response: OnceCell<Box<Value>>,
+    additional: OnceCell<Box<Value>>,
+    detail: OnceCell<Box<Value>>,
 }
 
 /// The caller, with what role sessions and federated users add. Empty strings are absent fields.
@@ -328,7 +342,7 @@ impl<'a> Event<'a> {
                 }
                 "readOnly" => {
                     let raw = s.raw_value()?;
-                    event.read_only = match raw.0 {
+                    event.read_only = match raw.text {
                         "true" | "\"true\"" => Some(true),
                         "false" | "\"false\"" => Some(false),
                         _ => None,
@@ -396,10 +410,25 @@ impl<'a> Event<'a> {
     pub fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| {
             let raw = self.identity_raw.unwrap_or("{}");
-            serde_json::from_str::<WireIdentity>(raw)
-                .map(Identity::from)
-                .unwrap_or_else(|_| Identity { kind: self.identity_type.clone().into_owned(), ..Identity::default() })
+            let identity = serde_json::from_str::<WireIdentity>(raw).map(Identity::from);
+            Box::new(
+                identity.unwrap_or_else(|_| Identity {
+                    kind: self.identity_type.clone().into_owned(),
+                    ..Identity::default()
+                }),
+            )
         })
+    }
+
+    /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
+    /// no tree.
+    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+        match part {
+            Part::Identity => self.identity_raw,
+            Part::Request => self.request_raw,
+            Part::Response => self.response_raw,
+            Part::Additional => self.additional_raw,
+        }
     }
 
     /// Who did it: see [`Identity::principal`].
@@ -484,7 +513,7 @@ impl<'a> Event<'a> {
 }
 
 fn present(raw: RawValue<'_>) -> Option<&str> {
-    (!raw.is_null()).then_some(raw.0)
+    (!raw.is_null()).then_some(raw.text)
 }
 
 /// Reads a time and checks that a record could carry it.
@@ -506,11 +535,11 @@ fn content_id(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
 }
 
-fn lazily<'c>(cell: &'c OnceCell<Value>, raw: Option<&str>, field: &'static str) -> Result<&'c Value, Malformed> {
+fn lazily<'c>(cell: &'c OnceCell<Box<Value>>, raw: Option<&str>, field: &'static str) -> Result<&'c Value, Malformed> {
     let Some(raw) = raw else { return Ok(&NULL) };
     if let Some(value) = cell.get() {
         return Ok(value);
     }
     let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
-    Ok(cell.get_or_init(|| value))
+    Ok(cell.get_or_init(|| Box::new(value)))
 }

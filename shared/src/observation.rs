@@ -280,6 +280,14 @@ impl Known {
         }
     }
 
+    /// The counts under `label`, in the order they were asked for: one for each value an event adds.
+    pub fn counts(&self, label: &str) -> impl Iterator<Item = &Count> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Count(count) => Some(count),
+            _ => None,
+        })
+    }
+
     /// The last values under `label`.
     pub fn last(&self, label: &str) -> LastValues {
         match self.find(label) {
@@ -680,9 +688,9 @@ impl<'e> Totals<'e> {
 
 /// One event's observations, as the engine hands them to the state port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObserveRequest {
+pub struct ObserveRequest<'c> {
     /// The classifier; separates the keys of different classifiers.
-    pub classifier: &'static str,
+    pub classifier: &'c str,
     /// [`crate::Event::key`].
     pub event: u64,
     /// The event's time.
@@ -691,7 +699,7 @@ pub struct ObserveRequest {
     pub observations: Vec<Observation>,
 }
 
-impl ObserveRequest {
+impl ObserveRequest<'_> {
     /// The full key of one of its observations: `classifier/label/key`.
     pub fn state_key(&self, observation: &Observation) -> String {
         [self.classifier, observation.label, &observation.key].join("/")

@@ -21,7 +21,7 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 /// When it is not base64 of gzip of text, or inflates to too much.
 pub fn batch(awslogs: RawValue<'_>) -> Result<String, IntakeError> {
     let mut data = None;
-    Scanner::new(awslogs.0).object::<ScanError>(|key, s| {
+    Scanner::new(awslogs.text).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
         if key == "data" {
             data = value.as_str();
@@ -61,7 +61,7 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Re
         return Ok(());
     }
     let missing = || IntakeError::Logs { why: "logEvents is missing or no array".to_owned() };
-    let mut scanner = Scanner::new(events.ok_or_else(missing)?.0);
+    let mut scanner = Scanner::new(events.ok_or_else(missing)?.text);
     scanner.expect(b'[', "expected an array")?;
     if scanner.take(b']') {
         return Ok(());
@@ -85,7 +85,7 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Re
 
 fn message(event: RawValue<'_>) -> Result<Option<Cow<'_, str>>, ScanError> {
     let mut message = None;
-    Scanner::new(event.0).object::<ScanError>(|key, s| {
+    Scanner::new(event.text).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
         if key == "message" {
             message = value.as_str();

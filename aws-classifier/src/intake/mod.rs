@@ -154,7 +154,7 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
     loop {
         match scanner.raw_value() {
-            Ok(RawValue(item)) if item.starts_with('{') => decode_nested(item, depth + 1, each),
+            Ok(RawValue { text: item, .. }) if item.starts_with('{') => decode_nested(item, depth + 1, each),
             Ok(_) => each(Err(IntakeError::NotAnObject)),
             Err(error) => return each(Err(error.into())),
         }
@@ -190,9 +190,10 @@ struct Shape<'a> {
     sns: Option<RawValue<'a>>,
     awslogs: Option<RawValue<'a>>,
     is_log_batch: bool,
+    event_source: Option<RawValue<'a>>,
+    has_event_name: bool,
+    is_like_cloudtrail: bool,
     is_alarm: bool,
-    is_cloudtrail: bool,
-    is_aws_notification: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -211,8 +212,9 @@ impl<'a> Shape<'a> {
                 "awslogs" => shape.awslogs = Some(value),
                 "logEvents" => shape.is_log_batch = true,
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
-                "eventSource" if value.0.starts_with("\"aws:") => shape.is_aws_notification = true,
-                "eventName" | "eventVersion" | "eventID" => shape.is_cloudtrail = true,
+                "eventSource" => shape.event_source = Some(value),
+                "eventName" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
+                "eventVersion" | "eventID" => shape.is_like_cloudtrail = true,
                 _ => {}
             }
             if shape.keys.len() < 8 {
@@ -231,19 +233,27 @@ impl<'a> Shape<'a> {
     }
 
     fn leaf(&self, text: &'a str) -> Option<Leaf<'a>> {
-        let kind = if self.detail.is_some() && self.detail_type.is_some() {
+        // A record's own fields decide first, as they do for the log file reader: both must agree on every text.
+        let kind = if self.event_source.is_some() && self.has_event_name && !self.is_aws_notification() {
+            LeafKind::CloudTrail
+        } else if self.detail.is_some() && self.detail_type.is_some() {
             if self.findings().is_some() {
                 return None;
             }
             LeafKind::EventBridge
         } else if self.is_alarm {
             LeafKind::Alarm
-        } else if self.is_cloudtrail && !self.is_aws_notification {
+        } else if self.is_like_cloudtrail && !self.is_aws_notification() {
             LeafKind::CloudTrail
         } else {
             return None;
         };
         Some(Leaf { kind, text })
+    }
+
+    /// S3, SQS and SNS notifications have `eventSource: aws:…`.
+    fn is_aws_notification(&self) -> bool {
+        self.event_source.and_then(RawValue::as_str).is_some_and(|source| source.starts_with("aws:"))
     }
 
     fn unknown(&self) -> IntakeError {
@@ -270,8 +280,8 @@ impl<'a> Shape<'a> {
         }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {
-            Some(RawValue(array)) if array.starts_with('[') => decode_array(array, depth, each),
-            Some(RawValue(object)) if object.starts_with('{') => decode_nested(object, depth + 1, each),
+            Some(RawValue { text: array, .. }) if array.starts_with('[') => decode_array(array, depth, each),
+            Some(RawValue { text: object, .. }) if object.starts_with('{') => decode_nested(object, depth + 1, each),
             // A JSON text inside a JSON string: SQS bodies and SNS messages.
             Some(raw) => match raw.as_str() {
                 Some(inner) => decode_nested(&inner, depth + 1, each),
@@ -389,6 +399,15 @@ mod tests {
         let alarm = json!({"AlarmName": "many", "NewStateValue": "ALARM", "StateChangeTime": "2026-03-01T12:00:00.123+0000",
             "AWSAccountId": "123456789012", "AlarmArn": "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:many"});
         assert_eq!(names(&alarm), [Ok("CloudWatch Alarm State Change".to_owned())]);
+    }
+
+    #[test]
+    fn a_record_with_the_keys_of_an_envelope_stays_a_record() {
+        let mut odd = record();
+        odd["AlarmName"] = json!("x");
+        odd["detail-type"] = json!("x");
+        odd["detail"] = json!({});
+        assert_eq!(names(&odd), [Ok("CreateUser".to_owned())]);
     }
 
     #[test]

@@ -21,14 +21,14 @@ impl<'a> Findings<'a> {
     /// The findings in the detail of an envelope of this detail type (its raw JSON); `None` when it is no such envelope
     /// or has one finding, and so is a record already.
     pub fn several(detail_type: RawValue<'a>, detail: RawValue<'a>) -> Option<Self> {
-        if !detail_type.0.starts_with(DETAIL_TYPE) || !detail.0.starts_with('{') {
+        if !detail_type.text.starts_with(DETAIL_TYPE) || !detail.text.starts_with('{') {
             return None;
         }
         let mut array = "";
-        let read = Scanner::new(detail.0).object::<ScanError>(|key, s| {
+        let read = Scanner::new(detail.text).object::<ScanError>(|key, s| {
             let value = s.raw_value()?;
             if key == "findings" {
-                array = value.0;
+                array = value.text;
             }
             Ok(())
         });
@@ -63,7 +63,7 @@ fn items(array: &str) -> Option<Vec<&str>> {
         return Some(items);
     }
     loop {
-        items.push(scanner.raw_value().ok()?.0);
+        items.push(scanner.raw_value().ok()?.text);
         if !scanner.take(b',') {
             return scanner.take(b']').then_some(items);
         }

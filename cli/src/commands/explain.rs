@@ -107,7 +107,9 @@ fn print(out: &mut impl Write, event: &Event<'_>, explanation: &Explanation) -> 
     let [source, name, principal] = [&*event.source, &*event.name, event.principal()].map(|text| one_line(text, 160));
     writeln!(out, "{DIM}{}{DIM:#}  {BOLD}{name}{BOLD:#} of {source}", event.time)?;
     let place = [&*event.account, &*event.region].map(|t| one_line(t, 32)).join(" ");
-    writeln!(out, "    by {principal} from {} in {place}", one_line(&event.source_ip, 64))?;
+    let from =
+        if event.source_ip.is_empty() { "an unknown address".to_owned() } else { one_line(&event.source_ip, 64) };
+    writeln!(out, "    by {principal} from {from} in {place}")?;
     for asked in &explanation.asked {
         let said = match asked.said {
             Said::FailedCall => "failed call",
@@ -123,11 +125,12 @@ fn print(out: &mut impl Write, event: &Event<'_>, explanation: &Explanation) -> 
             writeln!(out, "            {DIM}{}{DIM:#}", one_line(known, 400))?;
         }
     }
-    let others = &explanation.not_concerned;
-    if explanation.asked.is_empty() {
-        writeln!(out, "No classifier asks for this event.")?;
-    } else if !others.is_empty() {
-        writeln!(out, "{DIM}not concerned, their patterns name other events: {}{DIM:#}", others.join(", "))?;
+    match explanation.not_concerned.len() {
+        _ if explanation.asked.is_empty() => writeln!(out, "No classifier or rule asks for this event.")?,
+        0 => {}
+        n => {
+            writeln!(out, "{DIM}not concerned: {} others, whose patterns name other events{DIM:#}", grouped(n as u64))?
+        }
     }
     Ok(())
 }

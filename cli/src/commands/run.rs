@@ -46,7 +46,8 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
     let config = config::load(&args.config)?;
     let options = config.source.options(args.threads);
     let inputs = source::inputs(&args.paths)?;
-    let key = inventory::progress_key(&inputs, &config.text);
+    let settings = format!("{}\u{1f}{:016x}", config.text, config.engine.rules().fingerprint);
+    let key = inventory::progress_key(&inputs, &settings);
     let data = DataFolder::open_or_make(&args.data)?;
     interrupt::listen();
     let started = Instant::now();
