@@ -84,7 +84,7 @@ impl std::fmt::Display for Selector {
 pub trait Detector: Send + Sync {
     /// Its declaration.
     fn declaration(&self) -> &Declaration;
-    /// See [`Classifier::wants`].
+    /// See [`Classifier::wants`]. Asked only about events that one of its selectors selects.
     fn wants(&self, event: &Event<'_>) -> bool;
     /// See [`Classifier::observe`].
     ///

@@ -141,6 +141,14 @@ impl Node {
         }
     }
 
+    /// What all must hold for this to hold: one list instead of lists in lists.
+    fn conjuncts(self) -> Vec<Self> {
+        match self {
+            Self::All(nodes) => nodes.into_iter().flat_map(Self::conjuncts).collect(),
+            other => vec![other],
+        }
+    }
+
     /// Puts what is cheap to test before what is not.
     fn cheap_first(self) -> Self {
         let sorted = |nodes: Vec<Self>| {
@@ -149,7 +157,7 @@ impl Node {
             nodes
         };
         match self {
-            Self::All(nodes) => Self::All(sorted(nodes)),
+            Self::All(nodes) => Self::All(sorted(nodes.into_iter().flat_map(Self::conjuncts).collect())),
             Self::Some(least, nodes) => Self::Some(least, sorted(nodes)),
             Self::Not(node) => Self::Not(Box::new(node.cheap_first())),
             leaf => leaf,

@@ -17,6 +17,28 @@ pub fn selectors(node: &Node) -> Vec<Selector> {
     found
 }
 
+/// What is left to test of an event that one of the selectors selected: when source and name are all they say, each by
+/// one test that everything depends on, these two tests are done.
+pub fn left_to_test(node: &Node, selectors: &[Selector]) -> Node {
+    let Node::All(nodes) = node else { return node.clone() };
+    let is_done = |node: &&Node| match node {
+        Node::Test(test) => matches!(&*test.field.name, "eventSource" | "eventName") && !is_cased(test),
+        _ => false,
+    };
+    let done: Vec<Node> = nodes.iter().filter(is_done).cloned().collect();
+    if done.len() != 2 || self::selectors(&Node::All(done)) != selectors {
+        return node.clone();
+    }
+    if selectors.iter().any(|s| s.source.is_none() || s.name.is_none()) {
+        return node.clone();
+    }
+    Node::All(nodes.iter().filter(|node| !is_done(node)).cloned().collect())
+}
+
+fn is_cased(test: &Test) -> bool {
+    test.matchers.iter().any(|matcher| matches!(matcher, Matcher::Text(pattern) if pattern.is_cased()))
+}
+
 fn bound(node: &Node) -> Vec<Selector> {
     match node {
         Node::All(nodes) => nodes.iter().map(bound).fold(vec![Selector::ANY_CALL], |a, b| both(&a, &b)),

@@ -26,6 +26,8 @@ pub struct Rule {
     pub declaration: Declaration,
     /// What it looks for.
     pub detection: Node,
+    /// What of it is not settled by the selectors.
+    left: Node,
     /// Sigma `fields`: worth showing with a finding.
     fields: Vec<Field>,
 }
@@ -42,8 +44,9 @@ impl Rule {
         let otherwise = if about_failure { FailedCalls::Wanted } else { FailedCalls::Attempts };
         let mut declaration = head(id, document, otherwise)?;
         declaration.selectors = index::selectors(&detection);
+        let left = index::left_to_test(&detection, &declaration.selectors);
         let fields = texts(document, "fields")?.iter().map(|name| Field::new(name)).collect();
-        Ok(Self { declaration, detection, fields })
+        Ok(Self { declaration, detection, left, fields })
     }
 
     /// Whether the rule holds for the event.
@@ -60,7 +63,7 @@ impl Detector for Rule {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        self.holds(event)
+        event.kind == EventKind::CloudTrail && self.left.holds(event)
     }
 
     fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {

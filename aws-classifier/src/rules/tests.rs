@@ -159,6 +159,29 @@ fn rules_are_bound_to_the_events_they_can_match() {
     }
 }
 
+#[test]
+fn what_the_index_settled_is_not_tested_again_and_nothing_else_is_left_out() {
+    let left = |detection: &str| {
+        let rule = rule(detection).unwrap();
+        index::left_to_test(&rule.detection, &rule.declaration.selectors).mentions("event")
+    };
+    let (source, name) = ("eventSource: iam.amazonaws.com", "eventName: [A, B]");
+    assert!(!left(&format!("  a: {{{source}, {name}, userAgent: x}}\n  condition: a\n")));
+    assert!(!left(&format!(
+        "  a: {{{source}}}\n  b: {{{name}}}\n  f: {{userAgent: x}}\n  condition: a and b and not f\n"
+    )));
+    for detection in [
+        format!("  a: {{{source}, eventName|cased: A}}\n  condition: a\n"),
+        format!("  a: {{{source}, 'eventName': 'A*'}}\n  condition: a\n"),
+        format!("  a: {{{source}, {name}, userIdentity.type: Root}}\n  condition: a\n"),
+        format!("  a: {{{source}, {name}}}\n  f: {{eventName: A}}\n  condition: a and not f\n"),
+        format!("  a: {{{source}, {name}}}\n  b: {{userAgent: x}}\n  condition: a or b\n"),
+        format!("  a: {{{source}, {name}}}\n  b: {{eventName: B}}\n  condition: a and b\n"),
+    ] {
+        assert!(left(&detection), "{detection}");
+    }
+}
+
 fn loaded(texts: &[(&str, &str)]) -> Loaded {
     let mut loader = Loader::default();
     for (file, text) in texts {

@@ -77,6 +77,11 @@ impl TextPattern {
         self.literal.as_deref()
     }
 
+    /// Whether case matters.
+    pub const fn is_cased(&self) -> bool {
+        self.cased
+    }
+
     /// Whether the text matches.
     pub fn matches(&self, text: &str) -> bool {
         let folded = if self.cased || text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
