@@ -7,11 +7,13 @@ use serde_json::Value;
 use shared::classifier::{Evidence, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
-use shared::finding::{Finding, FindingId, Severity};
+use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
+use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
+use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
 use crate::rules::{self, RuleError, Unusable};
@@ -27,9 +29,19 @@ const TEXT_CHARS_MAX: usize = 512;
 pub struct Settings {
     /// Ids of classifiers that are switched off.
     pub disabled: Vec<String>,
-    /// Severity by classifier id, in place of the one it gives.
+    /// Severity by classifier id, in place of the one it gives: also of attempts, which are not lowered then.
     pub severity: BTreeMap<String, Severity>,
+    /// For how many seconds after a finding went out its repeats are only counted (see [`crate::noise`]). Default 0:
+    /// every finding goes out, as a repeat may differ in facts that matter, and the notifier makes one message of
+    /// repeats anyway.
+    pub dedup_window_s: u32,
+    /// The same by classifier id, in place of `dedup_window_s`; worth it for findings of others that come again and
+    /// again, such as `guardduty_finding = 21600`.
+    pub dedup_windows_s: BTreeMap<String, u32>,
 }
+
+/// Repeats are kept back for at most a week: our choice, so that what goes on is told again.
+const DEDUP_WINDOW_S_MAX: u32 = 604_800;
 
 impl Settings {
     /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
@@ -38,11 +50,20 @@ impl Settings {
             !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
                 && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
         };
-        for (key, id) in
-            [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
-        {
+        for (key, id) in [
+            ("disabled", self.disabled.iter().find(unknown)),
+            ("severity", self.severity.keys().find(unknown)),
+            ("dedup_windows_s", self.dedup_windows_s.keys().find(unknown)),
+        ] {
             if let Some(id) = id {
                 return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
+            }
+        }
+        let longest = self.dedup_windows_s.values().max().copied().unwrap_or(0);
+        for (key, window_s) in [("dedup_window_s", self.dedup_window_s), ("dedup_windows_s", longest)] {
+            if window_s > DEDUP_WINDOW_S_MAX {
+                let why = format!("must be at most {DEDUP_WINDOW_S_MAX} (a week), is {window_s}");
+                return Err((key.to_owned(), why));
             }
         }
         Ok(())
@@ -63,6 +84,7 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    noise: Noise,
     rules: RulesReport,
 }
 
@@ -84,13 +106,17 @@ pub struct Verdict {
     pub concerned: bool,
     /// What they found.
     pub findings: Vec<Finding>,
+    /// What they found too and is kept back, and why.
+    pub withheld: Vec<(Finding, Why)>,
+    /// Expired entries of the allow-list that would have kept one of the findings back, by position.
+    pub lapsed: Vec<usize>,
     /// Which of them could not read it: schema drift.
     pub malformed: Vec<(String, Malformed)>,
 }
 
 impl Engine {
     /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
-    /// of its `[rules]` section and of `rule_folders`. Mistakes in the text are kept by `document`; settings that are well
+    /// of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well
     /// formed and still unusable are returned.
     ///
     /// # Errors
@@ -114,6 +140,13 @@ impl Engine {
                 Err(error) => errors.settings.push((plugin.meta.id, error)),
             }
         }
+        let plugins = classifiers::ALL.iter().map(|plugin| plugin.meta.id);
+        let ids: Vec<&str> = plugins.chain(loaded.detectors.iter().map(|rule| &*rule.declaration().id)).collect();
+        let noise = Noise {
+            allow: AllowList::configure(document, &ids),
+            window_s: settings.dedup_window_s,
+            windows_s: settings.dedup_windows_s.clone(),
+        };
         loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
         detectors.append(&mut loaded.detectors);
         if rule_settings.unusable == Unusable::Refuse {
@@ -123,7 +156,8 @@ impl Engine {
             return Err(errors);
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
-        Ok(Self { rules: RulesReport { skipped, elsewhere, fingerprint }, ..Self::new(detectors, settings.severity) })
+        let rules = RulesReport { skipped, elsewhere, fingerprint };
+        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity) })
     }
 
     /// All classifiers with their default settings.
@@ -142,7 +176,29 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity, rules: RulesReport::default() }
+        Self { detectors, routes, severity, noise: Noise::default(), rules: RulesReport::default() }
+    }
+
+    /// With an allow-list and deduplication; without, everything found goes out.
+    #[must_use]
+    pub fn quietened(mut self, noise: Noise) -> Self {
+        self.noise = noise;
+        self
+    }
+
+    /// What keeps findings back.
+    pub const fn noise(&self) -> &Noise {
+        &self.noise
+    }
+
+    /// The classifiers in use, in the order of their slots.
+    pub fn detectors(&self) -> &[Box<dyn Detector>] {
+        &self.detectors
+    }
+
+    /// The classifiers whose patterns select the event.
+    pub fn selected(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
+        self.routes.concerned(event, slots);
     }
 
     fn detector(&self, slot: Slot) -> &dyn Detector {
@@ -172,7 +228,8 @@ impl Engine {
         }
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch.
+    /// Runs a batch in order. State is asked once for the whole batch, and once more when something was found whose
+    /// repeats are kept back.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
@@ -229,11 +286,68 @@ impl Engine {
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.declaration(), event, evidence)),
+                Ok(Some(evidence)) => self.judge(detector.declaration(), event, evidence, verdict),
                 Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
             }
         }
+        self.withhold_repeats(events, &mut verdicts, state).await?;
         Ok(verdicts)
+    }
+
+    /// Assembles the finding and asks the allow-list about it, which sees the resource uncut.
+    fn judge(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
+        let judgement = match evidence.effect {
+            Effect::Threat => {
+                let (account, _) = place(event, &evidence);
+                self.noise.allow.judge(Candidate {
+                    classifier: &declared.id,
+                    event,
+                    account,
+                    resource: &evidence.resource,
+                })
+            }
+            Effect::Resolves => Judgement::Unknown,
+        };
+        let finding = self.finding(declared, event, evidence);
+        match judgement {
+            Judgement::Allowed(entry) => return verdict.withheld.push((finding, Why::Allowed(entry))),
+            Judgement::Lapsed(entry) => verdict.lapsed.push(entry),
+            Judgement::Unknown => {}
+        }
+        verdict.findings.push(finding);
+    }
+
+    async fn withhold_repeats<S: State>(
+        &self,
+        events: &[Event<'_>],
+        verdicts: &mut [Verdict],
+        state: &S,
+    ) -> PortResult<()> {
+        let mut requests = Vec::new();
+        let mut places = Vec::new();
+        for (index, verdict) in verdicts.iter().enumerate() {
+            for (at, finding) in verdict.findings.iter().enumerate() {
+                if let Some(request) = self.noise.turn(finding, events[index].key()) {
+                    requests.push(request);
+                    places.push((index, at));
+                }
+            }
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let known = state.observe(&requests).await?;
+        // From behind, so that taking one out moves none that is still to come.
+        for ((index, at), known) in places.into_iter().zip(known).rev() {
+            let (turn, verdict) = (known.turn(TURN), &mut verdicts[index]);
+            if !turn.leads {
+                let finding = verdict.findings.remove(at);
+                verdict.withheld.push((finding, Why::Repeat));
+            } else if turn.followed > 0 {
+                verdict.findings[at].evidence.insert(REPEATS_FACT.to_owned(), turn.followed.into());
+            }
+        }
+        Ok(())
     }
 
     fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
@@ -242,6 +356,9 @@ impl Engine {
             let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
+        let (account, region) = place(event, &evidence);
+        let (account, region) = (cut(account), cut(region));
+        let place = [&*account, &*region].join("/");
         let title = evidence.title.unwrap_or_else(|| declared.title.clone());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
@@ -251,7 +368,6 @@ impl Engine {
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
-        let place = [&*event.account, &*event.region].join("/");
         Finding {
             finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
             classifier: declared.id.clone(),
@@ -259,8 +375,8 @@ impl Engine {
             severity,
             effect: evidence.effect,
             attempt,
-            account: cut(&event.account),
-            region: cut(&event.region),
+            account,
+            region,
             event_id: cut(&event.event_id),
             event_source: cut(&event.source),
             event_name: cut(&event.name),
@@ -277,6 +393,13 @@ impl Engine {
             evidence: facts,
         }
     }
+}
+
+/// Account and region of what happened.
+fn place<'e>(event: &'e Event<'_>, evidence: &'e Evidence) -> (&'e str, &'e str) {
+    let (account, region) = evidence.place.as_ref().map_or(("", ""), |(account, region)| (account, region));
+    let given = |given: &'e str, own: &'e str| if given.is_empty() { own } else { given };
+    (given(account, &event.account), given(region, &event.region))
 }
 
 struct Look {

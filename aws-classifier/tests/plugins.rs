@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::Leaf;
+use aws_classifier::intake::{self, Leaf};
 use aws_classifier::patterns::{self, RuleState};
 use aws_classifier::registry::{Declaration, Plugin};
 use quamina::Quamina;
@@ -86,9 +86,18 @@ fn fixture(path: &Path) -> Fixture {
     Fixture {
         settings: if value["settings"].is_null() { json!({}) } else { value["settings"].clone() },
         files: FixtureFiles(files.map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect()),
-        records: value["records"].as_array().unwrap().iter().map(Value::to_string).collect(),
+        records: value["records"].as_array().unwrap().iter().flat_map(|record| records(record, &name)).collect(),
         name,
     }
+}
+
+/// The records in an envelope; most are one.
+fn records(envelope: &Value, fixture: &str) -> Vec<String> {
+    let mut records = Vec::new();
+    intake::decode(&envelope.to_string(), &mut |leaf| {
+        records.push(leaf.unwrap_or_else(|e| panic!("{fixture}: {e}")).text.to_owned());
+    });
+    records
 }
 
 /// What the classifier finds, each finding once, one record after another, each delivered `deliveries` times.

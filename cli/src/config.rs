@@ -76,7 +76,7 @@ impl SourceSection {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => usize::from(n),
         };
-        SourceOptions { threads, lateness_s: self.lateness_s }
+        SourceOptions { threads, lateness_s: self.lateness_s, asked_for: None }
     }
 }
 
@@ -176,6 +176,23 @@ fn line_of(text: &str, section: &str, key: &str) -> usize {
     header.unwrap_or(1)
 }
 
+/// There is no allow-list by default; this shows what an entry looks like.
+const ALLOW_EXAMPLE: &str = r#"
+# What is known and accepted. All conditions of an entry must hold, of a list one; `*` stands for any characters.
+# Owner, reason and last day (UTC, by the time of the event) are required, and at least one condition.
+# [[allow]]
+# name = "nightly scanner"
+# owner = "platform@example.com"
+# reason = "lists all keys every night"
+# expires = 2027-01-31
+# principal = "arn:aws:iam::123456789012:user/scanner"   # or the bare name of a user of the event's account
+# role = ["deploy-*", "arn:aws:iam::*:role/ci/*"]        # the role of a session
+# account = "123456789012"
+# network = ["192.0.2.0/24", "2001:db8::/48"]
+# resource = "sg-0123*"
+# classifier = "iam_*"
+"#;
+
 /// A complete configuration with every setting at its default, as `pipeline config --show-defaults` prints it.
 ///
 /// # Errors
@@ -189,9 +206,10 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
     section(
         &mut text,
         "classifier",
-        "All classifiers: which are off, and severities in place of their own",
+        "All classifiers: which are off, severities in place of their own, and repeats that are only counted",
         &plain(&engine::Settings::default()),
     )?;
+    text.push_str(ALLOW_EXAMPLE);
     section(
         &mut text,
         "rules",

@@ -132,6 +132,9 @@ pub struct Evidence {
     pub resolution_topic: Option<String>,
     /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
     pub attempt: bool,
+    /// Account and region it happened in, when a service tells of it from elsewhere, as an administrator account does of
+    /// its members. Empty texts are not told apart from the event's.
+    pub place: Option<(String, String)>,
     /// Small facts by name.
     pub facts: BTreeMap<String, Value>,
 }
@@ -167,6 +170,13 @@ impl Evidence {
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.resolution_topic = Some(topic.into());
+        self
+    }
+
+    /// Says where it happened when that is not where the event came from.
+    #[must_use]
+    pub fn placed(mut self, account: impl Into<String>, region: impl Into<String>) -> Self {
+        self.place = Some((account.into(), region.into()));
         self
     }
 

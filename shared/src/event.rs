@@ -68,6 +68,12 @@ pub enum Part {
     Response,
     /// `additionalEventData`.
     Additional,
+    /// `resources`.
+    Resources,
+    /// `vpcEndpointId`.
+    VpcEndpoint,
+    /// `sessionCredentialFromConsole`.
+    FromConsole,
 }
 
 /// One record: its header, and its body on demand.
@@ -109,6 +115,9 @@ pub struct Event<'a> {
     request_raw: Option<&'a str>,
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
+    resources_raw: Option<&'a str>,
+    vpc_endpoint_raw: Option<&'a str>,
+    from_console_raw: Option<&'a str>,
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
     key: OnceCell<u64>,
     identity: OnceCell<Box<Identity>>,
@@ -271,6 +280,9 @@ impl<'a> Event<'a> {
             request_raw: None,
             response_raw: None,
             additional_raw: None,
+            resources_raw: None,
+            vpc_endpoint_raw: None,
+            from_console_raw: None,
             key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
@@ -353,6 +365,9 @@ impl<'a> Event<'a> {
                 "requestParameters" => event.request_raw = present(s.raw_value()?),
                 "responseElements" => event.response_raw = present(s.raw_value()?),
                 "additionalEventData" => event.additional_raw = present(s.raw_value()?),
+                "resources" => event.resources_raw = present(s.raw_value()?),
+                "vpcEndpointId" => event.vpc_endpoint_raw = present(s.raw_value()?),
+                "sessionCredentialFromConsole" => event.from_console_raw = present(s.raw_value()?),
                 "userIdentity" => {
                     let at = s.peek();
                     let from = s.position();
@@ -430,6 +445,9 @@ impl<'a> Event<'a> {
             Part::Request => self.request_raw,
             Part::Response => self.response_raw,
             Part::Additional => self.additional_raw,
+            Part::Resources => self.resources_raw,
+            Part::VpcEndpoint => self.vpc_endpoint_raw,
+            Part::FromConsole => self.from_console_raw,
         }
     }
 

@@ -92,6 +92,9 @@ impl Field {
             "requestParameters" => Some(Part::Request),
             "responseElements" => Some(Part::Response),
             "additionalEventData" => Some(Part::Additional),
+            "resources" => Some(Part::Resources),
+            "vpcEndpointId" => Some(Part::VpcEndpoint),
+            "sessionCredentialFromConsole" => Some(Part::FromConsole),
             _ => None,
         };
         let at = match (head, part) {

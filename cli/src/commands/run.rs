@@ -22,7 +22,7 @@ use crate::local::{self, InFolder};
 use crate::packer::Packer;
 use crate::progress::Bar;
 use crate::source::{self, Consumer, Record, Rejected};
-use crate::summary::{self, Numbers};
+use crate::summary::{self, KeptBack, Numbers};
 use crate::{config, interrupt, inventory, output};
 
 /// Messages that are enqueued in one transaction and handled before the next: at most so many records wait.
@@ -66,7 +66,9 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
         other => other?,
     };
     let incidents = chain::block_on(store.list(&IncidentFilter::default()))??;
-    let numbers = Numbers::new(&counts, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
+    let classifier = local.classifier();
+    let kept_back = KeptBack::new(&classifier.kept_back(), &classifier.engine().noise().allow);
+    let numbers = Numbers::new(&counts, kept_back, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
     if let Some(path) = &args.summary {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
         fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", path.display()), e))?;

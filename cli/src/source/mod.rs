@@ -47,15 +47,17 @@ pub struct SourceOptions {
     pub threads: usize,
     /// How much later than the start of its file, or of the next file, a record may come and still be put in order.
     pub lateness_s: i64,
+    /// Records with this event id are handed out even when no classifier wants them.
+    pub asked_for: Option<String>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600 }
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600, asked_for: None }
     }
 }
 
-/// A record that at least one classifier wants.
+/// A record that at least one classifier wants, or that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'r> {
     /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
@@ -175,7 +177,7 @@ pub fn read<C: Consumer>(
                     let sender = senders[at].lock().ok().and_then(|mut s| s.take());
                     let Some(sender) = sender else { return };
                     if !stop.load(Ordering::Relaxed) {
-                        worker.read(input, engine, &ids, sender);
+                        worker.read(input, engine, options, &ids, sender);
                     }
                 }
             });
@@ -248,6 +250,8 @@ struct Wanted {
     slots: Box<[Slot]>,
     time: Timestamp,
     text_bytes: u32,
+    /// By a classifier; else it was only asked for.
+    is_wanted: bool,
 }
 
 struct Worker {
@@ -257,10 +261,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn read(&mut self, input: &Input, engine: &Engine, ids: &RandomState, sender: SyncSender<Part>) {
+    fn read(
+        &mut self,
+        input: &Input,
+        engine: &Engine,
+        options: &SourceOptions,
+        ids: &RandomState,
+        sender: SyncSender<Part>,
+    ) {
         let mut reading = Reading {
             name: &input.name,
             engine,
+            asked_for: options.asked_for.as_deref(),
             ids,
             sender: &sender,
             batch: Batch::default(),
@@ -327,6 +339,7 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 struct Reading<'w> {
     name: &'w str,
     engine: &'w Engine,
+    asked_for: Option<&'w str>,
     ids: &'w RandomState,
     sender: &'w SyncSender<Part>,
     batch: Batch,
@@ -347,11 +360,12 @@ impl Visitor for Reading<'_> {
         batch.first_time.get_or_insert(event.time);
         batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
         self.engine.concerned(event, &mut self.slots);
-        if !self.slots.is_empty() {
+        let is_wanted = !self.slots.is_empty();
+        if is_wanted || self.asked_for.is_some_and(|id| id == event.event_id) {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
             let slots = self.slots.as_slice().into();
-            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes });
+            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes, is_wanted });
             batch.texts.push_str(text);
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
@@ -449,7 +463,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
                 text_at += text.len();
                 if is_new {
-                    self.counts.classified += 1;
+                    *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
                     self.waiting.push(
                         wanted.time,
