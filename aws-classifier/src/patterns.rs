@@ -5,8 +5,8 @@
 //! * Read-only calls get rules of their own: they arrive only where the rule's state is
 //!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
 //! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
-//! * [`Pattern::Root`] becomes one rule on the caller's type.
-//! * [`Pattern::AnyApi`] becomes one rule that is **disabled**: switched on it brings every management event through
+//! * [`Pattern::Root`](shared::Pattern::Root) becomes one rule on the caller's type.
+//! * [`Pattern::AnyApi`](shared::Pattern::AnyApi) becomes one rule that is **disabled**: switched on it brings every management event through
 //!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
 //!   the other rules bring.
 //!
