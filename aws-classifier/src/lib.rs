@@ -5,6 +5,7 @@
 
 pub mod classifiers;
 pub mod engine;
+pub mod exposure;
 pub mod handler;
 pub mod ingress;
 pub mod intake;
