@@ -8,6 +8,7 @@ pub mod engine;
 pub mod exposure;
 pub mod handler;
 pub mod ingress;
+pub mod inspect;
 pub mod intake;
 pub mod patterns;
 pub mod registry;

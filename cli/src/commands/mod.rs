@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod dlq;
 mod incidents;
+mod inspect;
 mod replay;
 mod run;
 
@@ -20,6 +21,7 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::execute(&args),
         Command::Replay(args) => replay::execute(&args),
         Command::Run(args) => run::execute(&args),
+        Command::Inspect(args) => inspect::execute(&args),
         Command::Classifiers(args) => classifiers::execute(&args),
         Command::Incidents(args) => incidents::execute(&args),
         Command::Dlq(command) => dlq::execute(&command),
