@@ -148,7 +148,10 @@ impl Opened<'_> {
         let read = reader.take(limit + 1).read_to_end(&mut content);
         self.budget.bytes -= (content.len() as u64).min(limit);
         if let Err(error) = read {
-            self.remark(format!("{}: damaged after {} bytes: {error}", shown(name), content.len()));
+            self.remark(format!("{}: could not be read beyond {} bytes: {error}", shown(name), content.len()));
+            if content.is_empty() {
+                return 0;
+            }
         }
         let size = content.len() as u64;
         content.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -293,7 +296,14 @@ mod tests {
         assert_eq!(locked.reasons[0].what, "1 entries are encrypted and were not opened");
         let mut damaged = gzip(SHELL);
         damaged.truncate(60);
-        assert!(inspect("a.gz", &damaged).reasons.iter().any(|r| r.what.contains("damaged")));
+        assert!(inspect("a.gz", &damaged).reasons.iter().any(|r| r.what.contains("could not be read beyond")));
+        // Method 14 (LZMA) in both headers: a member that cannot be read is not judged by the nothing that was.
+        let mut foreign = zip(&[("a.py", b"x")], 0);
+        let central = memchr::memmem::find(&foreign, b"PK\x01\x02").unwrap();
+        (foreign[8], foreign[central + 10]) = (14, 14);
+        let report = inspect("a.zip", &foreign);
+        assert_eq!(report.judgement, Judgement::Clean, "{report:?}");
+        assert_eq!(report.reasons.len(), 1, "{report:?}");
         assert!(inspect("a.zip", b"PK\x03\x04 no zip").reasons[0].what.contains("cannot be listed"));
     }
 }
