@@ -10,6 +10,7 @@ pub mod ec2_mass_instance_creation;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
 pub mod root_account_used;
+pub mod s3_public_exposure;
 pub mod security_group_closed;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
@@ -30,6 +31,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
     plugin::<root_account_used::RootAccountUsed>(),
+    plugin::<s3_public_exposure::S3PublicExposure>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
