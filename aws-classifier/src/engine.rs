@@ -1,6 +1,7 @@
 //! Runs events through the classifiers they concern: remember, classify, assemble findings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,7 +9,8 @@ use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::finding::{Finding, FindingId, Severity};
-use shared::observation::{Known, ObserveRequest};
+use shared::observation::{Known, Observations, ObserveRequest};
+use shared::places::{GeoSettings, Places};
 use shared::ports::{Files, PortResult, State};
 
 use crate::classifiers;
@@ -19,6 +21,9 @@ use crate::routing::{Routes, Slot};
 const FACT_ITEMS_MAX: usize = 20;
 /// Facts and copied header fields keep at most this many characters.
 const TEXT_CHARS_MAX: usize = 512;
+
+/// The label of what [`Evidence::once_in`] remembers; no classifier has one like it.
+const ONCE: &str = "reported once";
 
 /// The `[classifier]` section: what concerns all classifiers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -50,6 +55,7 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    places: Arc<Places>,
 }
 
 /// What became of one event.
@@ -64,7 +70,7 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections. Mistakes
+    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections. Mistakes
     /// in the text are kept by `document`; settings that are well formed and still unusable are returned.
     ///
     /// # Errors
@@ -75,6 +81,11 @@ impl Engine {
     ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
         document.expect_table("classifiers");
         let settings: Settings = document.section_with("classifier", Settings::check);
+        let mut places = Places::none();
+        let _: GeoSettings = document.section_with("geo", |settings| {
+            places = Places::load(settings, files)?;
+            Ok(())
+        });
         let mut detectors = Vec::new();
         let mut errors = Vec::new();
         for plugin in classifiers::ALL {
@@ -84,7 +95,7 @@ impl Engine {
                 Err(error) => errors.push((plugin.meta.id, error)),
             }
         }
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::new(detectors, settings.severity).with_places(places)) } else { Err(errors) }
     }
 
     /// All classifiers with their default settings.
@@ -102,7 +113,22 @@ impl Engine {
         for (slot, detector) in detectors.iter().enumerate() {
             routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
         }
-        Self { detectors, routes, severity }
+        Self { detectors, routes, severity, places: Arc::default() }
+    }
+
+    /// Gives the classifiers databases of places.
+    #[must_use]
+    pub fn with_places(mut self, places: Places) -> Self {
+        self.places = Arc::new(places);
+        self
+    }
+
+    /// Classifiers in use that judge nothing, or less, because there is no database of places.
+    pub fn without_places(&self) -> Vec<&'static str> {
+        if self.places.has_cities() {
+            return Vec::new();
+        }
+        self.detectors.iter().filter(|d| d.needs_places()).map(|d| d.meta().id).collect()
     }
 
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
@@ -117,7 +143,8 @@ impl Engine {
         }
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch.
+    /// Runs a batch in order. State is asked once for the whole batch, and once more when something found
+    /// is to be reported once.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
@@ -128,6 +155,9 @@ impl Engine {
         let mut slots = Vec::new();
         for (index, event) in events.iter().enumerate() {
             self.concerned(event, &mut slots);
+            if !slots.is_empty() {
+                event.locate_with(&self.places);
+            }
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
             for &slot in &slots {
                 let detector = &self.detectors[usize::from(slot)];
@@ -151,13 +181,31 @@ impl Engine {
         }
         let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
         let nothing = Known::default();
+        let (mut repeats, mut repeat_requests) = (Vec::new(), Vec::new());
         for Look { index, slot, request } in looks {
             let detector = &self.detectors[usize::from(slot)];
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.meta(), event, evidence)),
+                Ok(Some(evidence)) => {
+                    if let Some((key, quiet_s)) = &evidence.once {
+                        let observations = Observations::none().see(ONCE, &**key, *quiet_s).into_vec();
+                        let (classifier, at) = (detector.meta().id, event.time);
+                        repeats.push(Repeat { index, finding: verdict.findings.len() });
+                        repeat_requests.push(ObserveRequest { classifier, event: event.key(), at, observations });
+                    }
+                    verdict.findings.push(self.finding(detector.meta(), event, evidence));
+                }
                 Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+            }
+        }
+        if !repeats.is_empty() {
+            let known = state.observe(&repeat_requests).await?;
+            // From the back, so that the positions before stay.
+            for (Repeat { index, finding }, known) in repeats.into_iter().zip(known).rev() {
+                if !known.seen(ONCE).is_new() {
+                    verdicts[index].findings.remove(finding);
+                }
             }
         }
         Ok(verdicts)
@@ -204,6 +252,12 @@ impl Engine {
             evidence: facts,
         }
     }
+}
+
+/// A finding that asks to be reported once.
+struct Repeat {
+    index: usize,
+    finding: usize,
 }
 
 struct Look {

@@ -10,6 +10,8 @@ use shared::ports::Files;
 pub trait Detector: Send + Sync {
     /// Its declaration.
     fn meta(&self) -> &'static Meta;
+    /// See [`Classifier::NEEDS_PLACES`].
+    fn needs_places(&self) -> bool;
     /// See [`Classifier::wants`].
     fn wants(&self, event: &Event<'_>) -> bool;
     /// See [`Classifier::observe`].
@@ -27,6 +29,10 @@ pub trait Detector: Send + Sync {
 impl<C: Classifier> Detector for C {
     fn meta(&self) -> &'static Meta {
         const { &C::META }
+    }
+
+    fn needs_places(&self) -> bool {
+        C::NEEDS_PLACES
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {

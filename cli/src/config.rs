@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use shared::adapters::disk::DiskFiles;
 use shared::classifier::SettingsError;
 use shared::config::{ConfigError, Document, Mistake};
+use shared::places::GeoSettings;
 use shared::ports::Files;
 
 use crate::args::ConfigFile;
@@ -167,6 +168,12 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
         "classifier",
         "All classifiers: which are off, and severities in place of their own",
         &plain(&engine::Settings::default()),
+    )?;
+    section(
+        &mut text,
+        "geo",
+        "Databases of places: MaxMind DB files, one name or several; `scripts/fetch-geoip` fetches some",
+        &plain(&GeoSettings::default()),
     )?;
     for plugin in ALL {
         let about = format!("{} ({})", plugin.meta.title, plugin.meta.severity);

@@ -132,6 +132,8 @@ pub struct Evidence {
     pub resolution_topic: Option<String>,
     /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
     pub attempt: bool,
+    /// Not reported again while it keeps happening: see [`Evidence::once_in`].
+    pub once: Option<(String, u32)>,
     /// Small facts by name.
     pub facts: BTreeMap<String, Value>,
 }
@@ -177,6 +179,14 @@ impl Evidence {
         self
     }
 
+    /// Reports this `key` only after `quiet_s` seconds without it. What is left out is not reported at all, so the key
+    /// must name everything that would make it news. Arrival order decides which event of several is the one.
+    #[must_use]
+    pub fn once_in(mut self, key: impl Into<String>, quiet_s: u32) -> Self {
+        self.once = Some((key.into(), quiet_s));
+        self
+    }
+
     /// Marks an attempt that did not succeed though the record has no error code.
     #[must_use]
     pub fn attempt(mut self) -> Self {
@@ -189,6 +199,8 @@ impl Evidence {
 pub trait Classifier: Send + Sync + 'static {
     /// Its declaration.
     const META: Meta;
+    /// Whether it judges by [`Event::place`], so that people are told when there is no database of places.
+    const NEEDS_PLACES: bool = false;
     /// Its settings, all defaulted (`serde(default, deny_unknown_fields)`); the `[classifiers.<id>]` table.
     type Settings: DeserializeOwned + Serialize + Default;
 
