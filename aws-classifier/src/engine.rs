@@ -119,6 +119,7 @@ impl Engine {
     /// Gives the classifiers databases of places.
     #[must_use]
     pub fn with_places(mut self, places: Places) -> Self {
+        self.detectors.iter_mut().for_each(|detector| detector.use_places(&places));
         self.places = Arc::new(places);
         self
     }

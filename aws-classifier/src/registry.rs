@@ -4,6 +4,7 @@ use shared::classifier::{Classifier, Evidence, Malformed, Meta, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::observation::{Known, Observations};
+use shared::places::Places;
 use shared::ports::Files;
 
 /// A classifier without its type: what the engine calls.
@@ -12,6 +13,8 @@ pub trait Detector: Send + Sync {
     fn meta(&self) -> &'static Meta;
     /// See [`Classifier::NEEDS_PLACES`].
     fn needs_places(&self) -> bool;
+    /// See [`Classifier::use_places`].
+    fn use_places(&mut self, places: &Places);
     /// See [`Classifier::wants`].
     fn wants(&self, event: &Event<'_>) -> bool;
     /// See [`Classifier::observe`].
@@ -33,6 +36,10 @@ impl<C: Classifier> Detector for C {
 
     fn needs_places(&self) -> bool {
         C::NEEDS_PLACES
+    }
+
+    fn use_places(&mut self, places: &Places) {
+        Classifier::use_places(self, places);
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {

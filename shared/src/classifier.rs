@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::event::Event;
 use crate::finding::{Effect, Severity};
 use crate::observation::{Known, Observations};
+use crate::places::Places;
 use crate::ports::Files;
 
 /// Which events a classifier wants. Feeds the dispatch index and the generated EventBridge rules.
@@ -211,6 +212,9 @@ pub trait Classifier: Send + Sync + 'static {
     fn new(settings: Self::Settings, files: &dyn Files) -> Result<Self, SettingsError>
     where
         Self: Sized;
+
+    /// Told once, before any event, which databases of places there are, so that `wants` can say no without one.
+    fn use_places(&mut self, _places: &Places) {}
 
     /// A cheap look at the header before anything is remembered or parsed. Only the header fields of
     /// the event may be used here.

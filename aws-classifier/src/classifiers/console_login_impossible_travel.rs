@@ -20,7 +20,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use shared::event::PrincipalKind;
-use shared::places::{Coordinates, Place};
+use shared::places::{Coordinates, Place, Places};
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -82,6 +82,7 @@ impl Default for Settings {
 /// See the module.
 pub struct ConsoleLoginImpossibleTravel {
     settings: Settings,
+    has_places: bool,
 }
 
 /// A place and an address, as remembered between two events.
@@ -149,10 +150,17 @@ impl Classifier for ConsoleLoginImpossibleTravel {
                 return Err(SettingsError::new("allow_countries", format!("{country} is no ISO code such as DE")));
             }
         }
-        Ok(Self { settings })
+        Ok(Self { settings, has_places: false })
+    }
+
+    fn use_places(&mut self, places: &Places) {
+        self.has_places = places.has_cities();
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
+        if !self.has_places {
+            return false;
+        }
         // The sign-in page is how a person acts, every other service acts by itself.
         let by_caller = event.invoked_by.is_empty() || event.invoked_by == "signin.amazonaws.com";
         by_caller && !matches!(&*event.identity_type, "AWSService" | "AWSAccount") && event.source_address().is_some()

@@ -1,13 +1,14 @@
 //! A user's access key was used from where it was never used.
 //!
-//! **What it detects.** A call signed with a long-lived key of an IAM user from a country, by a network (ASN) or in a region that the key has not been
+//! **What it detects.** A call signed with a long-lived key of an IAM user from a country, by a network (ASN), or with a changing call in a region, that the key has not been
 //! used from, by or in for `known_days`. The first use of a key teaches. One report per key and origin in `suppress_s`. Failed calls count:
 //! the signature was good, or the record would not name the user.
 //!
 //! **Why it matters.** Keys leak: in repositories, images and laptops. Their first use elsewhere is often the only early sign.
 //!
 //! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs` are not looked at. Calls by AWS services
-//! for the user are ignored. Services whose records always carry the partition's home region say nothing about regions. Without a
+//! for the user are ignored. Consoles, inventories and scanners read
+//! in every region, so only changing calls are judged by region; services whose records always carry the partition's home region are not at all. Without a
 //! database of places only the region is judged, and the finding says so (`geo_database`).
 //!
 //! **Response.** Deactivate the key, then ask the user.
@@ -16,6 +17,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use shared::places::Places;
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -27,9 +29,10 @@ use shared::{
 pub struct Settings {
     /// Days an origin stays known after its last use: 1 to 365. Default 7, the predecessor's.
     pub known_days: u32,
-    /// Seconds without use from the same origin after which it is reported again: 1 to 7,776,000. Default 86,400: our choice, a day.
+    /// Seconds without use from the same origin after which it is reported again: 1 to 7,776,000. Default 604,800: our
+    /// choice, as long as an origin is known.
     pub suppress_s: u32,
-    /// Whether a new region alone is reported. Default true, the predecessor's.
+    /// Whether a changing call in a new region is reported, from wherever. Default true, the predecessor's.
     pub regions: bool,
     /// Autonomous systems that are not looked at. Default none.
     pub allow_asns: Vec<u32>,
@@ -39,13 +42,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { known_days: 7, suppress_s: 86_400, regions: true, allow_asns: Vec::new(), allow_cidrs: Vec::new() }
+        Self { known_days: 7, suppress_s: 604_800, regions: true, allow_asns: Vec::new(), allow_cidrs: Vec::new() }
     }
 }
 
 /// See the module.
 pub struct IamAccessKeyUnusualOrigin {
     settings: Settings,
+    has_places: bool,
 }
 
 /// Services with one endpoint for the partition: their records name its home region.
@@ -86,11 +90,18 @@ impl Classifier for IamAccessKeyUnusualOrigin {
         if !(1..=7_776_000).contains(&settings.suppress_s) {
             return Err(SettingsError::new("suppress_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
-        Ok(Self { settings })
+        Ok(Self { settings, has_places: false })
+    }
+
+    fn use_places(&mut self, places: &Places) {
+        self.has_places = places.has_cities() || places.has_networks();
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        event.identity_type == "IAMUser" && !event.is_by_aws_service() && event.event_type != "AwsConsoleSignIn"
+        event.identity_type == "IAMUser"
+            && (self.has_places || self.tells_region(event))
+            && !event.is_by_aws_service()
+            && event.event_type != "AwsConsoleSignIn"
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -149,12 +160,18 @@ impl IamAccessKeyUnusualOrigin {
         (key.starts_with("AKIA") && !is_allowed).then_some(key)
     }
 
+    /// Whether the region says where the key is at work.
+    fn tells_region(&self, event: &Event<'_>) -> bool {
+        self.settings.regions
+            && event.read_only == Some(false)
+            && !event.region.is_empty()
+            && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
+    }
+
     /// What is known of the origin, by the label of its state.
     fn origin(&self, event: &Event<'_>) -> Vec<(&'static str, String)> {
         let place = event.place();
-        let is_global = GLOBAL_SERVICES.iter().any(|service| event.source == *service);
-        let region =
-            (self.settings.regions && !is_global && !event.region.is_empty()).then(|| event.region.to_string());
+        let region = self.tells_region(event).then(|| event.region.to_string());
         [("country", place.country.clone()), ("asn", place.asn.map(|asn| format!("AS{asn}"))), ("region", region)]
             .into_iter()
             .filter_map(|(label, value)| Some((label, value?)))

@@ -36,13 +36,13 @@ pub struct Settings {
     /// but the first region of a principal, so that an attacker's is not.
     pub learning_until: String,
     /// Seconds without a call in the same region after which the principal's use of it is reported again: 1 to 7,776,000.
-    /// Default 86,400: our choice, once a day.
+    /// Default 604,800: our choice, so that what goes on is told once, also over a weekend.
     pub repeat_s: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { known_days: 90, usual_regions: Vec::new(), learning_until: String::new(), repeat_s: 86_400 }
+        Self { known_days: 90, usual_regions: Vec::new(), learning_until: String::new(), repeat_s: 604_800 }
     }
 }
 
