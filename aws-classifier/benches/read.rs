@@ -132,7 +132,7 @@ impl<'e> Routed<'e> {
 }
 
 impl Visitor for Routed<'_> {
-    fn event(&mut self, event: &Event<'_>, text: &str) {
+    fn event(&mut self, _index: u64, event: &Event<'_>, text: &str) {
         self.records += 1;
         self.engine.concerned(event, &mut self.slots);
         if !self.slots.is_empty() {
@@ -149,7 +149,7 @@ impl Visitor for Routed<'_> {
 struct Read(usize);
 
 impl Visitor for Read {
-    fn event(&mut self, event: &Event<'_>, _text: &str) {
+    fn event(&mut self, _index: u64, event: &Event<'_>, _text: &str) {
         black_box(event);
         self.0 += 1;
     }

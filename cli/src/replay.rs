@@ -2,7 +2,10 @@
 //! findings on.
 
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::Leaf;
+use aws_classifier::explain::Explanation;
+use aws_classifier::intake;
+use aws_classifier::noise::Tally;
+use aws_classifier::routing::Slot;
 use shared::Finding;
 use shared::adapters::memory::MemoryState;
 use shared::event::Event;
@@ -23,6 +26,8 @@ pub enum Stop {
     Output(std::io::Error),
     /// State could not be used.
     State(PortError),
+    /// The record that was asked for has been explained.
+    Explained,
 }
 
 /// Where findings and unreadable records go.
@@ -37,6 +42,24 @@ pub trait Sink {
     /// # Errors
     /// When it cannot be written.
     fn rejected(&mut self, rejected: &Rejected) -> std::io::Result<()>;
+    /// The event that [`SourceOptions::asked_for`] names, with what every classifier made of it. The replay ends here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn explained(&mut self, _event: &Event<'_>, _explanation: &Explanation) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a replay did.
+#[derive(Debug)]
+pub struct Done {
+    /// What was read.
+    pub counts: Counts,
+    /// What was found and went to the sink.
+    pub findings: u64,
+    /// What was found and kept back.
+    pub kept_back: Tally,
 }
 
 /// Reads the inputs and gives the sink what is found. The counts are complete when it returns; a record that a
@@ -50,15 +73,17 @@ pub fn replay(
     options: &SourceOptions,
     progress: &dyn Progress,
     sink: &mut dyn Sink,
-) -> Result<(Counts, u64), Stop> {
+) -> Result<Done, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
     let mut replayer = Replayer {
         engine,
+        asked_for: options.asked_for.as_deref(),
         state: MemoryState::default(),
         runtime,
-        texts: Vec::with_capacity(BATCH_RECORDS),
+        waiting: Vec::with_capacity(BATCH_RECORDS),
         sink,
         findings: 0,
+        kept_back: Tally::default(),
         malformed: Vec::new(),
         malformed_total: 0,
     };
@@ -67,29 +92,41 @@ pub fn replay(
     counts.classified -= replayer.malformed_total;
     counts.failed += replayer.malformed_total;
     counts.rejected.append(&mut replayer.malformed);
-    Ok((counts, replayer.findings))
+    Ok(Done { counts, findings: replayer.findings, kept_back: replayer.kept_back })
 }
 
 struct Replayer<'r> {
     engine: &'r Engine,
+    asked_for: Option<&'r str>,
     state: MemoryState,
     runtime: tokio::runtime::Runtime,
-    texts: Vec<Box<str>>,
+    waiting: Vec<Waiting>,
     sink: &'r mut dyn Sink,
     findings: u64,
+    kept_back: Tally,
     malformed: Vec<Rejected>,
     malformed_total: u64,
 }
 
+/// A record of the batch to be.
+struct Waiting {
+    text: Box<str>,
+    file: String,
+    index: u64,
+    slots: Box<[Slot]>,
+}
+
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
-        let events: Vec<Event<'_>> = self
-            .texts
-            .iter()
-            .map(|text| Leaf::of(text).and_then(|leaf| leaf.event()).expect("the reader made an event of this text"))
-            .collect();
-        let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
-        for (verdict, event) in verdicts.iter().zip(&events) {
+        // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
+        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) =
+            self.waiting.iter().filter_map(|waiting| Some((waiting, intake::event(&waiting.text).ok()?))).unzip();
+        self.malformed_total += (self.waiting.len() - events.len()) as u64;
+        let selected: Vec<&[Slot]> = sources.iter().map(|source| &*source.slots).collect();
+        let run = self.engine.run_selected(&events, &selected, &self.state);
+        let verdicts = self.runtime.block_on(run).map_err(Stop::State)?;
+        for ((verdict, event), source) in verdicts.iter().zip(&events).zip(sources) {
+            self.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in &verdict.findings {
                 self.findings += 1;
                 self.sink.finding(finding).map_err(Stop::Output)?;
@@ -97,8 +134,8 @@ impl Replayer<'_> {
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 self.malformed_total += 1;
                 let rejected = Rejected {
-                    file: String::new(),
-                    index: 0,
+                    file: source.file.clone(),
+                    index: source.index,
                     field: malformed.field.clone(),
                     reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
                     text: event.record.to_owned(),
@@ -110,8 +147,23 @@ impl Replayer<'_> {
                 }
             }
         }
-        self.texts.clear();
+        self.waiting.clear();
         Ok(())
+    }
+}
+
+impl Replayer<'_> {
+    /// Explains the record when it is the one that was asked for, after everything before it.
+    fn explain(&mut self, id: &str, text: &str) -> Result<(), Stop> {
+        let Ok(event) = intake::event(text) else { return Ok(()) };
+        if event.event_id != id {
+            return Ok(());
+        }
+        self.classify()?;
+        let explained = self.runtime.block_on(self.engine.explain(&event, &self.state));
+        let (_, explanation) = explained.map_err(Stop::State)?;
+        self.sink.explained(&event, &explanation).map_err(Stop::Output)?;
+        Err(Stop::Explained)
     }
 }
 
@@ -119,8 +171,16 @@ impl Consumer for Replayer<'_> {
     type Error = Stop;
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
-        self.texts.push(record.text.into());
-        if self.texts.len() < BATCH_RECORDS {
+        if let Some(id) = self.asked_for {
+            self.explain(id, record.text)?;
+        }
+        self.waiting.push(Waiting {
+            text: record.text.into(),
+            file: record.input.name.clone(),
+            index: record.index,
+            slots: record.slots.into(),
+        });
+        if self.waiting.len() < BATCH_RECORDS {
             return Ok(());
         }
         self.classify()

@@ -37,7 +37,7 @@ struct Seen {
 }
 
 impl Visitor for Seen {
-    fn event(&mut self, event: &Event<'_>, text: &str) {
+    fn event(&mut self, _index: u64, event: &Event<'_>, text: &str) {
         let again = Leaf::of(text).and_then(|leaf| leaf.event()).expect("the text alone makes the event again");
         assert_eq!(
             (&again.source, &again.name, again.time, &again.event_id),

@@ -135,6 +135,9 @@ pub struct Evidence {
     pub attempt: bool,
     /// Not reported again while it keeps happening: see [`Evidence::once_in`].
     pub once: Option<(String, u32)>,
+    /// Account and region it happened in, when a service tells of it from elsewhere, as an administrator account does of
+    /// its members. Empty texts are not told apart from the event's.
+    pub place: Option<(String, String)>,
     /// Small facts by name.
     pub facts: BTreeMap<String, Value>,
 }
@@ -170,6 +173,13 @@ impl Evidence {
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.resolution_topic = Some(topic.into());
+        self
+    }
+
+    /// Says where it happened when that is not where the event came from.
+    #[must_use]
+    pub fn placed(mut self, account: impl Into<String>, region: impl Into<String>) -> Self {
+        self.place = Some((account.into(), region.into()));
         self
     }
 

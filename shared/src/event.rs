@@ -61,6 +61,25 @@ pub enum EventKind {
     Notification,
 }
 
+/// A part of a CloudTrail record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `userIdentity`.
+    Identity,
+    /// `requestParameters`.
+    Request,
+    /// `responseElements`.
+    Response,
+    /// `additionalEventData`.
+    Additional,
+    /// `resources`.
+    Resources,
+    /// `vpcEndpointId`.
+    VpcEndpoint,
+    /// `sessionCredentialFromConsole`.
+    FromConsole,
+}
+
 /// One record: its header, and its body on demand.
 pub struct Event<'a> {
     /// What kind of record.
@@ -99,13 +118,18 @@ pub struct Event<'a> {
     request_raw: Option<&'a str>,
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
-    identity: OnceCell<Identity>,
-    request: OnceCell<Value>,
-    response: OnceCell<Value>,
-    additional: OnceCell<Value>,
-    detail: OnceCell<Value>,
+    resources_raw: Option<&'a str>,
+    vpc_endpoint_raw: Option<&'a str>,
+    from_console_raw: Option<&'a str>,
+    // Boxed: most events are never looked into, and a small event is cheap to hand around.
+    key: OnceCell<u64>,
+    identity: OnceCell<Box<Identity>>,
+    request: OnceCell<Box<Value>>,
+    response: OnceCell<Box<Value>>,
+    additional: OnceCell<Box<Value>>,
+    detail: OnceCell<Box<Value>>,
     places: OnceCell<Arc<Places>>,
-    place: OnceCell<Place>,
+    place: OnceCell<Box<Place>>,
 }
 
 impl fmt::Debug for Event<'_> {
@@ -354,6 +378,10 @@ impl<'a> Event<'a> {
             request_raw: None,
             response_raw: None,
             additional_raw: None,
+            resources_raw: None,
+            vpc_endpoint_raw: None,
+            from_console_raw: None,
+            key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
             response: OnceCell::new(),
@@ -428,7 +456,7 @@ impl<'a> Event<'a> {
                 }
                 "readOnly" => {
                     let raw = s.raw_value()?;
-                    event.read_only = match raw.0 {
+                    event.read_only = match raw.text {
                         "true" | "\"true\"" => Some(true),
                         "false" | "\"false\"" => Some(false),
                         _ => None,
@@ -437,6 +465,9 @@ impl<'a> Event<'a> {
                 "requestParameters" => event.request_raw = present(s.raw_value()?),
                 "responseElements" => event.response_raw = present(s.raw_value()?),
                 "additionalEventData" => event.additional_raw = present(s.raw_value()?),
+                "resources" => event.resources_raw = present(s.raw_value()?),
+                "vpcEndpointId" => event.vpc_endpoint_raw = present(s.raw_value()?),
+                "sessionCredentialFromConsole" => event.from_console_raw = present(s.raw_value()?),
                 "userIdentity" => {
                     let at = s.peek();
                     let from = s.position();
@@ -496,10 +527,28 @@ impl<'a> Event<'a> {
     pub fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| {
             let raw = self.identity_raw.unwrap_or("{}");
-            serde_json::from_str::<WireIdentity>(raw)
-                .map(Identity::from)
-                .unwrap_or_else(|_| Identity { kind: self.identity_type.clone().into_owned(), ..Identity::default() })
+            let identity = serde_json::from_str::<WireIdentity>(raw).map(Identity::from);
+            Box::new(
+                identity.unwrap_or_else(|_| Identity {
+                    kind: self.identity_type.clone().into_owned(),
+                    ..Identity::default()
+                }),
+            )
         })
+    }
+
+    /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
+    /// no tree.
+    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+        match part {
+            Part::Identity => self.identity_raw,
+            Part::Request => self.request_raw,
+            Part::Response => self.response_raw,
+            Part::Additional => self.additional_raw,
+            Part::Resources => self.resources_raw,
+            Part::VpcEndpoint => self.vpc_endpoint_raw,
+            Part::FromConsole => self.from_console_raw,
+        }
     }
 
     /// Who did it: see [`Identity::principal`].
@@ -539,7 +588,8 @@ impl<'a> Event<'a> {
 
     /// Where the call came from; unknown without a database or an address. Not for `wants`: it is too slow there.
     pub fn place(&self) -> &Place {
-        self.place.get_or_init(|| self.source_address().map_or_else(Place::default, |ip| self.places().locate(ip)))
+        self.place
+            .get_or_init(|| Box::new(self.source_address().map_or_else(Place::default, |ip| self.places().locate(ip))))
     }
 
     /// `requestParameters`; `Null` when absent.
@@ -598,14 +648,16 @@ impl<'a> Event<'a> {
     /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
     /// region and [`Event::identity_id`].
     pub fn key(&self) -> u64 {
-        let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
-        let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        *self.key.get_or_init(|| {
+            let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
+            let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        })
     }
 }
 
 fn present(raw: RawValue<'_>) -> Option<&str> {
-    (!raw.is_null()).then_some(raw.0)
+    (!raw.is_null()).then_some(raw.text)
 }
 
 /// Reads a time and checks that a record could carry it.
@@ -627,13 +679,13 @@ fn content_id(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
 }
 
-fn lazily<'c>(cell: &'c OnceCell<Value>, raw: Option<&str>, field: &'static str) -> Result<&'c Value, Malformed> {
+fn lazily<'c>(cell: &'c OnceCell<Box<Value>>, raw: Option<&str>, field: &'static str) -> Result<&'c Value, Malformed> {
     let Some(raw) = raw else { return Ok(&NULL) };
     if let Some(value) = cell.get() {
         return Ok(value);
     }
     let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
-    Ok(cell.get_or_init(|| value))
+    Ok(cell.get_or_init(|| Box::new(value)))
 }
 
 #[cfg(test)]

@@ -30,23 +30,53 @@ pub struct Scanner<'a> {
 
 /// A value that was passed over: its raw text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawValue<'a>(pub &'a str);
+pub struct RawValue<'a> {
+    /// The text, with the quotes of a string.
+    pub text: &'a str,
+    /// Whether it is a string with escapes in it.
+    is_escaped: bool,
+}
 
 impl<'a> RawValue<'a> {
+    /// The value that fills `text`, which the scanner handed out before.
+    pub fn of(text: &'a str) -> Self {
+        Self { text, is_escaped: memchr(b'\\', text.as_bytes()).is_some() }
+    }
+
     /// `null`.
     pub fn is_null(self) -> bool {
-        self.0 == "null"
+        self.text == "null"
     }
 
     /// The text of a JSON string, unescaped; borrowed when nothing is escaped. `None` when the value is
     /// not a string or its escapes are wrong.
     pub fn as_str(self) -> Option<Cow<'a, str>> {
-        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        if memchr(b'\\', inner.as_bytes()).is_none() {
-            return Some(Cow::Borrowed(inner));
+        if self.is_escaped {
+            return serde_json::from_str::<String>(self.text).ok().map(Cow::Owned);
         }
-        serde_json::from_str::<String>(self.0).ok().map(Cow::Owned)
+        Some(Cow::Borrowed(self.text.strip_prefix('"')?.strip_suffix('"')?))
     }
+}
+
+/// Where the first quote or backslash is. Most strings are short: the first words are searched inline, eight bytes at a
+/// time, before the vectorised search is worth its call.
+#[inline]
+fn string_stop(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    const INLINE_WORDS: usize = 4;
+    // The lowest high bit that is set marks the first byte that is zero; above it there may be false marks.
+    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().take(INLINE_WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ (LOW * b'"' as u64)) | zeros(word ^ (LOW * b'\\' as u64));
+        if found != 0 {
+            return Some(i * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let done = words.len().min(INLINE_WORDS) * 8;
+    memchr2(b'"', b'\\', &bytes[done..]).map(|at| done + at)
 }
 
 impl<'a> Scanner<'a> {
@@ -119,19 +149,23 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.pos - 1])
     }
 
-    /// From just inside a string to just behind its closing quote.
+    /// From just inside a string to just behind its closing quote; whether there were escapes.
     #[inline]
-    fn skip_string_tail(&mut self) -> Result<(), ScanError> {
+    fn skip_string_tail(&mut self) -> Result<bool, ScanError> {
         let bytes = self.text.as_bytes();
+        let mut is_escaped = false;
         loop {
-            match memchr2(b'"', b'\\', &bytes[self.pos..]) {
+            match string_stop(&bytes[self.pos..]) {
                 Some(found) if bytes[self.pos + found] == b'"' => {
                     self.pos += found + 1;
-                    return Ok(());
+                    return Ok(is_escaped);
                 }
                 // An escape: the next byte is part of it whatever it is. It may be the first byte of a
                 // longer character; the rest is found by the next search.
-                Some(found) if self.pos + found + 2 <= bytes.len() => self.pos += found + 2,
+                Some(found) if self.pos + found + 2 <= bytes.len() => {
+                    self.pos += found + 2;
+                    is_escaped = true;
+                }
                 _ => return Err(self.error("unfinished string")),
             }
         }
@@ -145,10 +179,11 @@ impl<'a> Scanner<'a> {
     pub fn raw_value(&mut self) -> Result<RawValue<'a>, ScanError> {
         let Some(first) = self.peek() else { return Err(self.error("expected a value")) };
         let start = self.pos;
+        let mut is_escaped = false;
         match first {
             b'"' => {
                 self.pos += 1;
-                self.skip_string_tail()?;
+                is_escaped = self.skip_string_tail()?;
             }
             b'{' | b'[' => self.skip_container()?,
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
@@ -158,7 +193,7 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.error("expected a value")),
         }
-        Ok(RawValue(&self.text[start..self.pos]))
+        Ok(RawValue { text: &self.text[start..self.pos], is_escaped })
     }
 
     /// Skips an object or array. Kinds of open brackets are kept as bits, newest lowest.
@@ -168,7 +203,9 @@ impl<'a> Scanner<'a> {
         while let Some(&b) = bytes.get(self.pos) {
             self.pos += 1;
             match b {
-                b'"' => self.skip_string_tail()?,
+                b'"' => {
+                    self.skip_string_tail()?;
+                }
                 b'{' | b'[' => {
                     if depth == MAX_DEPTH {
                         return Err(self.error("nested deeper than 128 levels"));
@@ -260,7 +297,7 @@ mod tests {
             let text = format!(" {value} ,");
             let mut scanner = Scanner::new(&text);
             let raw = scanner.raw_value().unwrap();
-            prop_assert_eq!(serde_json::from_str::<Value>(raw.0).unwrap(), value);
+            prop_assert_eq!(serde_json::from_str::<Value>(raw.text).unwrap(), value);
             prop_assert!(scanner.take(b','));
         }
 
@@ -268,6 +305,13 @@ mod tests {
         fn any_text_is_scanned_without_panic(text in ".*") {
             let _ = Scanner::new(&text).raw_value();
             let _ = Scanner::new(&text).object(|_, s| s.raw_value().map(drop));
+        }
+
+        #[test]
+        fn the_inline_search_agrees_with_the_library(bytes in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>()], 0..80)) {
+            prop_assert_eq!(string_stop(&bytes), memchr2(b'"', b'\\', &bytes));
+            let plain: Vec<u8> = bytes.iter().map(|b| if matches!(b, b'"' | b'\\') { b'#' } else { *b }).collect();
+            prop_assert_eq!(string_stop(&plain), None);
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! The classifiers: one file each, listed here and nowhere else.
 
 pub mod cloudtrail_tampered;
+pub mod config_rule_compliant;
 pub mod config_rule_noncompliant;
 pub mod console_login_failed_repeatedly;
 pub mod console_login_impossible_travel;
@@ -18,6 +19,7 @@ pub mod root_account_used;
 pub mod security_group_closed;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
+pub mod securityhub_finding;
 pub mod threat_intel_ip;
 
 use crate::registry::{Plugin, plugin};
@@ -25,6 +27,7 @@ use crate::registry::{Plugin, plugin};
 /// Every classifier, in alphabetical order of its id.
 pub static ALL: &[Plugin] = &[
     plugin::<cloudtrail_tampered::CloudtrailTampered>(),
+    plugin::<config_rule_compliant::ConfigRuleCompliant>(),
     plugin::<config_rule_noncompliant::ConfigRuleNoncompliant>(),
     plugin::<console_login_failed_repeatedly::ConsoleLoginFailedRepeatedly>(),
     plugin::<console_login_impossible_travel::ConsoleLoginImpossibleTravel>(),
@@ -42,5 +45,6 @@ pub static ALL: &[Plugin] = &[
     plugin::<security_group_closed::SecurityGroupClosed>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
+    plugin::<securityhub_finding::SecurityhubFinding>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),
 ];

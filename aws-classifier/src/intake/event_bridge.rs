@@ -35,7 +35,7 @@ pub fn event(text: &str) -> Result<Event<'_>, RecordError> {
             "account" => (&mut header.account, "account"),
             "region" => (&mut header.region, "region"),
             "detail" => {
-                detail = value.0;
+                detail = value.text;
                 return Ok(());
             }
             _ => return Ok(()),

@@ -22,10 +22,10 @@ const RECORD_START: &[u8] = b"{\"eventVersion\":";
 
 /// What the reader reports, in file order.
 pub trait Visitor {
-    /// A record; `text` is its JSON, from which [`super::Leaf::of`] makes the event again.
-    fn event(&mut self, event: &Event<'_>, text: &str);
-    /// A record that could not be read. `index` counts the records of the file from 0, `text` is (the beginning of)
-    /// what stood there.
+    /// A record. `index` counts the records of the file from 0, `text` is its JSON, from which [`super::Leaf::of`] makes the
+    /// event again.
+    fn event(&mut self, index: u64, event: &Event<'_>, text: &str);
+    /// A record that could not be read; `text` is (the beginning of) what stood there.
     fn failed(&mut self, index: u64, error: &IntakeError, text: &str);
     /// Called between records, at least once a block; `false` stops the reading.
     fn go_on(&mut self) -> bool {
@@ -82,6 +82,8 @@ enum Place {
 struct Splitter {
     place: Place,
     index: u64,
+    /// Text was read: a byte order mark is none from here on.
+    is_begun: bool,
 }
 
 /// What one step did.
@@ -138,7 +140,8 @@ impl Splitter {
     /// Decides what the next value is.
     fn start(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
         let text = block.text;
-        let at = if text[at..].starts_with('\u{feff}') { at + '\u{feff}'.len_utf8() } else { at };
+        let has_mark = !std::mem::replace(&mut self.is_begun, true) && text[at..].starts_with('\u{feff}');
+        let at = if has_mark { at + '\u{feff}'.len_utf8() } else { at };
         let mut scanner = Scanner::at(text, at);
         match scanner.peek() {
             None => return Step::To(text.len()),
@@ -249,8 +252,7 @@ impl Splitter {
         let mut scanner = Scanner::new(line);
         match Event::scan_cloudtrail(line, &mut scanner) {
             Ok(event) if scanner.peek().is_none() && is_cloudtrail(&event) => {
-                self.index += 1;
-                visitor.event(&event, event.record);
+                self.pass(&event, event.record, visitor);
             }
             _ => self.decode(line, visitor),
         }
@@ -267,7 +269,7 @@ impl Splitter {
             match scanner.raw_value() {
                 // A number or `null` may go on in the next block.
                 Ok(_) if scanner.position() == block.text.len() && !block.is_end => return Step::More(at),
-                Ok(RawValue(other)) => {
+                Ok(RawValue { text: other, .. }) => {
                     self.fail(&IntakeError::NotAnObject, other, visitor);
                     return Step::To(scanner.position());
                 }
@@ -296,8 +298,7 @@ impl Splitter {
                 Step::To(scanner.position())
             }
             Ok(event) if is_cloudtrail(&event) => {
-                self.index += 1;
-                visitor.event(&event, event.record);
+                self.pass(&event, event.record, visitor);
                 Step::To(scanner.position())
             }
             Ok(_) | Err(RecordError::Missing { .. } | RecordError::Wrong { .. }) => {
@@ -311,8 +312,7 @@ impl Splitter {
     fn decode(&mut self, text: &str, visitor: &mut dyn Visitor) {
         decode(text, &mut |leaf| match leaf.and_then(|leaf| Ok((leaf, leaf.event()?))) {
             Ok((leaf, event)) => {
-                self.index += 1;
-                visitor.event(&event, leaf.text);
+                self.pass(&event, leaf.text, visitor);
             }
             Err(error) => self.fail(&error, text, visitor),
         });
@@ -331,6 +331,11 @@ impl Splitter {
         // The start may be cut by the end of the block.
         let keep = floor_boundary(block.text, block.text.len().saturating_sub(RECORD_START.len()).max(at));
         if keep == at { Step::More(at) } else { Step::To(keep) }
+    }
+
+    fn pass(&mut self, event: &Event<'_>, text: &str, visitor: &mut dyn Visitor) {
+        visitor.event(self.index, event, text);
+        self.index += 1;
     }
 
     fn fail(&mut self, error: &IntakeError, text: &str, visitor: &mut dyn Visitor) {
@@ -410,7 +415,8 @@ mod tests {
     }
 
     impl Visitor for Seen {
-        fn event(&mut self, event: &Event<'_>, text: &str) {
+        fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
+            assert_eq!(index as usize, self.names.len() + self.failed.len());
             assert!(super::super::Leaf::of(text).is_ok(), "{text}");
             self.names.push(event.name.clone().into_owned());
         }

@@ -1,14 +1,17 @@
 //! From text of any envelope to records.
 //!
-//! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`) down to [`Leaf`]s, each
-//! one record. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
+//! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`, CloudWatch Logs
+//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
 //! reported with its field and its neighbours go on.
 
 pub mod alarm;
 pub mod event_bridge;
 pub mod inflate;
 pub mod log_file;
+pub mod logs;
+pub mod security_hub;
 
+use security_hub::Findings;
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
 
@@ -39,6 +42,20 @@ pub enum IntakeError {
     /// A record longer than [`log_file::RECORD_BYTES_MAX`].
     #[error("longer than {} MiB", log_file::RECORD_BYTES_MAX >> 20)]
     TooLong,
+    /// More of something in one envelope than there can be.
+    #[error("more than {max} {what} in one envelope")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there can be.
+        max: usize,
+    },
+    /// A batch or a line of CloudWatch Logs.
+    #[error("CloudWatch Logs: {why}")]
+    Logs {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file ends too early.
     #[error("the file ends inside its records")]
     Truncated,
@@ -104,6 +121,17 @@ impl<'a> Leaf<'a> {
     }
 }
 
+/// Reads the record that a text is, when it is one and no envelope of several.
+///
+/// # Errors
+/// When it is not JSON, of no known shape, or a needed field is missing or of the wrong type.
+pub fn event(text: &str) -> Result<Event<'_>, IntakeError> {
+    match Event::from_cloudtrail(text) {
+        Ok(event) if !event.source.starts_with("aws:") => Ok(event),
+        _ => Leaf::of(text)?.event(),
+    }
+}
+
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
 /// envelope that could not be read.
 pub fn decode(text: &str, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
@@ -137,7 +165,7 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
     loop {
         match scanner.raw_value() {
-            Ok(RawValue(item)) if item.starts_with('{') => decode_nested(item, depth + 1, each),
+            Ok(RawValue { text: item, .. }) if item.starts_with('{') => decode_nested(item, depth + 1, each),
             Ok(_) => each(Err(IntakeError::NotAnObject)),
             Err(error) => return each(Err(error.into())),
         }
@@ -151,6 +179,16 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
 }
 
+fn open_logs(batch: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    let read = logs::lines(batch, |line| match line {
+        Ok(line) => decode_nested(line, depth + 1, each),
+        Err(error) => each(Err(error)),
+    });
+    if let Err(error) = read {
+        each(Err(error));
+    }
+}
+
 /// The top-level members by which envelopes are told apart.
 #[derive(Default)]
 struct Shape<'a> {
@@ -161,9 +199,12 @@ struct Shape<'a> {
     message: Option<RawValue<'a>>,
     body: Option<RawValue<'a>>,
     sns: Option<RawValue<'a>>,
+    awslogs: Option<RawValue<'a>>,
+    is_log_batch: bool,
+    event_source: Option<RawValue<'a>>,
+    has_event_name: bool,
+    is_like_cloudtrail: bool,
     is_alarm: bool,
-    is_cloudtrail: bool,
-    is_aws_notification: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -179,9 +220,12 @@ impl<'a> Shape<'a> {
                 "Message" => shape.message = Some(value),
                 "body" => shape.body = Some(value),
                 "Sns" => shape.sns = Some(value),
+                "awslogs" => shape.awslogs = Some(value),
+                "logEvents" => shape.is_log_batch = true,
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
-                "eventSource" if value.0.starts_with("\"aws:") => shape.is_aws_notification = true,
-                "eventName" | "eventVersion" | "eventID" => shape.is_cloudtrail = true,
+                "eventSource" => shape.event_source = Some(value),
+                "eventName" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
+                "eventVersion" | "eventID" => shape.is_like_cloudtrail = true,
                 _ => {}
             }
             if shape.keys.len() < 8 {
@@ -195,17 +239,32 @@ impl<'a> Shape<'a> {
         Ok(shape)
     }
 
+    fn findings(&self) -> Option<Findings<'a>> {
+        Findings::several(self.detail_type?, self.detail?)
+    }
+
     fn leaf(&self, text: &'a str) -> Option<Leaf<'a>> {
-        let kind = if self.detail.is_some() && self.detail_type.is_some() {
+        // A record's own fields decide first, as they do for the log file reader: both must agree on every text.
+        let kind = if self.event_source.is_some() && self.has_event_name && !self.is_aws_notification() {
+            LeafKind::CloudTrail
+        } else if self.detail.is_some() && self.detail_type.is_some() {
+            if self.findings().is_some() {
+                return None;
+            }
             LeafKind::EventBridge
         } else if self.is_alarm {
             LeafKind::Alarm
-        } else if self.is_cloudtrail && !self.is_aws_notification {
+        } else if self.is_like_cloudtrail && !self.is_aws_notification() {
             LeafKind::CloudTrail
         } else {
             return None;
         };
         Some(Leaf { kind, text })
+    }
+
+    /// S3, SQS and SNS notifications have `eventSource: aws:…`.
+    fn is_aws_notification(&self) -> bool {
+        self.event_source.and_then(RawValue::as_str).is_some_and(|source| source.starts_with("aws:"))
     }
 
     fn unknown(&self) -> IntakeError {
@@ -217,10 +276,23 @@ impl<'a> Shape<'a> {
         if let Some(leaf) = self.leaf(text) {
             return each(Ok(leaf));
         }
+        if let Some(findings) = self.findings() {
+            let opened = findings.open(text, |finding| decode_nested(finding, depth + 1, each));
+            return opened.unwrap_or_else(|error| each(Err(error)));
+        }
+        if let Some(awslogs) = self.awslogs {
+            return match logs::batch(awslogs) {
+                Ok(batch) => open_logs(&batch, depth + 1, each),
+                Err(error) => each(Err(error)),
+            };
+        }
+        if self.is_log_batch {
+            return open_logs(text, depth, each);
+        }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {
-            Some(RawValue(array)) if array.starts_with('[') => decode_array(array, depth, each),
-            Some(RawValue(object)) if object.starts_with('{') => decode_nested(object, depth + 1, each),
+            Some(RawValue { text: array, .. }) if array.starts_with('[') => decode_array(array, depth, each),
+            Some(RawValue { text: object, .. }) if object.starts_with('{') => decode_nested(object, depth + 1, each),
             // A JSON text inside a JSON string: SQS bodies and SNS messages.
             Some(raw) => match raw.as_str() {
                 Some(inner) => decode_nested(&inner, depth + 1, each),
@@ -264,6 +336,63 @@ mod tests {
         }
     }
 
+    fn awslogs(batch: &Value) -> Value {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gzip, batch.to_string().as_bytes()).unwrap();
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip.finish().unwrap());
+        json!({"awslogs": {"data": data}})
+    }
+
+    #[test]
+    fn log_subscriptions_lead_to_the_records_in_their_lines() {
+        let line = |message: Value| json!({"id": "1", "timestamp": 1, "message": message});
+        let batch = json!({"messageType": "DATA_MESSAGE", "owner": "123456789012", "logGroup": "trail", "logStream": "s",
+            "logEvents": [line(json!(record().to_string())), line(json!("GET / 200")), line(json!(7)),
+                          line(json!(record().to_string()))]});
+        for envelope in [awslogs(&batch), batch] {
+            let seen = names(&envelope);
+            assert_eq!(seen.len(), 4, "{seen:?}");
+            assert_eq!((&seen[0], &seen[3]), (&Ok("CreateUser".to_owned()), &Ok("CreateUser".to_owned())));
+            assert_eq!(seen[1], Err("CloudWatch Logs: a line of trail that is no CloudTrail record".to_owned()));
+            assert_eq!(seen[2], Err("CloudWatch Logs: logEvents[].message is missing or no string".to_owned()));
+        }
+        let control = json!({"messageType": "CONTROL_MESSAGE", "logEvents": [line(json!("CWL CONTROL MESSAGE"))]});
+        assert_eq!(names(&awslogs(&control)), []);
+        for bad in [json!({"awslogs": {}}), json!({"awslogs": {"data": "%"}}), json!({"awslogs": {"data": "aGVsbG8="}})]
+        {
+            assert!(matches!(&names(&bad)[..], [Err(error)] if error.contains("awslogs.data")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_batch_that_inflates_without_end_is_refused() {
+        let batch = json!({"messageType": "DATA_MESSAGE", "logEvents": [], "padding": " ".repeat(33 << 20)});
+        let seen = names(&awslogs(&batch));
+        assert!(matches!(&seen[..], [Err(error)] if error.contains("inflate")), "{seen:?}");
+    }
+
+    #[test]
+    fn findings_of_security_hub_are_records_of_their_own() {
+        let envelope = |findings: Value| {
+            json!({"version": "0", "id": "x", "detail-type": "Security Hub Findings - Custom Action", "source": "aws.securityhub",
+                   "account": "123456789012", "time": "2026-03-01T12:00:00Z", "region": "us-east-1",
+                   "detail": {"actionName": "send", "findings": findings}})
+        };
+        let mut details = Vec::new();
+        decode(&envelope(json!([{"Id": "a"}, {"Id": "b"}])).to_string(), &mut |leaf| {
+            let leaf = leaf.unwrap();
+            assert_eq!(Leaf::of(leaf.text), Ok(leaf));
+            details.push(leaf.event().unwrap().detail().unwrap().clone());
+        });
+        let one = |id: &str| json!({"actionName": "send", "findings": [{"Id": id}]});
+        assert_eq!(details, [one("a"), one("b")]);
+        assert_eq!(names(&envelope(json!([]))), []);
+        assert_eq!(names(&envelope(json!([1]))).len(), 1);
+        assert_eq!(names(&envelope(json!(null))).len(), 1);
+        let seen = names(&envelope(json!(vec![json!({}); 101])));
+        assert_eq!(seen, [Err("more than 100 findings in one envelope".to_owned())]);
+    }
+
     #[test]
     fn one_bad_record_leaves_its_neighbours() {
         let mut bad = record();
@@ -284,6 +413,15 @@ mod tests {
     }
 
     #[test]
+    fn a_record_with_the_keys_of_an_envelope_stays_a_record() {
+        let mut odd = record();
+        odd["AlarmName"] = json!("x");
+        odd["detail-type"] = json!("x");
+        odd["detail"] = json!({});
+        assert_eq!(names(&odd), [Ok("CreateUser".to_owned())]);
+    }
+
+    #[test]
     fn unknown_shapes_name_their_keys() {
         let seen = names(&json!({"hello": 1, "world": 2}));
         let Err(error) = &seen[0] else { panic!("{seen:?}") };
@@ -297,7 +435,7 @@ mod tests {
         }
 
         #[test]
-        fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName", inner in ".*") {
+        fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName|awslogs|logEvents", inner in ".*") {
             let text = json!({ "detail-type": "x", key: inner }).to_string();
             decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
         }

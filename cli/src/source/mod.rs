@@ -27,7 +27,7 @@ use shared::event::Event;
 
 pub use inputs::{Input, SourceError, inputs};
 use recent::RecentIds;
-use reorder::ReorderBuffer;
+use reorder::{Origin, ReorderBuffer};
 
 /// Files up to this size are read at once; larger ones are streamed.
 const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -47,19 +47,27 @@ pub struct SourceOptions {
     pub threads: usize,
     /// How much later than the start of its file, or of the next file, a record may come and still be put in order.
     pub lateness_s: i64,
+    /// Records with this event id are handed out even when no classifier wants them.
+    pub asked_for: Option<String>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600 }
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600, asked_for: None }
     }
 }
 
-/// A record that at least one classifier wants.
+/// A record that at least one classifier wants, or that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'r> {
     /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
     pub text: &'r str,
+    /// The input it came from.
+    pub input: &'r Input,
+    /// Which record of the input, from 0.
+    pub index: u64,
+    /// The classifiers that want it.
+    pub slots: &'r [Slot],
 }
 
 /// A record that could not be read.
@@ -169,12 +177,12 @@ pub fn read<C: Consumer>(
                     let sender = senders[at].lock().ok().and_then(|mut s| s.take());
                     let Some(sender) = sender else { return };
                     if !stop.load(Ordering::Relaxed) {
-                        worker.read(input, engine, &ids, sender);
+                        worker.read(input, engine, options, &ids, sender);
                     }
                 }
             });
         }
-        let merged = Merger::new(options, progress, consumer).merge(inputs, &receivers, &window);
+        let merged = Merger::new(inputs, options, progress, consumer).merge(&receivers, &window);
         // On an early stop, workers find their receivers gone and the window open, and end.
         stop.store(true, Ordering::Relaxed);
         drop(receivers);
@@ -236,8 +244,14 @@ struct Batch {
 struct Wanted {
     /// Position in `ids`.
     at: u32,
+    /// Which record of the input.
+    index: u64,
+    /// The classifiers that want it.
+    slots: Box<[Slot]>,
     time: Timestamp,
     text_bytes: u32,
+    /// By a classifier; else it was only asked for.
+    is_wanted: bool,
 }
 
 struct Worker {
@@ -247,10 +261,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn read(&mut self, input: &Input, engine: &Engine, ids: &RandomState, sender: SyncSender<Part>) {
+    fn read(
+        &mut self,
+        input: &Input,
+        engine: &Engine,
+        options: &SourceOptions,
+        ids: &RandomState,
+        sender: SyncSender<Part>,
+    ) {
         let mut reading = Reading {
             name: &input.name,
             engine,
+            asked_for: options.asked_for.as_deref(),
             ids,
             sender: &sender,
             batch: Batch::default(),
@@ -317,6 +339,7 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 struct Reading<'w> {
     name: &'w str,
     engine: &'w Engine,
+    asked_for: Option<&'w str>,
     ids: &'w RandomState,
     sender: &'w SyncSender<Part>,
     batch: Batch,
@@ -332,15 +355,17 @@ impl Reading<'_> {
 }
 
 impl Visitor for Reading<'_> {
-    fn event(&mut self, event: &Event<'_>, text: &str) {
+    fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
         let batch = &mut self.batch;
         batch.first_time.get_or_insert(event.time);
         batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
         self.engine.concerned(event, &mut self.slots);
-        if !self.slots.is_empty() {
+        let is_wanted = !self.slots.is_empty();
+        if is_wanted || self.asked_for.is_some_and(|id| id == event.event_id) {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
-            batch.wanted.push(Wanted { at, time: event.time, text_bytes });
+            let slots = self.slots.as_slice().into();
+            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes, is_wanted });
             batch.texts.push_str(text);
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
@@ -372,6 +397,7 @@ impl Visitor for Reading<'_> {
 }
 
 struct Merger<'m, C> {
+    inputs: &'m [Input],
     lateness_s: i64,
     progress: &'m dyn Progress,
     consumer: &'m mut C,
@@ -382,8 +408,9 @@ struct Merger<'m, C> {
 }
 
 impl<'m, C: Consumer> Merger<'m, C> {
-    fn new(options: &SourceOptions, progress: &'m dyn Progress, consumer: &'m mut C) -> Self {
+    fn new(inputs: &'m [Input], options: &SourceOptions, progress: &'m dyn Progress, consumer: &'m mut C) -> Self {
         Self {
+            inputs,
             lateness_s: options.lateness_s,
             progress,
             consumer,
@@ -394,9 +421,9 @@ impl<'m, C: Consumer> Merger<'m, C> {
         }
     }
 
-    fn merge(mut self, inputs: &[Input], receivers: &[Receiver<Part>], window: &Window) -> Result<Counts, C::Error> {
-        for (at, (input, receiver)) in inputs.iter().zip(receivers).enumerate() {
-            let next_start = inputs.get(at + 1).map_or(Timestamp::from_millis(i64::MAX), |next| next.start);
+    fn merge(mut self, receivers: &[Receiver<Part>], window: &Window) -> Result<Counts, C::Error> {
+        for (at, (input, receiver)) in self.inputs.iter().zip(receivers).enumerate() {
+            let next_start = self.inputs.get(at + 1).map_or(Timestamp::from_millis(i64::MAX), |next| next.start);
             let mut is_empty = true;
             let mut not_json = None;
             for part in receiver {
@@ -404,7 +431,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
                     Part::Batch(batch) => {
                         is_empty &= batch.ids.is_empty() && batch.rejected.iter().all(|r| !r.is_json);
                         not_json = not_json.or_else(|| batch.rejected.first().map(|r| r.reason.clone()));
-                        self.batch(&batch, next_start)?;
+                        self.batch(at, &batch, next_start)?;
                     }
                     Part::End(Some(reason)) if is_empty => self.counts.unreadable.push((input.name.clone(), reason)),
                     Part::End(Some(reason)) => self.counts.damaged.push((input.name.clone(), reason)),
@@ -423,7 +450,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
         Ok(self.counts)
     }
 
-    fn batch(&mut self, batch: &Batch, next_start: Timestamp) -> Result<(), C::Error> {
+    fn batch(&mut self, input: usize, batch: &Batch, next_start: Timestamp) -> Result<(), C::Error> {
         if let Some(first) = batch.first_time {
             self.advance(first.min(next_start))?;
         }
@@ -436,9 +463,13 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
                 text_at += text.len();
                 if is_new {
-                    self.counts.classified += 1;
+                    *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
-                    self.waiting.push(wanted.time, text);
+                    self.waiting.push(
+                        wanted.time,
+                        Origin { input, index: wanted.index, slots: wanted.slots.clone() },
+                        text,
+                    );
                 }
             } else if is_new {
                 self.counts.ignored += 1;
@@ -466,8 +497,9 @@ impl<'m, C: Consumer> Merger<'m, C> {
     }
 
     fn release(&mut self) -> Result<(), C::Error> {
-        while let Some(text) = self.waiting.pop_until(self.watermark) {
-            self.consumer.record(Record { text: &text })?;
+        while let Some((origin, text)) = self.waiting.pop_until(self.watermark) {
+            let input = &self.inputs[origin.input];
+            self.consumer.record(Record { text: &text, input, index: origin.index, slots: &origin.slots })?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use aws_classifier::routing::Slot;
 use shared::Timestamp;
 
 /// Text kept in memory; more goes to the file.
@@ -19,10 +20,22 @@ pub struct ReorderBuffer {
     spill: Option<Spill>,
 }
 
+/// Where a record came from and who wants it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Position of its input.
+    pub input: usize,
+    /// Which record of the input.
+    pub index: u64,
+    /// The classifiers that want it.
+    pub slots: Box<[Slot]>,
+}
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     time: Timestamp,
     arrival: u64,
+    origin: Origin,
     text: Place,
 }
 
@@ -40,18 +53,18 @@ struct Spill {
 
 impl ReorderBuffer {
     /// Adds a record.
-    pub fn push(&mut self, time: Timestamp, text: &str) {
+    pub fn push(&mut self, time: Timestamp, origin: Origin, text: &str) {
         let place = if self.memory_bytes + text.len() > MEMORY_BYTES_MAX { self.spill(text) } else { None };
         let text = place.unwrap_or_else(|| {
             self.memory_bytes += text.len();
             Place::Memory(text.into())
         });
-        self.waiting.push(Reverse(Item { time, arrival: self.arrived, text }));
+        self.waiting.push(Reverse(Item { time, arrival: self.arrived, origin, text }));
         self.arrived += 1;
     }
 
     /// Takes the earliest record if its time is not after `until`.
-    pub fn pop_until(&mut self, until: Timestamp) -> Option<Box<str>> {
+    pub fn pop_until(&mut self, until: Timestamp) -> Option<(Origin, Box<str>)> {
         if self.waiting.peek()?.0.time > until {
             return None;
         }
@@ -66,7 +79,7 @@ impl ReorderBuffer {
                 spill.read(at, bytes).expect("the temporary file this process wrote can be read back")
             }
         };
-        Some(text)
+        Some((item.origin, text))
     }
 
     /// Writes to the file; `None` when there is none to be had, and memory must do.
@@ -107,16 +120,20 @@ impl Spill {
 mod tests {
     use super::*;
 
+    fn here() -> Origin {
+        Origin { input: 0, index: 0, slots: Box::new([]) }
+    }
+
     #[test]
     fn more_than_memory_holds_comes_back_in_order() {
         let mut buffer = ReorderBuffer::default();
         let long = "x".repeat(MEMORY_BYTES_MAX / 8);
         for i in 0..24_i64 {
-            buffer.push(Timestamp::from_millis(i * 7 % 24), &format!("{}{long}", i * 7 % 24));
+            buffer.push(Timestamp::from_millis(i * 7 % 24), here(), &format!("{}{long}", i * 7 % 24));
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
-            let text = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
+            let (_, text) = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
             assert_eq!(text.split('x').next(), Some(i.to_string().as_str()));
         }
         assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).is_none());
@@ -125,7 +142,7 @@ mod tests {
     #[test]
     fn nothing_is_released_before_its_time() {
         let mut buffer = ReorderBuffer::default();
-        buffer.push(Timestamp::from_millis(5), "a");
+        buffer.push(Timestamp::from_millis(5), here(), "a");
         assert!(buffer.pop_until(Timestamp::from_millis(4)).is_none());
         assert!(buffer.pop_until(Timestamp::from_millis(5)).is_some());
     }
