@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::classifier::{Evidence, FailedCalls, Malformed, Meta, SettingsError};
+use shared::classifier::{Evidence, FURTHER_ROUNDS_MAX, FailedCalls, Malformed, Meta, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
 use shared::finding::{Finding, FindingId, Severity};
-use shared::observation::{Known, ObserveRequest};
+use shared::observation::{Known, Observations, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
 use crate::classifiers;
@@ -117,7 +117,8 @@ impl Engine {
         }
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch.
+    /// Runs a batch in order. State is asked once for the whole batch, and again while classifiers have further
+    /// questions.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
@@ -134,22 +135,19 @@ impl Engine {
                 match detector.observe(event) {
                     Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
                     Ok(observations) => {
-                        let request = (!observations.is_empty()).then(|| {
-                            requests.push(ObserveRequest {
-                                classifier: detector.meta().id,
-                                event: event.key(),
-                                at: event.time,
-                                observations: observations.into_vec(),
-                            });
-                            requests.len() - 1
-                        });
+                        let request = push_request(&mut requests, detector.meta(), event, observations);
                         looks.push(Look { index, slot, request });
                     }
                 }
             }
             verdicts.push(verdict);
         }
-        let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
+        let mut known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
+        for _ in 0..FURTHER_ROUNDS_MAX {
+            if !self.ask_further(events, state, &mut looks, &mut known, &mut verdicts).await? {
+                break;
+            }
+        }
         let nothing = Known::default();
         for Look { index, slot, request } in looks {
             let detector = &self.detectors[usize::from(slot)];
@@ -161,6 +159,46 @@ impl Engine {
             }
         }
         Ok(verdicts)
+    }
+
+    /// One further round: its answers join those before. `false` when nobody asked.
+    async fn ask_further<S: State>(
+        &self,
+        events: &[Event<'_>],
+        state: &S,
+        looks: &mut Vec<Look>,
+        known: &mut Vec<Known>,
+        verdicts: &mut [Verdict],
+    ) -> PortResult<bool> {
+        let nothing = Known::default();
+        let mut requests = Vec::new();
+        let mut asked = Vec::new();
+        looks.retain_mut(|look| {
+            let detector = &self.detectors[usize::from(look.slot)];
+            let event = &events[look.index];
+            match detector.observe_further(event, look.request.map_or(&nothing, |r| &known[r])) {
+                Err(malformed) => {
+                    verdicts[look.index].malformed.push((detector.meta().id, malformed));
+                    return false;
+                }
+                Ok(observations) => {
+                    if push_request(&mut requests, detector.meta(), event, observations).is_some() {
+                        asked.push(*look.request.get_or_insert_with(|| {
+                            known.push(Known::default());
+                            known.len() - 1
+                        }));
+                    }
+                }
+            }
+            true
+        });
+        if requests.is_empty() {
+            return Ok(false);
+        }
+        for (at, answers) in asked.into_iter().zip(state.observe(&requests).await?) {
+            known[at].extend(answers);
+        }
+        Ok(true)
     }
 
     fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
@@ -204,6 +242,20 @@ impl Engine {
             evidence: facts,
         }
     }
+}
+
+/// Adds a request unless there is nothing to ask; answers its place.
+fn push_request(
+    requests: &mut Vec<ObserveRequest>,
+    meta: &'static Meta,
+    event: &Event<'_>,
+    observations: Observations,
+) -> Option<usize> {
+    (!observations.is_empty()).then(|| {
+        let observations = observations.into_vec();
+        requests.push(ObserveRequest { classifier: meta.id, event: event.key(), at: event.time, observations });
+        requests.len() - 1
+    })
 }
 
 struct Look {

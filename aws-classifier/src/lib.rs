@@ -5,9 +5,11 @@
 
 pub mod classifiers;
 pub mod engine;
+pub mod exposure;
 pub mod handler;
 pub mod ingress;
 pub mod intake;
+pub mod membership;
 pub mod patterns;
 pub mod registry;
 pub mod routing;

@@ -6,6 +6,7 @@
 //!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
 //! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
 //! * [`Pattern::Root`] becomes one rule on the caller's type.
+//! * [`Pattern::Intake`] becomes none: those records come from text logs and from the pipeline itself.
 //! * [`Pattern::AnyApi`] becomes one rule that is **disabled**: switched on it brings every management event through
 //!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
 //!   the other rules bring.
@@ -73,6 +74,7 @@ pub fn event_rules(metas: &[&'static Meta]) -> Vec<EventRule> {
                 Pattern::Notification { source, detail_type } => {
                     notifications.entry(source).or_default().add(detail_type, meta.id);
                 }
+                Pattern::Intake { .. } => {}
                 Pattern::Root => root.push(meta.id),
                 Pattern::AnyApi => any.push(meta.id),
             }

@@ -17,6 +17,11 @@ pub trait Detector: Send + Sync {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed>;
+    /// See [`Classifier::observe_further`].
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed>;
     /// See [`Classifier::classify`].
     ///
     /// # Errors
@@ -35,6 +40,10 @@ impl<C: Classifier> Detector for C {
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         Classifier::observe(self, event)
+    }
+
+    fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed> {
+        Classifier::observe_further(self, event, known)
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {

@@ -32,6 +32,7 @@ impl Routes {
             match *pattern {
                 Pattern::Api { source, names } => names.iter().for_each(|name| self.add_exact(slot, source, name)),
                 Pattern::Notification { source, detail_type } => self.add_exact(slot, source, detail_type),
+                Pattern::Intake { source, name } => self.add_exact(slot, source, name),
                 Pattern::Root => self.root.push(slot),
                 Pattern::AnyApi => self.any.push(slot),
             }

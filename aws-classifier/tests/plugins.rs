@@ -182,7 +182,15 @@ fn one_batch_finds_what_single_records_find() {
                     batched.push(finding);
                 }
             }
-            assert_eq!(batched, findings(plugin, &fixture, 1), "{}/{}", plugin.meta.id, fixture.name);
+            let single = findings(plugin, &fixture, 1);
+            if events.is_sorted_by_key(|e| e.time) {
+                assert_eq!(batched, single, "{}/{}", plugin.meta.id, fixture.name);
+            } else {
+                // A further question may find what a later record of the batch told: then the same is found, on another
+                // record.
+                let keys = |found: &[Finding]| found.iter().map(|f| f.dedup_key.clone()).collect::<BTreeSet<_>>();
+                assert_eq!(keys(&batched), keys(&single), "{}/{}", plugin.meta.id, fixture.name);
+            }
         }
     }
 }

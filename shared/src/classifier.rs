@@ -15,6 +15,9 @@ use crate::finding::{Effect, Severity};
 use crate::observation::{Known, Observations};
 use crate::ports::Files;
 
+/// How often [`Classifier::observe_further`] is asked: interface to groups to rules to what closed them is three.
+pub const FURTHER_ROUNDS_MAX: usize = 3;
+
 /// Which events a classifier wants. Feeds the dispatch index and the generated EventBridge rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -31,6 +34,14 @@ pub enum Pattern {
         source: &'static str,
         /// `detail-type`: `GuardDuty Finding`.
         detail_type: &'static str,
+    },
+    /// Records that the intake makes itself: lines of text logs, follow-ups. No EventBridge rule selects them, so that
+    /// nobody who may call `PutEvents` can forge one.
+    Intake {
+        /// `vpc-flow-logs`.
+        source: &'static str,
+        /// `Flow`.
+        name: &'static str,
     },
     /// Every CloudTrail record of the root user.
     Root,
@@ -211,6 +222,17 @@ pub trait Classifier: Send + Sync + 'static {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
+
+    /// What more to ask, now that the first answers are known: for facts that name what to look up next, such as an
+    /// instance whose groups must be found first. Asked again with the answers until it asks nothing, at most
+    /// [`FURTHER_ROUNDS_MAX`] times; each round is one call for the whole batch, after the round before of all its events.
+    /// A label and key that was asked must not come again: see [`Known::has`].
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn observe_further(&self, _event: &Event<'_>, _known: &Known) -> Result<Observations, Malformed> {
         Ok(Observations::none())
     }
 

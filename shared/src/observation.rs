@@ -198,6 +198,14 @@ pub struct LastValues {
     pub next: Option<(Timestamp, String)>,
 }
 
+impl LastValues {
+    /// The newest value that is not later than `at`, the event's time. Times have seconds, so a value of the same
+    /// second counts as earlier whatever its place.
+    pub fn by(&self, at: Timestamp) -> Option<&(Timestamp, String)> {
+        self.next.as_ref().filter(|(t, _)| *t <= at).or(self.previous.as_ref())
+    }
+}
+
 /// The answer of [`Op::See`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -255,6 +263,24 @@ impl Known {
             Some(Answer::Last(last)) => last.clone(),
             _ => LastValues::default(),
         }
+    }
+
+    /// All last values under `label`, in the order they were asked for: one for each key.
+    pub fn lasts<'k>(&'k self, label: &'k str) -> impl Iterator<Item = &'k LastValues> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Last(last) => Some(last),
+            _ => None,
+        })
+    }
+
+    /// Whether anything was asked under `label`.
+    pub fn has(&self, label: &str) -> bool {
+        self.find(label).is_some()
+    }
+
+    /// Adds the answers of a further round.
+    pub fn extend(&mut self, further: Self) {
+        self.0.extend(further.0);
     }
 
     /// The sighting under `label`.

@@ -5,6 +5,7 @@ pub mod config_rule_noncompliant;
 pub mod console_login_failed_repeatedly;
 pub mod console_login_new_ip;
 pub mod console_login_without_mfa;
+pub mod ec2_instance_in_open_group;
 pub mod ec2_mass_instance_creation;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
@@ -23,6 +24,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<console_login_failed_repeatedly::ConsoleLoginFailedRepeatedly>(),
     plugin::<console_login_new_ip::ConsoleLoginNewIp>(),
     plugin::<console_login_without_mfa::ConsoleLoginWithoutMfa>(),
+    plugin::<ec2_instance_in_open_group::Ec2InstanceInOpenGroup>(),
     plugin::<ec2_mass_instance_creation::Ec2MassInstanceCreation>(),
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),

@@ -75,6 +75,7 @@ fn events(pattern: &Pattern) -> Vec<String> {
     match pattern {
         Pattern::Api { source, names } => names.iter().map(|name| format!("{source}/{name}")).collect(),
         Pattern::Notification { source, detail_type } => vec![format!("{source}/{detail_type}")],
+        Pattern::Intake { source, name } => vec![format!("{source}/{name}")],
         Pattern::Root => vec!["*/* by the root user".to_owned()],
         Pattern::AnyApi => vec!["*/*".to_owned()],
     }
