@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::Timestamp;
 use shared::classifier::{Evidence, FURTHER_ROUNDS_MAX, FailedCalls, Malformed, Meta, SettingsError};
 use shared::config::Document;
-use shared::event::Event;
+use shared::event::{Event, EventKind};
 use shared::finding::{Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
 use crate::classifiers;
+use crate::intake::follow_up;
 use crate::registry::{Detector, Plugin};
 use crate::routing::{Routes, Slot};
 
@@ -115,6 +117,17 @@ impl Engine {
                 (!event.is_failed() || detector.meta().failed_calls != FailedCalls::Ignored) && detector.wants(event)
             });
         }
+    }
+
+    /// The follow-ups that the classifiers at `slots` want of the event: the time and the text of each.
+    pub fn follow_ups(&self, event: &Event<'_>, slots: &[Slot]) -> impl Iterator<Item = (Timestamp, String)> {
+        let slots = if event.kind == EventKind::CloudTrail { slots } else { &[] };
+        slots.iter().filter_map(|slot| {
+            let detector = &self.detectors[usize::from(*slot)];
+            let after_s = detector.follow_up_s(event)?;
+            let due = event.time.plus_seconds(i64::from(after_s));
+            due.is_plausible().then(|| (due, follow_up::text(event, detector.meta().id, after_s)))
+        })
     }
 
     /// Runs a batch in order. State is asked once for the whole batch, and again while classifiers have further

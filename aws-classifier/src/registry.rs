@@ -12,6 +12,8 @@ pub trait Detector: Send + Sync {
     fn meta(&self) -> &'static Meta;
     /// See [`Classifier::wants`].
     fn wants(&self, event: &Event<'_>) -> bool;
+    /// See [`Classifier::follow_up_s`].
+    fn follow_up_s(&self, event: &Event<'_>) -> Option<u32>;
     /// See [`Classifier::observe`].
     ///
     /// # Errors
@@ -36,6 +38,10 @@ impl<C: Classifier> Detector for C {
 
     fn wants(&self, event: &Event<'_>) -> bool {
         Classifier::wants(self, event)
+    }
+
+    fn follow_up_s(&self, event: &Event<'_>) -> Option<u32> {
+        Classifier::follow_up_s(self, event)
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {

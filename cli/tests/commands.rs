@@ -42,9 +42,9 @@ fn the_demo_shows_findings_incidents_responses_and_what_to_try_next() {
     let folder = tempfile::tempdir().unwrap();
     let text = succeed(folder.path(), &["demo"]);
     for part in [
-        "8 critical, 6 high, 1 medium, 1 info",
-        "Incidents  16, 14 still open",
-        "Responses planned: 6",
+        "8 critical, 9 high, 1 medium, 1 info",
+        "Incidents  19, 17 still open",
+        "Responses planned: 9",
         "iam:UpdateAccessKey AccessKeyId=AKIAEXAMPLE0SVCBCKUP Status=Inactive UserName=svc-backup",
         "ec2:RevokeSecurityGroupIngress GroupId=sg-0a0000000000000e7",
         "Root user signed in to the console",
@@ -62,7 +62,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl", "--summary", "summary.json"]);
     let findings: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(findings.len(), 15);
+    assert_eq!(findings.len(), 18);
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
     let number = |key: &str| summary[key].as_u64().unwrap();
@@ -70,7 +70,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
         number("records_in"),
         number("classified") + number("ignored") + number("failed") + number("duplicates")
     );
-    assert_eq!(number("findings"), 15);
+    assert_eq!(number("findings"), 18);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     let folder = tempfile::tempdir().unwrap();
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
-    assert!(text.contains("15: 8 critical, 5 high, 1 medium, 1 info"), "{text}");
+    assert!(text.contains("18: 8 critical, 8 high, 1 medium, 1 info"), "{text}");
     let look = || {
         let log = fs::read_to_string(folder.path().join("kept/pipeline.log")).unwrap();
         let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap().count();
@@ -88,7 +88,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     succeed(folder.path(), &["run", "day.jsonl", "--data", "kept", "--summary", "summary.json"]);
     assert_eq!(first, look());
     let incidents: Vec<Value> = serde_json::from_str(&first.2).unwrap();
-    assert_eq!(incidents.len(), 15);
+    assert_eq!(incidents.len(), 18);
     let closed: Vec<Value> = serde_json::from_str(&succeed(
         folder.path(),
         &["incidents", "--data", "kept", "--format", "json", "--status", "closed"],
@@ -232,4 +232,27 @@ fn a_reader_that_leaves_early_is_no_error() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("error"), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn what_was_left_open_is_found_once_its_time_is_over_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = |minute: u32| {
+        format!(
+            r#"{{"eventVersion":"1.10","eventID":"e-{minute}","eventTime":"2026-03-01T{:02}:{:02}:00Z","eventSource":"ec2.amazonaws.com","eventName":"AuthorizeSecurityGroupIngress","awsRegion":"eu-central-1","recipientAccountId":"123456789012","userIdentity":{{"type":"Root"}},"requestParameters":{{"groupId":"sg-{minute}","cidrIp":"0.0.0.0/0","fromPort":22,"toPort":22,"ipProtocol":"tcp"}}}}"#,
+            minute / 60,
+            minute % 60
+        )
+    };
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    for file in 0..4 {
+        let lines: Vec<String> = (file * 30..(file + 1) * 30).map(opened).collect();
+        fs::write(folder.path().join(format!("logs/{file}.jsonl")), lines.join("\n")).unwrap();
+    }
+    let replay = |threads: &str| succeed(folder.path(), &["replay", "--format", "jsonl", "--threads", threads, "logs"]);
+    let one = replay("1");
+    assert_eq!(one, replay("4"));
+    // Two hours of openings, one a minute: the last of them are within their hour when the records end.
+    let left_open = one.lines().filter(|l| l.contains(r#""classifier":"security_group_left_open""#)).count();
+    assert_eq!(left_open, 60);
 }

@@ -217,6 +217,15 @@ pub trait Classifier: Send + Sync + 'static {
         true
     }
 
+    /// Whether to be shown this event once more, and after how many seconds: for threats that are something not done in
+    /// time. The follow-up is an event of its own with the request, response and caller of this one, the time at which
+    /// it is due, the source `pipeline.follow-up` and the classifier's id as its name, which its patterns must name
+    /// ([`Pattern::Intake`]). It depends on the event alone, and on nothing remembered. Only CloudTrail records have
+    /// follow-ups; those due after the last record do not come.
+    fn follow_up_s(&self, _event: &Event<'_>) -> Option<u32> {
+        None
+    }
+
     /// What to remember about this event. Called before `classify`, also for events that are no threat.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod guardduty_finding;
 pub mod iam_access_key_created;
 pub mod root_account_used;
 pub mod security_group_closed;
+pub mod security_group_left_open;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
 pub mod threat_intel_ip;
@@ -30,6 +31,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
     plugin::<root_account_used::RootAccountUsed>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),
+    plugin::<security_group_left_open::SecurityGroupLeftOpen>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),

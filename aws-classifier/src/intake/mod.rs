@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod event_bridge;
+pub mod follow_up;
 pub mod inflate;
 pub mod log_file;
 

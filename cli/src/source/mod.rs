@@ -5,6 +5,9 @@
 //! inflate, split and route; the calling thread takes their results file by file, drops duplicates, and holds records back
 //! until no file still to come can hold an earlier one, given the lateness bound. A record that comes later than the bound
 //! is handed out at once and counted as late.
+//!
+//! Follow-ups that classifiers ask for are made by the workers and take their place among the records; they are no records
+//! and are not counted. Those due after the last record stay out.
 
 mod inputs;
 mod recent;
@@ -233,7 +236,10 @@ struct Batch {
     /// Their texts, one after another.
     texts: String,
     rejected: Vec<Rejected>,
+    /// Follow-ups of wanted records: the record's position in `wanted`, their time and text.
+    follow_ups: Vec<(usize, Timestamp, String)>,
     first_time: Option<Timestamp>,
+    last_time: Option<Timestamp>,
     input_bytes: u64,
 }
 
@@ -341,6 +347,7 @@ impl Visitor for Reading<'_> {
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
         let batch = &mut self.batch;
         batch.first_time.get_or_insert(event.time);
+        batch.last_time = batch.last_time.max(Some(event.time));
         batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
         self.engine.concerned(event, &mut self.slots);
         if !self.slots.is_empty() {
@@ -348,6 +355,9 @@ impl Visitor for Reading<'_> {
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
             batch.wanted.push(Wanted { at, index, time: event.time, text_bytes });
             batch.texts.push_str(text);
+            let of = batch.wanted.len() - 1;
+            let follow_ups = self.engine.follow_ups(event, &self.slots);
+            batch.follow_ups.extend(follow_ups.map(|(due, text)| (of, due, text)));
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
             self.hand_over();
@@ -386,6 +396,8 @@ struct Merger<'m, C> {
     recent: RecentIds,
     waiting: ReorderBuffer,
     watermark: Timestamp,
+    /// The latest record so far: how far time has come.
+    newest: Timestamp,
 }
 
 impl<'m, C: Consumer> Merger<'m, C> {
@@ -399,6 +411,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
             recent: RecentIds::default(),
             waiting: ReorderBuffer::default(),
             watermark: Timestamp::from_millis(i64::MIN),
+            newest: Timestamp::from_millis(i64::MIN),
         }
     }
 
@@ -424,9 +437,12 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 }
             }
             window.add(1);
-            self.advance(next_start)?;
+            if at + 1 < self.inputs.len() {
+                self.advance(next_start)?;
+            }
         }
-        self.watermark = Timestamp::from_millis(i64::MAX);
+        // A follow-up due after the last record stays out: nobody knows what happened until then.
+        self.watermark = self.newest;
         self.release()?;
         Ok(self.counts)
     }
@@ -435,18 +451,25 @@ impl<'m, C: Consumer> Merger<'m, C> {
         if let Some(first) = batch.first_time {
             self.advance(first.min(next_start))?;
         }
-        let mut wanted = batch.wanted.iter().peekable();
+        self.newest = self.newest.max(batch.last_time.unwrap_or(self.newest));
+        let mut follow_ups = batch.follow_ups.iter().peekable();
+        let mut wanted = batch.wanted.iter().enumerate().peekable();
         let mut text_at = 0;
         for (at, id) in batch.ids.iter().enumerate() {
             let is_new = self.recent.insert(*id);
-            let this = wanted.next_if(|w| w.at as usize == at);
-            if let Some(wanted) = this {
+            let this = wanted.next_if(|(_, w)| w.at as usize == at);
+            if let Some((of, wanted)) = this {
                 let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
                 text_at += text.len();
                 if is_new {
                     self.counts.classified += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
                     self.waiting.push(wanted.time, Origin { input, index: wanted.index }, text);
+                }
+                while let Some((_, due, text)) = follow_ups.next_if(|(record, ..)| *record == of) {
+                    if is_new {
+                        self.waiting.push(*due, Origin { input, index: wanted.index }, text);
+                    }
                 }
             } else if is_new {
                 self.counts.ignored += 1;
