@@ -99,7 +99,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     assert!(text.contains("3 incidents"), "{text}");
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
-    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&15.into(), &0.into()));
+    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&18.into(), &0.into()));
 }
 
 #[test]

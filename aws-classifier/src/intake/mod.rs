@@ -1,14 +1,18 @@
 //! From text of any envelope to records.
 //!
 //! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`) down to [`Leaf`]s, each
-//! one record. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
+//! one record. [`text_log`] makes records of the lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
 //! reported with its field and its neighbours go on.
 
+pub mod access_log;
 pub mod alarm;
 pub mod event_bridge;
+pub mod flow_log;
 pub mod follow_up;
 pub mod inflate;
 pub mod log_file;
+mod log_subscription;
+pub mod text_log;
 
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
@@ -162,6 +166,8 @@ struct Shape<'a> {
     message: Option<RawValue<'a>>,
     body: Option<RawValue<'a>>,
     sns: Option<RawValue<'a>>,
+    aws_logs: Option<RawValue<'a>>,
+    has_log_events: bool,
     event_source: Option<RawValue<'a>>,
     has_event_name: bool,
     is_like_cloudtrail: bool,
@@ -180,6 +186,8 @@ impl<'a> Shape<'a> {
                 "detail-type" => shape.detail_type = Some(value),
                 "Message" => shape.message = Some(value),
                 "body" => shape.body = Some(value),
+                "awslogs" => shape.aws_logs = Some(value),
+                "logEvents" => shape.has_log_events = true,
                 "Sns" => shape.sns = Some(value),
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
                 "eventSource" => shape.event_source = Some(value),
@@ -227,6 +235,23 @@ impl<'a> Shape<'a> {
     fn open(&self, text: &'a str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
         if let Some(leaf) = self.leaf(text) {
             return each(Ok(leaf));
+        }
+        if depth <= NESTING_MAX && self.has_log_events {
+            return log_subscription::open(text, depth, each);
+        }
+        if let Some(inner) = self.aws_logs {
+            let mut data = None;
+            let _ = Scanner::new(inner.text).object::<ScanError>(|key, s| {
+                let value = s.raw_value()?;
+                if key == "data" {
+                    data = value.as_str();
+                }
+                Ok(())
+            });
+            return match data {
+                Some(data) => log_subscription::unpack(&data, depth, each),
+                None => each(Err(self.unknown())),
+            };
         }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {

@@ -344,6 +344,10 @@ impl Reading<'_> {
 }
 
 impl Visitor for Reading<'_> {
+    fn file_name(&self) -> &str {
+        self.name
+    }
+
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
         let batch = &mut self.batch;
         batch.first_time.get_or_insert(event.time);
