@@ -229,7 +229,11 @@ impl Engine {
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
-        let place = [&*event.account, &*event.region].join("/");
+        let region = match evidence.region {
+            Some(region) if event.region.is_empty() => cut(&region),
+            _ => cut(&event.region),
+        };
+        let place = [&*event.account, &*region].join("/");
         Finding {
             finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
             classifier: meta.id.to_owned(),
@@ -238,7 +242,7 @@ impl Engine {
             effect: evidence.effect,
             attempt,
             account: cut(&event.account),
-            region: cut(&event.region),
+            region,
             event_id: cut(&event.event_id),
             event_source: cut(&event.source),
             event_name: cut(&event.name),

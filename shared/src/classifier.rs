@@ -141,6 +141,8 @@ pub struct Evidence {
     /// Joins threats with the good news that ends them, such as `security_group_open/sg-1`; the engine
     /// puts account and region before it.
     pub resolution_topic: Option<String>,
+    /// Where it happened, for records that do not name their region, such as flow records.
+    pub region: Option<String>,
     /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
     pub attempt: bool,
     /// Small facts by name.
@@ -178,6 +180,13 @@ impl Evidence {
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.resolution_topic = Some(topic.into());
+        self
+    }
+
+    /// Names the region for a record that does not.
+    #[must_use]
+    pub fn in_region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
         self
     }
 

@@ -10,11 +10,13 @@ pub mod ec2_mass_instance_creation;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
 pub mod root_account_used;
+pub mod security_group_accessed_after_opening;
 pub mod security_group_closed;
 pub mod security_group_left_open;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
 pub mod threat_intel_ip;
+pub mod web_scanner_detected;
 
 use crate::registry::{Plugin, plugin};
 
@@ -30,9 +32,11 @@ pub static ALL: &[Plugin] = &[
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
     plugin::<root_account_used::RootAccountUsed>(),
+    plugin::<security_group_accessed_after_opening::SecurityGroupAccessedAfterOpening>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),
     plugin::<security_group_left_open::SecurityGroupLeftOpen>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),
+    plugin::<web_scanner_detected::WebScannerDetected>(),
 ];
