@@ -256,3 +256,51 @@ fn what_was_left_open_is_found_once_its_time_is_over_whatever_the_number_of_thre
     let left_open = one.lines().filter(|l| l.contains(r#""classifier":"security_group_left_open""#)).count();
     assert_eq!(left_open, 60);
 }
+
+#[test]
+fn flow_and_access_logs_are_read_beside_trails_and_joined_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let call = |id: &str, time: &str, name: &str, rest: &str| {
+        format!(
+            r#"{{"eventVersion":"1.10","eventID":"{id}","eventTime":"{time}","eventSource":"ec2.amazonaws.com","eventName":"{name}","awsRegion":"eu-central-1","recipientAccountId":"123456789012","userIdentity":{{"type":"IAMUser","userName":"alice"}},{rest}}}"#
+        )
+    };
+    let trail = [
+        call(
+            "e-1",
+            "2026-03-01T09:00:00Z",
+            "ModifyNetworkInterfaceAttribute",
+            r#""requestParameters":{"networkInterfaceId":"eni-0a1","groupSet":{"items":[{"groupId":"sg-0a1"}]}}"#,
+        ),
+        call(
+            "e-2",
+            "2026-03-01T12:00:00Z",
+            "AuthorizeSecurityGroupIngress",
+            r#""requestParameters":{"groupId":"sg-0a1","cidrIp":"0.0.0.0/0","fromPort":22,"toPort":22,"ipProtocol":"tcp"}"#,
+        ),
+    ];
+    fs::write(logs.join("trail.jsonl"), trail.join("\n")).unwrap();
+    let flows = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n\
+                 2 123456789012 eni-0a1 203.0.113.9 10.0.0.4 51000 22 6 10 840 1772366520 1772366580 ACCEPT OK\n\
+                 no flow at all\n";
+    fs::write(logs.join("123456789012_vpcflowlogs_eu-central-1_fl-0a1_20260301T1200Z_0a1.log"), flows).unwrap();
+    let line = r#"203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 12 "-" "sqlmap/1.8""#;
+    fs::write(logs.join("access.log"), format!("{line}\n{line}\n")).unwrap();
+    let text = succeed(folder.path(), &["replay", "--format", "jsonl", "--summary", "summary.json", "logs"]);
+    let mut found: Vec<String> = text
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["classifier"].as_str().unwrap().to_owned())
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        ["security_group_accessed_after_opening", "security_group_opened_to_world", "web_scanner_detected"]
+    );
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
+    let numbers = ["records_in", "classified", "failed", "duplicates"].map(|key| summary[key].as_u64().unwrap());
+    assert_eq!(numbers, [6, 5, 1, 0]);
+    assert_eq!(summary["rejected"][0]["reason"], "neither JSON nor a line of a log this version reads");
+}

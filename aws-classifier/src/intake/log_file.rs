@@ -214,7 +214,7 @@ impl Splitter {
         let mut lines = self.lines.take().unwrap_or_else(|| Box::new(TextLog::of_file(visitor.file_name())));
         match lines.line(line) {
             Line::Header => {}
-            Line::Unknown => self.fail(&IntakeError::NotAnObject, line, visitor),
+            Line::Unknown => self.fail(&IntakeError::NotALogLine, line, visitor),
             Line::Bad(error) => self.fail(&error, line, visitor),
             Line::Record(text) => match Leaf::of(text).and_then(|leaf| leaf.event()) {
                 Ok(event) => self.pass(&event, text, visitor),

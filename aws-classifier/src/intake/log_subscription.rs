@@ -47,7 +47,7 @@ pub(super) fn open(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>,
             Line::Header => {}
             Line::Record(text) => each(Leaf::of(text)),
             Line::Bad(error) => each(Err(error)),
-            Line::Unknown => each(Err(IntakeError::NotAnObject)),
+            Line::Unknown => each(Err(IntakeError::NotALogLine)),
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum IntakeError {
     /// Not an object or array.
     #[error("not a JSON object")]
     NotAnObject,
+    /// A line that is neither JSON nor of a text log.
+    #[error("neither JSON nor a line of a log this version reads")]
+    NotALogLine,
     /// Envelopes in envelopes without end.
     #[error("envelopes nested deeper than {NESTING_MAX}")]
     TooDeep,
@@ -58,7 +61,14 @@ impl From<ScanError> for IntakeError {
 impl IntakeError {
     /// Whether there was JSON to read; no when the bytes are something else altogether.
     pub const fn is_json(&self) -> bool {
-        !matches!(self, Self::Record(RecordError::Json(_)) | Self::NotAnObject | Self::NotUtf8 | Self::Truncated)
+        !matches!(
+            self,
+            Self::Record(RecordError::Json(_))
+                | Self::NotAnObject
+                | Self::NotALogLine
+                | Self::NotUtf8
+                | Self::Truncated
+        )
     }
 
     /// The field at fault; empty when there is none to name.
