@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::Timestamp;
-use shared::classifier::{Evidence, FURTHER_ROUNDS_MAX, FailedCalls, Malformed, Meta, SettingsError};
+use shared::classifier::{Evidence, FURTHER_ROUNDS_MAX, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
 use shared::event::{Event, EventKind};
-use shared::finding::{Finding, FindingId, Severity};
+use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
 use shared::ports::{Files, PortResult, State};
 
+use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
 use crate::intake::follow_up;
-use crate::registry::{Detector, Plugin};
+use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
+use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
+use crate::rules::{self, RuleError, Unusable};
 
 /// Facts keep at most this many items of a list.
 const FACT_ITEMS_MAX: usize = 20;
@@ -28,23 +31,54 @@ const TEXT_CHARS_MAX: usize = 512;
 pub struct Settings {
     /// Ids of classifiers that are switched off.
     pub disabled: Vec<String>,
-    /// Severity by classifier id, in place of the one it gives.
+    /// Severity by classifier id, in place of the one it gives: also of attempts, which are not lowered then.
     pub severity: BTreeMap<String, Severity>,
+    /// For how many seconds after a finding went out its repeats are only counted (see [`crate::noise`]). Default 0:
+    /// every finding goes out, as a repeat may differ in facts that matter, and the notifier makes one message of
+    /// repeats anyway.
+    pub dedup_window_s: u32,
+    /// The same by classifier id, in place of `dedup_window_s`; worth it for findings of others that come again and
+    /// again, such as `guardduty_finding = 21600`.
+    pub dedup_windows_s: BTreeMap<String, u32>,
 }
 
+/// Repeats are kept back for at most a week: our choice, so that what goes on is told again.
+const DEDUP_WINDOW_S_MAX: u32 = 604_800;
+
 impl Settings {
-    /// Ids that no classifier has are refused: a misspelt switch must not look as if it worked.
-    fn check(&self) -> Result<(), (String, String)> {
-        let unknown = |id: &&String| !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str());
-        for (key, id) in
-            [("disabled", self.disabled.iter().find(unknown)), ("severity", self.severity.keys().find(unknown))]
-        {
+    /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
+    fn check(&self, rules: &rules::Loaded) -> Result<(), (String, String)> {
+        let unknown = |id: &&String| {
+            !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
+                && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
+        };
+        for (key, id) in [
+            ("disabled", self.disabled.iter().find(unknown)),
+            ("severity", self.severity.keys().find(unknown)),
+            ("dedup_windows_s", self.dedup_windows_s.keys().find(unknown)),
+        ] {
             if let Some(id) = id {
-                return Err((key.to_owned(), format!("there is no classifier {id}")));
+                return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
+            }
+        }
+        let longest = self.dedup_windows_s.values().max().copied().unwrap_or(0);
+        for (key, window_s) in [("dedup_window_s", self.dedup_window_s), ("dedup_windows_s", longest)] {
+            if window_s > DEDUP_WINDOW_S_MAX {
+                let why = format!("must be at most {DEDUP_WINDOW_S_MAX} (a week), is {window_s}");
+                return Err((key.to_owned(), why));
             }
         }
         Ok(())
     }
+}
+
+/// Why there is no engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineErrors {
+    /// Every classifier whose settings it refused, with its id.
+    pub settings: Vec<(&'static str, SettingsError)>,
+    /// Every rule that cannot be used.
+    pub rules: Vec<RuleError>,
 }
 
 /// The classifiers in use, with their index.
@@ -52,6 +86,19 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    noise: Noise,
+    rules: RulesReport,
+}
+
+/// What is worth knowing about the rules that were loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesReport {
+    /// Those left out because they cannot be used, where the settings allow that.
+    pub skipped: Vec<RuleError>,
+    /// How many are for other log sources.
+    pub elsewhere: usize,
+    /// Tells one set of added rules from another; 0 without any.
+    pub fingerprint: u64,
 }
 
 /// What became of one event.
@@ -61,32 +108,58 @@ pub struct Verdict {
     pub concerned: bool,
     /// What they found.
     pub findings: Vec<Finding>,
+    /// What they found too and is kept back, and why.
+    pub withheld: Vec<(Finding, Why)>,
+    /// Expired entries of the allow-list that would have kept one of the findings back, by position.
+    pub lapsed: Vec<usize>,
     /// Which of them could not read it: schema drift.
-    pub malformed: Vec<(&'static str, Malformed)>,
+    pub malformed: Vec<(String, Malformed)>,
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections. Mistakes
-    /// in the text are kept by `document`; settings that are well formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
+    /// of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well
+    /// formed and still unusable are returned.
     ///
     /// # Errors
-    /// Every classifier whose settings it refused, with its id.
+    /// Every classifier whose settings it refused and every rule that cannot be used.
     pub fn configure(
         document: &mut Document<'_>,
         files: &dyn Files,
-    ) -> Result<Self, Vec<(&'static str, SettingsError)>> {
+        rule_folders: &[String],
+    ) -> Result<Self, EngineErrors> {
         document.expect_table("classifiers");
-        let settings: Settings = document.section_with("classifier", Settings::check);
+        let rule_settings: rules::Settings = document.section("rules");
+        let mut loaded = rules::load(&rule_settings, rule_folders, files);
+        let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
+        let is_on = |id: &str| settings.disabled.iter().all(|disabled| disabled != id);
         let mut detectors = Vec::new();
-        let mut errors = Vec::new();
+        let mut errors = EngineErrors::default();
         for plugin in classifiers::ALL {
             match (plugin.configure)(document, files) {
-                Ok(_) if settings.disabled.iter().any(|id| id == plugin.meta.id) => {}
-                Ok(detector) => detectors.push(detector),
-                Err(error) => errors.push((plugin.meta.id, error)),
+                Ok(detector) if is_on(plugin.meta.id) => detectors.push(detector),
+                Ok(_) => {}
+                Err(error) => errors.settings.push((plugin.meta.id, error)),
             }
         }
-        if errors.is_empty() { Ok(Self::new(detectors, settings.severity)) } else { Err(errors) }
+        let plugins = classifiers::ALL.iter().map(|plugin| plugin.meta.id);
+        let ids: Vec<&str> = plugins.chain(loaded.detectors.iter().map(|rule| &*rule.declaration().id)).collect();
+        let noise = Noise {
+            allow: AllowList::configure(document, &ids),
+            window_s: settings.dedup_window_s,
+            windows_s: settings.dedup_windows_s.clone(),
+        };
+        loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
+        detectors.append(&mut loaded.detectors);
+        if rule_settings.unusable == Unusable::Refuse {
+            errors.rules.append(&mut loaded.errors);
+        }
+        if errors != EngineErrors::default() {
+            return Err(errors);
+        }
+        let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
+        let rules = RulesReport { skipped, elsewhere, fingerprint };
+        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity) })
     }
 
     /// All classifiers with their default settings.
@@ -102,9 +175,46 @@ impl Engine {
     pub fn new(detectors: Vec<Box<dyn Detector>>, severity: BTreeMap<String, Severity>) -> Self {
         let mut routes = Routes::default();
         for (slot, detector) in detectors.iter().enumerate() {
-            routes.add(Slot::try_from(slot).expect("far fewer than 65,536 classifiers"), detector.meta().patterns);
+            let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
+            routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity }
+        Self { detectors, routes, severity, noise: Noise::default(), rules: RulesReport::default() }
+    }
+
+    /// With an allow-list and deduplication; without, everything found goes out.
+    #[must_use]
+    pub fn quietened(mut self, noise: Noise) -> Self {
+        self.noise = noise;
+        self
+    }
+
+    /// What keeps findings back.
+    pub const fn noise(&self) -> &Noise {
+        &self.noise
+    }
+
+    /// The classifiers in use, in the order of their slots.
+    pub fn detectors(&self) -> &[Box<dyn Detector>] {
+        &self.detectors
+    }
+
+    /// The classifiers whose patterns select the event.
+    pub fn selected(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
+        self.routes.concerned(event, slots);
+    }
+
+    fn detector(&self, slot: Slot) -> &dyn Detector {
+        &*self.detectors[slot as usize]
+    }
+
+    /// About the rules that were loaded.
+    pub fn rules(&self) -> &RulesReport {
+        &self.rules
+    }
+
+    /// What the detectors in use declare, in the order they are asked.
+    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.detectors.iter().map(|detector| detector.declaration())
     }
 
     /// The classifiers that will look at the event: selected by their patterns, open to failed calls if it is one,
@@ -113,8 +223,9 @@ impl Engine {
         self.routes.concerned(event, slots);
         if !slots.is_empty() {
             slots.retain(|slot| {
-                let detector = &self.detectors[usize::from(*slot)];
-                (!event.is_failed() || detector.meta().failed_calls != FailedCalls::Ignored) && detector.wants(event)
+                let detector = self.detector(*slot);
+                (!event.is_failed() || detector.declaration().failed_calls != FailedCalls::Ignored)
+                    && detector.wants(event)
             });
         }
     }
@@ -123,32 +234,50 @@ impl Engine {
     pub fn follow_ups(&self, event: &Event<'_>, slots: &[Slot]) -> impl Iterator<Item = (Timestamp, String)> {
         let slots = if event.kind == EventKind::CloudTrail { slots } else { &[] };
         slots.iter().filter_map(|slot| {
-            let detector = &self.detectors[usize::from(*slot)];
+            let detector = self.detector(*slot);
             let after_s = detector.follow_up_s(event)?;
             let due = event.time.plus_seconds(i64::from(after_s));
-            due.is_plausible().then(|| (due, follow_up::text(event, detector.meta().id, after_s)))
+            due.is_plausible().then(|| (due, follow_up::text(event, &detector.declaration().id, after_s)))
         })
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch, and again while classifiers have further
-    /// questions.
+    /// Runs a batch in order. State is asked once for the whole batch, again while classifiers have further questions,
+    /// and once more when something was found whose repeats are kept back.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
     pub async fn run<S: State>(&self, events: &[Event<'_>], state: &S) -> PortResult<Vec<Verdict>> {
+        let select = |event| {
+            let mut slots = Vec::new();
+            self.concerned(event, &mut slots);
+            slots
+        };
+        let selected: Vec<Vec<Slot>> = events.iter().map(select).collect();
+        self.run_selected(events, &selected, state).await
+    }
+
+    /// As [`Engine::run`], for events whose classifiers are known from [`Engine::concerned`].
+    ///
+    /// # Errors
+    /// When the state cannot be reached; nothing was found then, and the batch can be run again.
+    pub async fn run_selected<S: State>(
+        &self,
+        events: &[Event<'_>],
+        selected: &[impl AsRef<[Slot]>],
+        state: &S,
+    ) -> PortResult<Vec<Verdict>> {
         let mut verdicts: Vec<Verdict> = Vec::with_capacity(events.len());
         let mut looks: Vec<Look> = Vec::new();
         let mut requests = Vec::new();
-        let mut slots = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            self.concerned(event, &mut slots);
+        for (index, (event, slots)) in events.iter().zip(selected).enumerate() {
+            let slots = slots.as_ref();
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
-            for &slot in &slots {
-                let detector = &self.detectors[usize::from(slot)];
+            for &slot in slots {
+                let detector = self.detector(slot);
                 match detector.observe(event) {
-                    Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                    Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
                     Ok(observations) => {
-                        let request = push_request(&mut requests, detector.meta(), event, observations);
+                        let request = push_request(&mut requests, detector.declaration(), event, observations);
                         looks.push(Look { index, slot, request });
                     }
                 }
@@ -163,14 +292,15 @@ impl Engine {
         }
         let nothing = Known::default();
         for Look { index, slot, request } in looks {
-            let detector = &self.detectors[usize::from(slot)];
+            let detector = self.detector(slot);
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => verdict.findings.push(self.finding(detector.meta(), event, evidence)),
-                Err(malformed) => verdict.malformed.push((detector.meta().id, malformed)),
+                Ok(Some(evidence)) => self.judge(detector.declaration(), event, evidence, verdict),
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
             }
         }
+        self.withhold_repeats(events, &mut verdicts, state).await?;
         Ok(verdicts)
     }
 
@@ -187,15 +317,15 @@ impl Engine {
         let mut requests = Vec::new();
         let mut asked = Vec::new();
         looks.retain_mut(|look| {
-            let detector = &self.detectors[usize::from(look.slot)];
+            let detector = self.detector(look.slot);
             let event = &events[look.index];
             match detector.observe_further(event, look.request.map_or(&nothing, |r| &known[r])) {
                 Err(malformed) => {
-                    verdicts[look.index].malformed.push((detector.meta().id, malformed));
+                    verdicts[look.index].malformed.push((detector.declaration().id.clone(), malformed));
                     return false;
                 }
                 Ok(observations) => {
-                    if push_request(&mut requests, detector.meta(), event, observations).is_some() {
+                    if push_request(&mut requests, detector.declaration(), event, observations).is_some() {
                         asked.push(*look.request.get_or_insert_with(|| {
                             known.push(Known::default());
                             known.len() - 1
@@ -214,13 +344,72 @@ impl Engine {
         Ok(true)
     }
 
-    fn finding(&self, meta: &'static Meta, event: &Event<'_>, evidence: Evidence) -> Finding {
-        let attempt = evidence.attempt || (event.is_failed() && meta.failed_calls == FailedCalls::Attempts);
-        let severity = self.severity.get(meta.id).copied().unwrap_or_else(|| {
-            let given = evidence.severity.unwrap_or(meta.severity);
+    /// Assembles the finding and asks the allow-list about it, which sees the resource uncut.
+    fn judge(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence, verdict: &mut Verdict) {
+        let judgement = match evidence.effect {
+            Effect::Threat => {
+                let (account, _) = place(event, &evidence);
+                self.noise.allow.judge(Candidate {
+                    classifier: &declared.id,
+                    event,
+                    account,
+                    resource: &evidence.resource,
+                })
+            }
+            Effect::Resolves => Judgement::Unknown,
+        };
+        let finding = self.finding(declared, event, evidence);
+        match judgement {
+            Judgement::Allowed(entry) => return verdict.withheld.push((finding, Why::Allowed(entry))),
+            Judgement::Lapsed(entry) => verdict.lapsed.push(entry),
+            Judgement::Unknown => {}
+        }
+        verdict.findings.push(finding);
+    }
+
+    async fn withhold_repeats<S: State>(
+        &self,
+        events: &[Event<'_>],
+        verdicts: &mut [Verdict],
+        state: &S,
+    ) -> PortResult<()> {
+        let mut requests = Vec::new();
+        let mut places = Vec::new();
+        for (index, verdict) in verdicts.iter().enumerate() {
+            for (at, finding) in verdict.findings.iter().enumerate() {
+                if let Some(request) = self.noise.turn(finding, events[index].key()) {
+                    requests.push(request);
+                    places.push((index, at));
+                }
+            }
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let known = state.observe(&requests).await?;
+        // From behind, so that taking one out moves none that is still to come.
+        for ((index, at), known) in places.into_iter().zip(known).rev() {
+            let (turn, verdict) = (known.turn(TURN), &mut verdicts[index]);
+            if !turn.leads {
+                let finding = verdict.findings.remove(at);
+                verdict.withheld.push((finding, Why::Repeat));
+            } else if turn.followed > 0 {
+                verdict.findings[at].evidence.insert(REPEATS_FACT.to_owned(), turn.followed.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
+        let attempt = evidence.attempt || (event.is_failed() && declared.failed_calls == FailedCalls::Attempts);
+        let severity = self.severity.get(&declared.id).copied().unwrap_or_else(|| {
+            let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
-        let title = evidence.title.unwrap_or_else(|| meta.title.to_owned());
+        let (account, region) = place(event, &evidence);
+        let (account, region) = (cut(account), cut(region));
+        let place = [&*account, &*region].join("/");
+        let title = evidence.title.unwrap_or_else(|| declared.title.clone());
         let identity = event.identity().clone();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
@@ -229,50 +418,52 @@ impl Engine {
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
-        let region = match evidence.region {
-            Some(region) if event.region.is_empty() => cut(&region),
-            _ => cut(&event.region),
-        };
-        let place = [&*event.account, &*region].join("/");
         Finding {
-            finding_id: FindingId::new(meta.id, &event.account, &event.region, &event.identity_id()),
-            classifier: meta.id.to_owned(),
+            finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
+            classifier: declared.id.clone(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,
             effect: evidence.effect,
             attempt,
-            account: cut(&event.account),
+            account,
             region,
             event_id: cut(&event.event_id),
             event_source: cut(&event.source),
             event_name: cut(&event.name),
             event_time: event.time,
-            dedup_key: [meta.id, &place, &principal, &resource].join("/"),
+            dedup_key: [&*declared.id, &place, &principal, &resource].join("/"),
             resolution_key: evidence.resolution_topic.map(|topic| [&place, &*cut(&topic)].join("/")),
             principal,
             identity,
             source_ip: cut(&event.source_ip),
             user_agent: cut(&event.user_agent),
             resource,
-            techniques: meta.techniques.iter().map(|&t| t.to_owned()).collect(),
-            responses: meta.responses.iter().map(|&r| r.to_owned()).collect(),
+            techniques: declared.techniques.clone(),
+            responses: declared.responses.clone(),
             evidence: facts,
         }
     }
 }
 
 /// Adds a request unless there is nothing to ask; answers its place.
-fn push_request(
-    requests: &mut Vec<ObserveRequest>,
-    meta: &'static Meta,
+fn push_request<'d>(
+    requests: &mut Vec<ObserveRequest<'d>>,
+    declared: &'d Declaration,
     event: &Event<'_>,
     observations: Observations,
 ) -> Option<usize> {
     (!observations.is_empty()).then(|| {
         let observations = observations.into_vec();
-        requests.push(ObserveRequest { classifier: meta.id, event: event.key(), at: event.time, observations });
+        requests.push(ObserveRequest { classifier: &declared.id, event: event.key(), at: event.time, observations });
         requests.len() - 1
     })
+}
+
+/// Account and region of what happened.
+fn place<'e>(event: &'e Event<'_>, evidence: &'e Evidence) -> (&'e str, &'e str) {
+    let (account, region) = evidence.place.as_ref().map_or(("", ""), |(account, region)| (account, region));
+    let given = |given: &'e str, own: &'e str| if given.is_empty() { own } else { given };
+    (given(account, &event.account), given(region, &event.region))
 }
 
 struct Look {

@@ -4,7 +4,7 @@
 //! were handled; it ends in the dead-letter queue, and redriving it repeats nothing, because finding ids and
 //! state are idempotent per event.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use shared::envelope::Envelope;
 use shared::event::Event;
@@ -12,7 +12,8 @@ use shared::ports::{BatchResult, FailedMessage, Handler, Message, Outbox, PortEr
 use tracing::{info, warn};
 
 use crate::engine::Engine;
-use crate::intake::{self, Leaf};
+use crate::intake;
+use crate::noise::Tally;
 
 /// Reasons kept of one message: enough to see what is wrong, bounded for hostile ones.
 const REASONS_MAX: usize = 5;
@@ -30,6 +31,10 @@ pub struct Counts {
     pub failed: u64,
     /// Findings sent.
     pub findings: u64,
+    /// Findings that the allow-list kept back.
+    pub suppressed: u64,
+    /// Findings kept back because they repeat another.
+    pub repeats: u64,
 }
 
 /// The classifier component.
@@ -38,6 +43,7 @@ pub struct ClassifierHandler<S, O> {
     state: S,
     findings: O,
     counts: Cell<Counts>,
+    kept_back: RefCell<Tally>,
 }
 
 struct Record {
@@ -64,7 +70,12 @@ impl Trouble {
 impl<S: State, O: Outbox> ClassifierHandler<S, O> {
     /// A handler that remembers in `state` and sends findings to `findings`.
     pub fn new(engine: Engine, state: S, findings: O) -> Self {
-        Self { engine, state, findings, counts: Cell::default() }
+        Self { engine, state, findings, counts: Cell::default(), kept_back: RefCell::default() }
+    }
+
+    /// What was kept back since the start.
+    pub fn kept_back(&self) -> Tally {
+        self.kept_back.borrow().clone()
     }
 
     /// Totals since the start.
@@ -94,7 +105,7 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
         let mut events: Vec<Event<'_>> = Vec::with_capacity(records.len());
         let mut sources: Vec<&Record> = Vec::with_capacity(records.len());
         for record in &records {
-            match Leaf::of(&record.text).and_then(|leaf| leaf.event()) {
+            match intake::event(&record.text) {
                 Ok(event) => {
                     events.push(event);
                     sources.push(record);
@@ -103,8 +114,10 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
             }
         }
         let mut bodies = Vec::new();
+        let mut kept_back = Tally::default();
         for (verdict, source) in self.engine.run(&events, &self.state).await?.into_iter().zip(sources) {
             counts.findings += verdict.findings.len() as u64;
+            kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in verdict.findings {
                 info!(finding.id = %finding.finding_id, event.id = %finding.event_id, severity = %finding.severity,
                       "found {}", finding.classifier);
@@ -121,6 +134,8 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
         if !bodies.is_empty() {
             self.findings.send(&bodies).await?;
         }
+        (counts.suppressed, counts.repeats) = (kept_back.suppressed, kept_back.repeats);
+        self.kept_back.borrow_mut().merge(&kept_back);
         counts.failed = troubles.iter().map(|t| t.failed as u64).sum();
         counts.records_in = counts.classified + counts.ignored + counts.failed;
         self.count(counts);
@@ -135,6 +150,8 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
             ignored: total.ignored + batch.ignored,
             failed: total.failed + batch.failed,
             findings: total.findings + batch.findings,
+            suppressed: total.suppressed + batch.suppressed,
+            repeats: total.repeats + batch.repeats,
         });
     }
 }

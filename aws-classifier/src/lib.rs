@@ -3,14 +3,19 @@
 //! `handler` decodes a batch with `intake`, `routing` finds the classifiers each event concerns, `engine` remembers,
 //! classifies and assembles findings. Plug-ins live in `classifiers`, one file each, and import none of these.
 
+pub mod allow;
 pub mod classifiers;
+pub mod config_rule;
 pub mod engine;
+pub mod explain;
 pub mod exposure;
 pub mod handler;
 pub mod ingress;
 pub mod intake;
 pub mod membership;
+pub mod noise;
 pub mod patterns;
 pub mod registry;
 pub mod routing;
+pub mod rules;
 pub mod sign_in;

@@ -42,10 +42,15 @@ fn engine() -> Result<Engine, Error> {
     let (name, text) = lambda::configuration(variable.as_deref())?;
     let mut document = lambda::document(&name, &text);
     let files = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
-    let engine = Engine::configure(&mut document, &files);
+    let engine = Engine::configure(&mut document, &files, &[]);
     document.finish()?;
-    engine.map_err(|refused| {
-        let all: Vec<String> = refused.iter().map(|(id, error)| format!("classifiers.{id}.{error}")).collect();
-        all.join("; ").into()
-    })
+    let engine = engine.map_err(|refused| {
+        let settings = refused.settings.iter().map(|(id, error)| format!("classifiers.{id}.{error}"));
+        let all: Vec<String> = settings.chain(refused.rules.iter().map(ToString::to_string)).collect();
+        all.join("; ")
+    })?;
+    for error in &engine.rules().skipped {
+        tracing::warn!("left out a rule: {error}");
+    }
+    Ok(engine)
 }

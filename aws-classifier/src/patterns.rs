@@ -5,9 +5,10 @@
 //! * Read-only calls get rules of their own: they arrive only where the rule's state is
 //!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
 //! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
-//! * [`Pattern::Root`] becomes one rule on the caller's type.
-//! * [`Pattern::Intake`] becomes none: those records come from text logs and from the pipeline itself.
-//! * [`Pattern::AnyApi`] becomes one rule that is **disabled**: switched on it brings every management event through
+//! * [`Pattern::Root`](shared::Pattern::Root) becomes one rule on the caller's type.
+//! * [`Pattern::Intake`](shared::Pattern::Intake) becomes none: those records come from text logs and from the pipeline
+//!   itself.
+//! * [`Pattern::AnyApi`](shared::Pattern::AnyApi) becomes one rule that is **disabled**: switched on it brings every management event through
 //!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
 //!   the other rules bring.
 //!
@@ -19,7 +20,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::classifier::{Meta, Pattern};
+
+use crate::intake;
+use crate::registry::Declaration;
 
 /// The quota of an event pattern in characters (EventBridge quotas page).
 pub const PATTERN_CHARS_MAX: usize = 2048;
@@ -52,31 +55,27 @@ pub struct EventRule {
     /// The event pattern.
     pub pattern: Value,
     /// The classifiers that asked for it.
-    pub classifiers: Vec<&'static str>,
+    pub classifiers: Vec<String>,
 }
 
-/// The rules that select every event the classifiers want, in order of their names' sources.
-pub fn event_rules(metas: &[&'static Meta]) -> Vec<EventRule> {
-    let mut calls: BTreeMap<(&str, RuleState), Wanted> = BTreeMap::new();
-    let mut notifications: BTreeMap<&str, Wanted> = BTreeMap::new();
+/// The rules that select every event the detectors want, in order of their names' sources.
+pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> Vec<EventRule> {
+    let mut calls: BTreeMap<(&str, RuleState), Wanted<'_>> = BTreeMap::new();
+    let mut notifications: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
+    let (mut named, mut sources) = (BTreeMap::<RuleState, Wanted<'_>>::new(), Wanted::default());
     let (mut root, mut any) = (Vec::new(), Vec::new());
-    for meta in metas {
-        for pattern in meta.patterns {
-            match *pattern {
-                Pattern::Api { source, names } => names.iter().for_each(|name| {
-                    let state = if is_read_only(name) {
-                        RuleState::EnabledWithAllCloudtrailManagementEvents
-                    } else {
-                        RuleState::Enabled
-                    };
-                    calls.entry((source, state)).or_default().add(name, meta.id);
-                }),
-                Pattern::Notification { source, detail_type } => {
-                    notifications.entry(source).or_default().add(detail_type, meta.id);
+    for Declaration { id, selectors, .. } in declared {
+        for selector in selectors {
+            match (selector.source.as_deref(), selector.name.as_deref()) {
+                (Some(source), Some(_)) if selector.notification && intake::is_own(source) => {}
+                (Some(source), Some(name)) if selector.notification => {
+                    notifications.entry(source).or_default().add(name, id);
                 }
-                Pattern::Intake { .. } => {}
-                Pattern::Root => root.push(meta.id),
-                Pattern::AnyApi => any.push(meta.id),
+                (Some(source), Some(name)) => calls.entry((source, state_of(name))).or_default().add(name, id),
+                (None, Some(name)) => named.entry(state_of(name)).or_default().add(name, id),
+                (Some(source), None) => sources.add(source, id),
+                (None, None) if selector.root => root.push(id.clone()),
+                (None, None) => any.push(id.clone()),
             }
         }
     }
@@ -104,6 +103,24 @@ pub fn event_rules(metas: &[&'static Meta]) -> Vec<EventRule> {
         );
     }
     let every_type = [API_CALL, SIGN_IN, SERVICE_EVENT];
+    for (state, wanted) in named {
+        let base = if state == RuleState::Enabled { "classifier-any-source" } else { "classifier-any-source-reads" };
+        wanted.into_rules(base, "calls by name, whatever their source", state, &mut rules, |names| {
+            json!({
+                "source": [{ "prefix": "aws." }],
+                "detail-type": every_type,
+                "detail": { "eventName": names },
+            })
+        });
+    }
+    let every_call = RuleState::EnabledWithAllCloudtrailManagementEvents;
+    sources.into_rules("classifier-any-name", "every call of a source", every_call, &mut rules, |sources| {
+        json!({
+            "source": [{ "prefix": "aws." }],
+            "detail-type": every_type,
+            "detail": { "eventSource": sources },
+        })
+    });
     if !root.is_empty() {
         rules.push(EventRule {
             name: "classifier-root".to_owned(),
@@ -131,10 +148,10 @@ pub fn event_rules(metas: &[&'static Meta]) -> Vec<EventRule> {
 
 /// Event names, each with the classifiers that want it.
 #[derive(Default)]
-struct Wanted(BTreeMap<&'static str, Vec<&'static str>>);
+struct Wanted<'d>(BTreeMap<&'d str, Vec<&'d str>>);
 
-impl Wanted {
-    fn add(&mut self, name: &'static str, id: &'static str) {
+impl<'d> Wanted<'d> {
+    fn add(&mut self, name: &'d str, id: &'d str) {
         let ids = self.0.entry(name).or_default();
         if !ids.contains(&id) {
             ids.push(id);
@@ -150,7 +167,10 @@ impl Wanted {
         rules: &mut Vec<EventRule>,
         pattern: impl Fn(&[&str]) -> Value,
     ) {
-        let mut parts: Vec<Vec<&'static str>> = vec![Vec::new()];
+        if self.0.is_empty() {
+            return;
+        }
+        let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
         for name in self.0.keys().copied() {
             let part = parts.last_mut().expect("starts with one part");
             part.push(name);
@@ -160,7 +180,7 @@ impl Wanted {
             }
         }
         for (index, names) in parts.iter().enumerate() {
-            let mut classifiers: Vec<&'static str> = names.iter().flat_map(|n| &self.0[n]).copied().collect();
+            let mut classifiers: Vec<String> = names.iter().flat_map(|n| &self.0[n]).map(|&id| id.to_owned()).collect();
             classifiers.sort_unstable();
             classifiers.dedup();
             rules.push(EventRule {
@@ -180,6 +200,10 @@ fn detail_types(source: &str) -> Vec<&'static str> {
     } else {
         vec![API_CALL, SERVICE_EVENT]
     }
+}
+
+fn state_of(name: &str) -> RuleState {
+    if is_read_only(name) { RuleState::EnabledWithAllCloudtrailManagementEvents } else { RuleState::Enabled }
 }
 
 /// Whether CloudTrail marks the call `readOnly`, by its verb. Session calls of STS count as reads there. A wrong "no" of
@@ -208,30 +232,37 @@ pub fn is_read_only(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Selector;
     use shared::classifier::FailedCalls;
     use shared::finding::Severity;
 
-    const fn meta(id: &'static str, patterns: &'static [Pattern]) -> Meta {
-        Meta {
-            id,
-            title: "",
+    fn declaration(id: &str, selectors: Vec<Selector>) -> Declaration {
+        Declaration {
+            id: id.to_owned(),
+            title: String::new(),
             severity: Severity::Low,
-            techniques: &[],
-            patterns,
+            techniques: Vec::new(),
+            selectors,
             failed_calls: FailedCalls::Ignored,
-            responses: &[],
-            references: &[],
+            responses: Vec::new(),
+            references: Vec::new(),
         }
     }
 
-    const IAM: &str = "iam.amazonaws.com";
-    static ONE: Meta = meta("one", &[Pattern::Api { source: IAM, names: &["CreateUser", "GetUser"] }]);
-    static TWO: Meta =
-        meta("two", &[Pattern::Api { source: IAM, names: &["DeleteUser", "CreateUser"] }, Pattern::Root]);
+    fn call(source: Option<&str>, name: Option<&str>) -> Selector {
+        Selector { source: source.map(str::to_owned), name: name.map(str::to_owned), ..Selector::ANY_CALL }
+    }
+
+    fn iam(name: &str) -> Selector {
+        call(Some("iam.amazonaws.com"), Some(name))
+    }
 
     #[test]
     fn names_of_one_source_are_merged_and_reads_kept_apart() {
-        let rules = event_rules(&[&ONE, &TWO]);
+        let root = Selector { root: true, ..Selector::ANY_CALL };
+        let one = declaration("one", vec![iam("CreateUser"), iam("GetUser")]);
+        let two = declaration("two", vec![iam("DeleteUser"), iam("CreateUser"), root]);
+        let rules = event_rules(&[one, two]);
         let names: Vec<_> = rules.iter().map(|r| (r.name.as_str(), r.state)).collect();
         assert_eq!(
             names,
@@ -247,10 +278,8 @@ mod tests {
 
     #[test]
     fn long_lists_are_split_below_the_quota_and_lose_nothing() {
-        let names: Vec<&'static str> =
-            (0..300).map(|i| &*Box::leak(format!("CreateSomethingNumbered{i:03}").into_boxed_str())).collect();
-        let patterns: &'static [Pattern] = Box::leak(Box::new([Pattern::Api { source: IAM, names: names.leak() }]));
-        let rules = event_rules(&[Box::leak(Box::new(meta("many", patterns)))]);
+        let names = (0..300).map(|i| iam(&format!("CreateSomethingNumbered{i:03}"))).collect();
+        let rules = event_rules(&[declaration("many", names)]);
         assert!(rules.len() > 1);
         let mut total = 0;
         for rule in &rules {
@@ -258,6 +287,22 @@ mod tests {
             total += rule.pattern["detail"]["eventName"].as_array().unwrap().len();
         }
         assert_eq!(total, 300);
+    }
+
+    #[test]
+    fn a_missing_half_of_a_selector_is_left_out_of_the_pattern() {
+        let any =
+            [call(None, Some("ConsoleLogin")), call(None, Some("GetUser")), call(Some("iam.amazonaws.com"), None)];
+        let rules = event_rules(&[declaration("one", any.to_vec())]);
+        let details: Vec<_> = rules.iter().map(|r| (r.name.as_str(), r.pattern["detail"].clone())).collect();
+        assert_eq!(
+            details,
+            [
+                ("classifier-any-source-1", json!({ "eventName": ["ConsoleLogin"] })),
+                ("classifier-any-source-reads-1", json!({ "eventName": ["GetUser"] })),
+                ("classifier-any-name-1", json!({ "eventSource": ["iam.amazonaws.com"] })),
+            ]
+        );
     }
 
     #[test]

@@ -1,19 +1,97 @@
-//! What makes a [`Classifier`] a plug-in: the erased form the engine holds, and how it is built from settings.
+//! What the engine holds: detectors with their declarations. A [`Classifier`] is made one by [`plugin`]; rules written
+//! as data are detectors too (see [`crate::rules`]).
 
-use shared::classifier::{Classifier, Evidence, Malformed, Meta, SettingsError};
+use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 use shared::config::Document;
 use shared::event::Event;
+use shared::finding::Severity;
 use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
-/// A classifier without its type: what the engine calls.
+/// What a detector declares about itself: the [`Meta`] of a plug-in, or the head of a rule. For what the fields mean
+/// see [`Meta`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "they are the fields of Meta")]
+pub struct Declaration {
+    pub id: String,
+    pub title: String,
+    pub severity: Severity,
+    pub techniques: Vec<String>,
+    pub selectors: Vec<Selector>,
+    pub failed_calls: FailedCalls,
+    pub responses: Vec<String>,
+    pub references: Vec<String>,
+}
+
+impl From<&Meta> for Declaration {
+    fn from(meta: &Meta) -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Self {
+            id: meta.id.to_owned(),
+            title: meta.title.to_owned(),
+            severity: meta.severity,
+            techniques: owned(meta.techniques),
+            selectors: meta.patterns.iter().flat_map(Selector::of).collect(),
+            failed_calls: meta.failed_calls,
+            responses: owned(meta.responses),
+            references: owned(meta.references),
+        }
+    }
+}
+
+/// Which events a detector is shown. Texts match whole but for case; `None` matches everything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    /// CloudTrail records, or notifications.
+    pub notification: bool,
+    /// `eventSource`, or the EventBridge source.
+    pub source: Option<String>,
+    /// `eventName`, or the detail type.
+    pub name: Option<String>,
+    /// Only what the root user did.
+    pub root: bool,
+}
+
+impl Selector {
+    /// Every CloudTrail record.
+    pub const ANY_CALL: Self = Self { notification: false, source: None, name: None, root: false };
+
+    fn of(pattern: &Pattern) -> Vec<Self> {
+        let exact = |notification, source: &str, name: &str| Self {
+            notification,
+            source: Some(source.to_owned()),
+            name: Some(name.to_owned()),
+            root: false,
+        };
+        match *pattern {
+            Pattern::Api { source, names } => names.iter().map(|name| exact(false, source, name)).collect(),
+            Pattern::Notification { source, detail_type: name } | Pattern::Intake { source, name } => {
+                vec![exact(true, source, name)]
+            }
+            Pattern::Root => vec![Self { root: true, ..Self::ANY_CALL }],
+            Pattern::AnyApi => vec![Self::ANY_CALL],
+        }
+    }
+}
+
+/// Source and name with `*` for everything: `iam.amazonaws.com/CreateUser`, `*/* by the root user`.
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [source, name] = [&self.source, &self.name].map(|text| text.as_deref().unwrap_or("*"));
+        write!(f, "{source}/{name}{}", if self.root { " by the root user" } else { "" })
+    }
+}
+
+/// What the engine calls: a classifier without its type, or a rule.
 pub trait Detector: Send + Sync {
     /// Its declaration.
-    fn meta(&self) -> &'static Meta;
-    /// See [`Classifier::wants`].
+    fn declaration(&self) -> &Declaration;
+    /// See [`Classifier::wants`]. Asked only about events that one of its selectors selects.
     fn wants(&self, event: &Event<'_>) -> bool;
     /// See [`Classifier::follow_up_s`].
-    fn follow_up_s(&self, event: &Event<'_>) -> Option<u32>;
+    fn follow_up_s(&self, _event: &Event<'_>) -> Option<u32> {
+        None
+    }
     /// See [`Classifier::observe`].
     ///
     /// # Errors
@@ -23,7 +101,9 @@ pub trait Detector: Send + Sync {
     ///
     /// # Errors
     /// When a needed field is missing or of the wrong type.
-    fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed>;
+    fn observe_further(&self, _event: &Event<'_>, _known: &Known) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
     /// See [`Classifier::classify`].
     ///
     /// # Errors
@@ -31,30 +111,40 @@ pub trait Detector: Send + Sync {
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
 }
 
-impl<C: Classifier> Detector for C {
-    fn meta(&self) -> &'static Meta {
-        const { &C::META }
+/// A classifier with its declaration.
+struct Plugged<C> {
+    declaration: Declaration,
+    classifier: C,
+}
+
+impl<C: Classifier> Detector for Plugged<C> {
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        Classifier::wants(self, event)
+        self.classifier.wants(event)
     }
 
     fn follow_up_s(&self, event: &Event<'_>) -> Option<u32> {
-        Classifier::follow_up_s(self, event)
+        self.classifier.follow_up_s(event)
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
-        Classifier::observe(self, event)
+        self.classifier.observe(event)
     }
 
     fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed> {
-        Classifier::observe_further(self, event, known)
+        self.classifier.observe_further(event, known)
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        Classifier::classify(self, event, known)
+        self.classifier.classify(event, known)
     }
+}
+
+fn plugged<C: Classifier>(settings: C::Settings, files: &dyn Files) -> Built {
+    Ok(Box::new(Plugged { declaration: Declaration::from(&C::META), classifier: C::new(settings, files)? }))
 }
 
 /// A classifier built from its settings, or what is wrong with them.
@@ -79,12 +169,12 @@ pub const fn plugin<C: Classifier>() -> Plugin {
         meta: const { &C::META },
         configure: |document, files| {
             let settings: C::Settings = document.section(&format!("classifiers.{}", C::META.id));
-            Ok(Box::new(C::new(settings, files)?))
+            plugged::<C>(settings, files)
         },
         from_json: |settings, files| {
             let settings = serde_json::from_value::<C::Settings>(settings)
                 .map_err(|e| SettingsError::new(C::META.id, e.to_string()))?;
-            Ok(Box::new(C::new(settings, files)?))
+            plugged::<C>(settings, files)
         },
         defaults: || {
             serde_json::to_value(<C::Settings as Default>::default()).expect("settings are tables of plain values")

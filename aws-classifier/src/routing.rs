@@ -1,65 +1,82 @@
-//! The dispatch index: from (source, name) to the classifiers concerned. An event that concerns nobody costs one
-//! hash of two short texts, however many classifiers and rules there are.
+//! The dispatch index: from (source, name) to the detectors concerned. An event that concerns nobody costs a few hashes
+//! of two short texts, however many classifiers and rules there are.
 
 use std::hash::Hasher;
 
 use rustc_hash::{FxHashMap, FxHasher};
-use shared::classifier::Pattern;
 use shared::event::{Event, EventKind};
 
-/// Position of a classifier in the engine's list.
-pub type Slot = u16;
+use crate::registry::Selector;
+
+/// Position of a detector in the engine's list.
+pub type Slot = u32;
 
 /// The index.
 #[derive(Debug, Default)]
 pub struct Routes {
-    exact: FxHashMap<u64, Vec<Route>>,
+    exact: Table,
+    /// CloudTrail records of a source, whatever their name, and the other way round; the missing text is empty.
+    by_source: Table,
+    by_name: Table,
     root: Vec<Slot>,
     any: Vec<Slot>,
 }
 
+#[derive(Debug, Default)]
+struct Table(FxHashMap<u64, Vec<Route>>);
+
 #[derive(Debug)]
 struct Route {
-    source: &'static str,
-    name: &'static str,
+    source: String,
+    name: String,
     slots: Vec<Slot>,
 }
 
-impl Routes {
-    /// Adds the patterns of the classifier at `slot`.
-    pub fn add(&mut self, slot: Slot, patterns: &[Pattern]) {
-        for pattern in patterns {
-            match *pattern {
-                Pattern::Api { source, names } => names.iter().for_each(|name| self.add_exact(slot, source, name)),
-                Pattern::Notification { source, detail_type } => self.add_exact(slot, source, detail_type),
-                Pattern::Intake { source, name } => self.add_exact(slot, source, name),
-                Pattern::Root => self.root.push(slot),
-                Pattern::AnyApi => self.any.push(slot),
-            }
-        }
-    }
-
-    fn add_exact(&mut self, slot: Slot, source: &'static str, name: &'static str) {
-        let routes = self.exact.entry(hash(source, name)).or_default();
+impl Table {
+    fn add(&mut self, slot: Slot, source: &str, name: &str) {
+        let routes = self.0.entry(hash(source, name)).or_default();
         let same = |r: &Route| r.source.eq_ignore_ascii_case(source) && r.name.eq_ignore_ascii_case(name);
         match routes.iter_mut().find(|r| same(r)) {
-            Some(route) if route.slots.contains(&slot) => {}
-            Some(route) => route.slots.push(slot),
-            None => routes.push(Route { source, name, slots: vec![slot] }),
+            Some(route) => push(&mut route.slots, slot),
+            None => routes.push(Route { source: source.to_owned(), name: name.to_owned(), slots: vec![slot] }),
         }
     }
 
-    /// The classifiers whose patterns select the event, in list order, each once.
-    pub fn concerned(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
-        slots.clear();
-        if let Some(routes) = self.exact.get(&hash(&event.source, &event.name)) {
+    #[inline]
+    fn find(&self, source: &str, name: &str, slots: &mut Vec<Slot>) {
+        if self.0.is_empty() {
+            return;
+        }
+        if let Some(routes) = self.0.get(&hash(source, name)) {
             for route in routes {
-                if route.source.eq_ignore_ascii_case(&event.source) && route.name.eq_ignore_ascii_case(&event.name) {
+                if route.source.eq_ignore_ascii_case(source) && route.name.eq_ignore_ascii_case(name) {
                     slots.extend_from_slice(&route.slots);
                 }
             }
         }
+    }
+}
+
+impl Routes {
+    /// Adds what the detector at `slot` selects. Detectors are added in the order of their slots.
+    pub fn add(&mut self, slot: Slot, selectors: &[Selector]) {
+        for selector in selectors {
+            match (selector.source.as_deref(), selector.name.as_deref()) {
+                (Some(source), Some(name)) => self.exact.add(slot, source, name),
+                (Some(source), None) => self.by_source.add(slot, source, ""),
+                (None, Some(name)) => self.by_name.add(slot, "", name),
+                (None, None) => push(if selector.root { &mut self.root } else { &mut self.any }, slot),
+            }
+        }
+    }
+
+    /// The detectors whose selectors may select the event, in list order, each once.
+    pub fn concerned(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
+        slots.clear();
+        self.exact.find(&event.source, &event.name, slots);
         if event.kind == EventKind::CloudTrail {
+            self.by_source.find(&event.source, "", slots);
+            self.by_name.find("", &event.name, slots);
             if event.identity_type == "Root" {
                 slots.extend_from_slice(&self.root);
             }
@@ -69,6 +86,12 @@ impl Routes {
             slots.sort_unstable();
             slots.dedup();
         }
+    }
+}
+
+fn push(slots: &mut Vec<Slot>, slot: Slot) {
+    if slots.last() != Some(&slot) {
+        slots.push(slot);
     }
 }
 
@@ -106,15 +129,31 @@ mod tests {
         slots
     }
 
+    fn selector(source: Option<&str>, name: Option<&str>, root: bool) -> Selector {
+        Selector { notification: false, source: source.map(str::to_owned), name: name.map(str::to_owned), root }
+    }
+
     #[test]
-    fn names_match_but_for_case_and_each_classifier_once() {
+    fn names_match_but_for_case_and_each_detector_once() {
         let mut routes = Routes::default();
-        let keys = Pattern::Api { source: "iam.amazonaws.com", names: &["CreateAccessKey", "createaccesskey"] };
-        routes.add(3, &[Pattern::Root]);
-        routes.add(1, &[keys, Pattern::Root]);
+        let (iam, root) = (Some("iam.amazonaws.com"), selector(None, None, true));
+        let key = selector(iam, Some("CreateAccessKey"), false);
+        routes.add(1, &[key, selector(iam, Some("createaccesskey"), false), root.clone()]);
+        routes.add(3, &[root]);
         assert_eq!(concerned(&routes, &event("IAM.amazonaws.com", "createAccessKey", "IAMUser")), [1]);
         assert_eq!(concerned(&routes, &event("iam.amazonaws.com", "CreateAccessKey", "Root")), [1, 3]);
         assert_eq!(concerned(&routes, &event("iam.amazonaws.com", "CreateAccessKeys", "IAMUser")), [0; 0]);
         assert_eq!(concerned(&routes, &event("sts.amazonaws.com", "CreateAccessKey", "IAMUser")), [0; 0]);
+    }
+
+    #[test]
+    fn a_source_a_name_or_nothing_may_be_enough() {
+        let mut routes = Routes::default();
+        routes.add(0, &[selector(Some("iam.amazonaws.com"), None, false)]);
+        routes.add(1, &[selector(None, Some("ConsoleLogin"), false)]);
+        routes.add(2, &[Selector::ANY_CALL]);
+        assert_eq!(concerned(&routes, &event("Iam.amazonaws.com", "CreateUser", "IAMUser")), [0, 2]);
+        assert_eq!(concerned(&routes, &event("signin.amazonaws.com", "consolelogin", "IAMUser")), [1, 2]);
+        assert_eq!(concerned(&routes, &event("ec2.amazonaws.com", "RunInstances", "IAMUser")), [2]);
     }
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::{Leaf, follow_up, text_log};
+use aws_classifier::intake::{self, Leaf, follow_up, text_log};
 use aws_classifier::patterns::{self, RuleState};
-use aws_classifier::registry::Plugin;
+use aws_classifier::registry::{Declaration, Plugin};
 use quamina::Quamina;
 use serde_json::{Value, json};
 use shared::Timestamp;
@@ -87,9 +87,18 @@ fn fixture(path: &Path) -> Fixture {
     Fixture {
         settings: if value["settings"].is_null() { json!({}) } else { value["settings"].clone() },
         files: FixtureFiles(files.map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect()),
-        records: value["records"].as_array().unwrap().iter().map(Value::to_string).collect(),
+        records: value["records"].as_array().unwrap().iter().flat_map(|record| records(record, &name)).collect(),
         name,
     }
+}
+
+/// The records in an envelope; most are one.
+fn records(envelope: &Value, fixture: &str) -> Vec<String> {
+    let mut records = Vec::new();
+    intake::decode(&envelope.to_string(), &mut |leaf| {
+        records.push(leaf.unwrap_or_else(|e| panic!("{fixture}: {e}")).text.to_owned());
+    });
+    records
 }
 
 /// What the classifier finds, each finding once, one record after another, each delivered `deliveries` times.
@@ -328,9 +337,9 @@ fn nothing_is_left_to_fill_in() {
 
 #[test]
 fn generated_rules_select_every_record_that_fired() {
-    let metas: Vec<_> = ALL.iter().map(|p| p.meta).collect();
+    let declared: Vec<Declaration> = ALL.iter().map(|p| p.meta.into()).collect();
     let mut matcher = Quamina::new();
-    let rules = patterns::event_rules(&metas);
+    let rules = patterns::event_rules(&declared);
     for rule in &rules {
         let text = rule.pattern.to_string();
         assert!(text.chars().count() < patterns::PATTERN_CHARS_MAX, "{}: pattern too long", rule.name);
@@ -352,7 +361,7 @@ fn generated_rules_select_every_record_that_fired() {
                 let matched = matcher.matches_for_event(envelope(text, &event).as_bytes()).unwrap();
                 let selected = rules.iter().any(|r| {
                     matched.contains(&r.name)
-                        && r.classifiers.contains(&id)
+                        && r.classifiers.iter().any(|c| c == id)
                         && (event.read_only != Some(true) || r.state != RuleState::Enabled)
                 });
                 assert!(selected, "{id}/{}: no rule of its own selects {}", fixture.name, event.name);

@@ -47,6 +47,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Read logs through the whole chain, keeping incidents, alerts and the log in a folder
     Run(RunArgs),
+    /// Run labelled records, each alone, and say which threats are missed and what fires without need
+    TestCases(TestCasesArgs),
     /// List what is detected
     Classifiers(ClassifiersArgs),
     /// List the incidents that `run` has kept
@@ -82,6 +84,9 @@ pub struct ConfigFile {
     /// Settings; default: ./pipeline.toml when it exists, else built-in defaults
     #[arg(long = "config", value_name = "FILE")]
     pub path: Option<PathBuf>,
+    /// Sigma rules for CloudTrail: a folder with all below it, or a file; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub rules: Vec<PathBuf>,
 }
 
 /// `pipeline demo`.
@@ -101,7 +106,9 @@ standard error, or as JSON to the file of --summary.
 Examples:
   pipeline replay ./AWSLogs/
   pipeline replay a.json.gz b.json.gz --format jsonl | jq -r .title
-  pipeline replay - < records.jsonl")]
+  pipeline replay ./AWSLogs/ --rules ./sigma/rules/cloud/aws/cloudtrail
+  pipeline replay - < records.jsonl
+  pipeline replay ./AWSLogs/ --explain 6f7c8a51-3a2e-4c52-9d5b-0f2b1f0a7c11")]
 pub struct ReplayArgs {
     /// Files or folders; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
@@ -121,6 +128,9 @@ pub struct ReplayArgs {
     /// Write the records that cannot be read to FILE: JSON lines with file, index, field, reason and text
     #[arg(long, value_name = "FILE")]
     pub rejected: Option<PathBuf>,
+    /// Instead of the findings, say what every classifier made of the event with this id, and why; stops there
+    #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["summary", "rejected"])]
+    pub explain: Option<String>,
 }
 
 /// `pipeline run`.
@@ -154,12 +164,41 @@ pub struct RunArgs {
     pub summary: Option<PathBuf>,
 }
 
+/// `pipeline test-cases`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+FILE holds one case a line: {\"record\": {…}, \"expected\": true, \"rule\": \"…\", \"case\": \"…\", \"threshold\": 3}. \
+`record` is anything `replay` reads; `expected` says whether it is a threat; the others may be left out. Every case \
+runs alone, with nothing remembered. A case with a threshold above 1 is delivered that often, as different events one \
+second apart, before it is judged. Found means that any classifier finds a threat in it; good news and findings that \
+the allow-list keeps back do not count.
+
+The exit code is 0 whatever the figures are, and 2 when the file cannot be read.
+
+Examples:
+  pipeline test-cases cases.jsonl
+  pipeline test-cases cases.jsonl --format json | jq .recall")]
+pub struct TestCasesArgs {
+    /// The cases, JSON lines
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Configuration
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
 /// `pipeline classifiers`.
 #[derive(Debug, Args)]
 pub struct ClassifiersArgs {
     /// How the list is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Configuration
+    #[command(flatten)]
+    pub config: ConfigFile,
 }
 
 /// Which incidents.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{self, Engine};
+use aws_classifier::rules;
 use aws_logger::LoggerSettings;
 use aws_notifier::NotifierSettings;
 use aws_responder::{REGISTRY, ResponderSettings};
@@ -16,6 +17,7 @@ use shared::ports::Files;
 
 use crate::args::ConfigFile;
 use crate::failure::Failure;
+use crate::output;
 use crate::source::SourceOptions;
 
 /// Read when it exists and no other is named.
@@ -74,7 +76,7 @@ impl SourceSection {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => usize::from(n),
         };
-        SourceOptions { threads, lateness_s: self.lateness_s }
+        SourceOptions { threads, lateness_s: self.lateness_s, asked_for: None }
     }
 }
 
@@ -88,7 +90,7 @@ pub fn load(file: &ConfigFile) -> Result<Config, Failure> {
         path.exists().then_some(path)
     });
     let Some(path) = found else {
-        return Ok(parse("the built-in defaults", "", &DiskFiles::new("."))?);
+        return parse("the built-in defaults", "", &DiskFiles::new("."), &rule_folders(file)?);
     };
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Failure::Input(format!(
@@ -98,29 +100,51 @@ pub fn load(file: &ConfigFile) -> Result<Config, Failure> {
         ))
     })?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    Ok(parse(&path.display().to_string(), &text, &DiskFiles::new(folder))?)
+    parse(&path.display().to_string(), &text, &DiskFiles::new(folder), &rule_folders(file)?)
+}
+
+/// The folders of `--rules`. They are relative to where the program was started, not to the configuration file.
+fn rule_folders(file: &ConfigFile) -> Result<Vec<String>, Failure> {
+    let absolute = |path: &PathBuf| {
+        let absolute =
+            std::path::absolute(path).map_err(|e| Failure::machine(format!("find {}", path.display()), e))?;
+        let text = absolute.into_os_string().into_string();
+        text.map_err(|name| Failure::Input(format!("{} is no UTF-8 name", name.display())))
+    };
+    file.rules.iter().map(absolute).collect()
 }
 
 /// Reads the text of a configuration file. `name` is for error messages.
 ///
 /// # Errors
-/// All its mistakes.
-pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Config, ConfigError> {
+/// All its mistakes, or all rules that cannot be used.
+pub fn parse(name: &str, text: &str, files: &dyn Files, rule_folders: &[String]) -> Result<Config, Failure> {
     let mut document = Document::parse(name, text);
-    let engine = Engine::configure(&mut document, files);
+    let engine = Engine::configure(&mut document, files, rule_folders);
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
     let source = document.section_with("source", SourceSection::check);
     match (engine, document.finish()) {
-        (Ok(engine), Ok(())) => Ok(Config { text: text.to_owned(), engine, responder, notifier, logger, source }),
+        (Ok(engine), Ok(())) => {
+            let rules = engine.rules();
+            if rules.elsewhere > 0 {
+                output::warn(&format!("left out {} rules that are for other logs than CloudTrail", rules.elsewhere));
+            }
+            for error in &rules.skipped {
+                output::warn(&format!("left out a rule: {error}"));
+            }
+            Ok(Config { text: text.to_owned(), engine, responder, notifier, logger, source })
+        }
         (engine, finished) => {
             let mut mistakes = finished.err().map_or_else(Vec::new, |error| error.mistakes);
-            for (id, error) in engine.err().unwrap_or_default() {
-                mistakes.push(unusable(text, id, &error));
+            let refused = engine.err().unwrap_or_default();
+            mistakes.extend(refused.settings.iter().map(|(id, error)| unusable(text, id, error)));
+            if mistakes.is_empty() {
+                return Err(Failure::Rules(refused.rules));
             }
             mistakes.sort_by_key(|m| m.line);
-            Err(ConfigError { file: name.to_owned(), mistakes })
+            Err(ConfigError { file: name.to_owned(), mistakes }.into())
         }
     }
 }
@@ -152,6 +176,23 @@ fn line_of(text: &str, section: &str, key: &str) -> usize {
     header.unwrap_or(1)
 }
 
+/// There is no allow-list by default; this shows what an entry looks like.
+const ALLOW_EXAMPLE: &str = r#"
+# What is known and accepted. All conditions of an entry must hold, of a list one; `*` stands for any characters.
+# Owner, reason and last day (UTC, by the time of the event) are required, and at least one condition.
+# [[allow]]
+# name = "nightly scanner"
+# owner = "platform@example.com"
+# reason = "lists all keys every night"
+# expires = 2027-01-31
+# principal = "arn:aws:iam::123456789012:user/scanner"   # or the bare name of a user of the event's account
+# role = ["deploy-*", "arn:aws:iam::*:role/ci/*"]        # the role of a session
+# account = "123456789012"
+# network = ["192.0.2.0/24", "2001:db8::/48"]
+# resource = "sg-0123*"
+# classifier = "iam_*"
+"#;
+
 /// A complete configuration with every setting at its default, as `pipeline config --show-defaults` prints it.
 ///
 /// # Errors
@@ -165,8 +206,16 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
     section(
         &mut text,
         "classifier",
-        "All classifiers: which are off, and severities in place of their own",
+        "All classifiers: which are off, severities in place of their own, and repeats that are only counted",
         &plain(&engine::Settings::default()),
+    )?;
+    text.push_str(ALLOW_EXAMPLE);
+    section(
+        &mut text,
+        "rules",
+        "Sigma rules: folders beside the built-in ones, and whether one that is `unusable` makes the start \"refuse\" or \
+         is left out (\"skip\")",
+        &plain(&rules::Settings::default()),
     )?;
     for plugin in ALL {
         let about = format!("{} ({})", plugin.meta.title, plugin.meta.severity);
@@ -215,8 +264,9 @@ mod tests {
     #[test]
     fn the_printed_defaults_load_without_mistakes_and_change_nothing() {
         let text = defaults_text().unwrap();
-        let config =
-            parse("defaults", &text, &NoFiles).map_err(|e| format!("{e}\n{text}")).unwrap_or_else(|e| panic!("{e}"));
+        let config = parse("defaults", &text, &NoFiles, &[])
+            .map_err(|e| format!("{e}\n{text}"))
+            .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(config.source, SourceSection::default());
         assert_eq!(config.responder, ResponderSettings::default());
         assert_eq!(config.notifier, NotifierSettings::default());
@@ -228,7 +278,7 @@ mod tests {
     #[test]
     fn every_mistake_of_every_component_is_reported_at_once() {
         let text = "[source]\nthreads = -1\n\n[responder]\nexempt = []\n\n[notifier]\nmin_severity = \"bad\"\n\n[classifiers.nothing]\n\n[spelling]\n";
-        let Err(error) = parse("pipeline.toml", text, &NoFiles) else { panic!("mistakes") };
+        let Err(Failure::Config(error)) = parse("pipeline.toml", text, &NoFiles, &[]) else { panic!("mistakes") };
         let lines: Vec<usize> = error.mistakes.iter().map(|m| m.line).collect();
         assert_eq!(lines, [2, 5, 8, 10, 12], "{error}");
     }

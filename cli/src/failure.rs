@@ -1,9 +1,11 @@
 //! Why a command stopped, how that is said and which exit code it gets.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use aws_classifier::rules::RuleError;
 use shared::config::ConfigError;
 use shared::ports::PortError;
 
@@ -18,6 +20,9 @@ pub enum Failure {
     /// The configuration file cannot be used. Exit code 2.
     #[error("{0}\n`pipeline config --show-defaults` prints a file with every setting, to compare with")]
     Config(#[from] ConfigError),
+    /// Rules cannot be used. Exit code 2.
+    #[error("{}", describe(.0))]
+    Rules(Vec<RuleError>),
     /// An input cannot be read. Exit code 2.
     #[error("{0}")]
     Input(String),
@@ -44,6 +49,16 @@ pub enum Failure {
     Interrupted(String),
 }
 
+fn describe(errors: &[RuleError]) -> String {
+    let n = errors.len();
+    let mut text = format!("{n} {} cannot be used", if n == 1 { "rule" } else { "rules" });
+    for error in errors {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  {error}");
+    }
+    text + "\n`unusable = \"skip\"` in the section [rules] of the configuration goes on without such rules"
+}
+
 impl Failure {
     /// A failure of this machine: `what` follows "could not".
     pub fn machine(what: impl Into<String>, source: io::Error) -> Self {
@@ -54,7 +69,7 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         let code = match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Usage(_) | Self::Config(_) | Self::Input(_) | Self::Source(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::Rules(_) | Self::Input(_) | Self::Source(_) => 2,
             Self::Port(_) | Self::Machine { .. } | Self::Output(_) => 1,
             Self::Interrupted(_) => 130,
         };

@@ -37,6 +37,13 @@ pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
+/// A warning on standard error.
+pub fn warn(text: &str) {
+    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    // Nothing can be done when standard error is closed.
+    let _ = writeln!(anstream::stderr().lock(), "{yellow}warning:{yellow:#} {text}");
+}
+
 /// Warnings of the components go to standard error; `RUST_LOG` says otherwise.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()

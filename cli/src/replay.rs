@@ -2,7 +2,10 @@
 //! findings on.
 
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::Leaf;
+use aws_classifier::explain::Explanation;
+use aws_classifier::intake;
+use aws_classifier::noise::Tally;
+use aws_classifier::routing::Slot;
 use shared::Finding;
 use shared::adapters::memory::MemoryState;
 use shared::event::Event;
@@ -23,6 +26,8 @@ pub enum Stop {
     Output(std::io::Error),
     /// State could not be used.
     State(PortError),
+    /// The record that was asked for has been explained.
+    Explained,
 }
 
 /// Where findings and unreadable records go.
@@ -37,6 +42,24 @@ pub trait Sink {
     /// # Errors
     /// When it cannot be written.
     fn rejected(&mut self, rejected: &Rejected) -> std::io::Result<()>;
+    /// The event that [`SourceOptions::asked_for`] names, with what every classifier made of it. The replay ends here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn explained(&mut self, _event: &Event<'_>, _explanation: &Explanation) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a replay did.
+#[derive(Debug)]
+pub struct Done {
+    /// What was read.
+    pub counts: Counts,
+    /// What was found and went to the sink.
+    pub findings: u64,
+    /// What was found and kept back.
+    pub kept_back: Tally,
 }
 
 /// Reads the inputs and gives the sink what is found. The counts are complete when it returns; a record that a
@@ -50,15 +73,17 @@ pub fn replay(
     options: &SourceOptions,
     progress: &dyn Progress,
     sink: &mut dyn Sink,
-) -> Result<(Counts, u64), Stop> {
+) -> Result<Done, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
     let mut replayer = Replayer {
         engine,
+        asked_for: options.asked_for.as_deref(),
         state: MemoryState::default(),
         runtime,
         waiting: Vec::with_capacity(BATCH_RECORDS),
         sink,
         findings: 0,
+        kept_back: Tally::default(),
         malformed: Vec::new(),
         malformed_total: 0,
     };
@@ -67,16 +92,18 @@ pub fn replay(
     counts.classified -= replayer.malformed_total;
     counts.failed += replayer.malformed_total;
     counts.rejected.append(&mut replayer.malformed);
-    Ok((counts, replayer.findings))
+    Ok(Done { counts, findings: replayer.findings, kept_back: replayer.kept_back })
 }
 
 struct Replayer<'r> {
     engine: &'r Engine,
+    asked_for: Option<&'r str>,
     state: MemoryState,
     runtime: tokio::runtime::Runtime,
     waiting: Vec<Waiting>,
     sink: &'r mut dyn Sink,
     findings: u64,
+    kept_back: Tally,
     malformed: Vec<Rejected>,
     malformed_total: u64,
 }
@@ -86,19 +113,20 @@ struct Waiting {
     text: Box<str>,
     file: String,
     index: u64,
+    slots: Box<[Slot]>,
 }
 
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
         // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
-        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) = self
-            .waiting
-            .iter()
-            .filter_map(|waiting| Some((waiting, Leaf::of(&waiting.text).and_then(|leaf| leaf.event()).ok()?)))
-            .unzip();
+        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) =
+            self.waiting.iter().filter_map(|waiting| Some((waiting, intake::event(&waiting.text).ok()?))).unzip();
         self.malformed_total += (self.waiting.len() - events.len()) as u64;
-        let verdicts = self.runtime.block_on(self.engine.run(&events, &self.state)).map_err(Stop::State)?;
+        let selected: Vec<&[Slot]> = sources.iter().map(|source| &*source.slots).collect();
+        let run = self.engine.run_selected(&events, &selected, &self.state);
+        let verdicts = self.runtime.block_on(run).map_err(Stop::State)?;
         for ((verdict, event), source) in verdicts.iter().zip(&events).zip(sources) {
+            self.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in &verdict.findings {
                 self.findings += 1;
                 self.sink.finding(finding).map_err(Stop::Output)?;
@@ -124,11 +152,34 @@ impl Replayer<'_> {
     }
 }
 
+impl Replayer<'_> {
+    /// Explains the record when it is the one that was asked for, after everything before it.
+    fn explain(&mut self, id: &str, text: &str) -> Result<(), Stop> {
+        let Ok(event) = intake::event(text) else { return Ok(()) };
+        if event.event_id != id {
+            return Ok(());
+        }
+        self.classify()?;
+        let explained = self.runtime.block_on(self.engine.explain(&event, &self.state));
+        let (_, explanation) = explained.map_err(Stop::State)?;
+        self.sink.explained(&event, &explanation).map_err(Stop::Output)?;
+        Err(Stop::Explained)
+    }
+}
+
 impl Consumer for Replayer<'_> {
     type Error = Stop;
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
-        self.waiting.push(Waiting { text: record.text.into(), file: record.input.name.clone(), index: record.index });
+        if let Some(id) = self.asked_for {
+            self.explain(id, record.text)?;
+        }
+        self.waiting.push(Waiting {
+            text: record.text.into(),
+            file: record.input.name.clone(),
+            index: record.index,
+            slots: record.slots.into(),
+        });
         if self.waiting.len() < BATCH_RECORDS {
             return Ok(());
         }

@@ -2,8 +2,12 @@
 
 use std::io::{self, Write};
 
+use aws_classifier::allow::AllowList;
+use aws_classifier::noise::{EntryReport, Tally};
 use serde::Serialize;
 use serde_json::Value;
+use shared::adapters::disk::SystemClock;
+use shared::ports::Clock;
 use shared::text::one_line;
 use shared::{Incident, Outcome, OutcomeStatus, Severity};
 
@@ -18,6 +22,49 @@ const NAME_CHARS_MAX: usize = 72;
 const TITLE_CHARS_MAX: usize = 80;
 /// Characters of a path shown in a message.
 const PATH_CHARS_MAX: usize = 400;
+
+/// What was found and kept back, as summaries write it. No record is missing from the other numbers because of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct KeptBack {
+    /// Findings that an entry of the allow-list kept back.
+    pub suppressed: u64,
+    /// Findings that repeat another within the deduplication window.
+    pub repeats: u64,
+    /// The entries that kept something back or are expired.
+    pub allow: Vec<EntryReport>,
+}
+
+impl KeptBack {
+    /// As of now: an entry is expired when its last day is over.
+    pub fn new(tally: &Tally, allow: &AllowList) -> Self {
+        Self { suppressed: tally.suppressed, repeats: tally.repeats, allow: tally.report(allow, SystemClock.now()) }
+    }
+
+    /// Prints it for people; nothing when there is nothing to say.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.suppressed + self.repeats > 0 {
+            writeln!(
+                out,
+                "kept back: {} findings by the allow-list, {} that repeat another",
+                grouped(self.suppressed),
+                grouped(self.repeats)
+            )?;
+        }
+        for entry in &self.allow {
+            let (name, owner) = (one_line(&entry.name, NAME_CHARS_MAX), one_line(&entry.owner, NAME_CHARS_MAX));
+            write!(out, "  {name}: {} kept back", grouped(entry.suppressed))?;
+            if entry.lapsed > 0 {
+                write!(out, ", {} went out after its end", grouped(entry.lapsed))?;
+            }
+            let over = if entry.expired { "expired, its last day was" } else { "its last day is" };
+            writeln!(out, "; {over} {}, ask {owner}", one_line(&entry.expires, NAME_CHARS_MAX))?;
+        }
+        Ok(())
+    }
+}
 
 /// The numbers of a `run`, as `--summary` writes them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,6 +81,9 @@ pub struct Numbers {
     pub duplicates: u64,
     /// Things found, threats and good news; each is an incident. Those of earlier runs into the same folder count too.
     pub findings: u64,
+    /// Found in the records that this run handled, and kept back.
+    #[serde(flatten)]
+    pub kept_back: KeptBack,
     /// Incidents by severity, least first.
     pub severities: Vec<(Severity, u64)>,
     /// Incidents that are not closed.
@@ -48,7 +98,7 @@ pub struct Numbers {
 
 impl Numbers {
     /// Adds up.
-    pub fn new(counts: &Counts, incidents: &[Incident], dead_letters: u64, seconds: f64) -> Self {
+    pub fn new(counts: &Counts, kept_back: KeptBack, incidents: &[Incident], dead_letters: u64, seconds: f64) -> Self {
         Self {
             records_in: counts.records_in,
             classified: counts.classified,
@@ -56,6 +106,7 @@ impl Numbers {
             failed: counts.failed,
             duplicates: counts.duplicates,
             findings: incidents.len() as u64,
+            kept_back,
             severities: Severity::ALL
                 .into_iter()
                 .map(|s| (s, incidents.iter().filter(|i| i.severity == s).count() as u64))
@@ -90,6 +141,7 @@ impl Numbers {
         }
         writeln!(out)?;
         writeln!(out, "{BOLD}Incidents{BOLD:#}  {}, {} still open", grouped(self.findings), grouped(self.open))?;
+        self.kept_back.print(out)?;
         if self.dead_letters > 0 {
             writeln!(out, "{BOLD}Problems{BOLD:#}   {} messages could not be handled", grouped(self.dead_letters))?;
         }

@@ -304,3 +304,76 @@ fn flow_and_access_logs_are_read_beside_trails_and_joined_with_them() {
     assert_eq!(numbers, [6, 5, 1, 0]);
     assert_eq!(summary["rejected"][0]["reason"], "neither JSON nor a line of a log this version reads");
 }
+
+/// A user makes a key for another; `s` seconds after noon.
+fn key_created(id: &str, s: u32) -> String {
+    format!(
+        r#"{{"eventTime":"2026-03-01T12:00:{s:02}Z","eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","eventID":"{id}","eventType":"AwsApiCall","recipientAccountId":"123456789012","awsRegion":"us-east-1","sourceIPAddress":"192.0.2.7","userIdentity":{{"type":"IAMUser","userName":"alice","accountId":"123456789012","arn":"arn:aws:iam::123456789012:user/alice"}},"requestParameters":{{"userName":"bob"}}}}"#
+    )
+}
+
+#[test]
+fn what_is_kept_back_is_in_the_summary_with_the_name_of_the_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), format!("{}\n{}\n", key_created("e-1", 0), key_created("e-2", 1)))
+        .unwrap();
+    let entry = "[[allow]]\nname = \"bob's keys\"\nowner = \"iam@example.com\"\nreason = \"r\"\nexpires = 2026-03-01\nprincipal = \"alice\"\n";
+    fs::write(folder.path().join("pipeline.toml"), entry).unwrap();
+    let found = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl", "--summary", "s.json"]);
+    assert_eq!(found, "");
+    let summary: Value = serde_json::from_slice(&fs::read(folder.path().join("s.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&summary["suppressed"], &summary["findings"], &summary["classified"]),
+        (&2.into(), &0.into(), &2.into())
+    );
+    assert_eq!((&summary["allow"][0]["name"], &summary["allow"][0]["expired"]), (&"bob's keys".into(), &true.into()));
+    let run = succeed(folder.path(), &["run", "day.jsonl", "--data", "data"]);
+    assert!(run.contains("2 findings by the allow-list") && run.contains("bob's keys: 2 kept back; expired"), "{run}");
+    let checked = succeed(folder.path(), &["config"]);
+    assert!(checked.contains("expired: bob's keys, last day 2026-03-01, ask iam@example.com"), "{checked}");
+    fs::write(folder.path().join("pipeline.toml"), entry.replace("owner = \"iam@example.com\"\n", "")).unwrap();
+    assert!(refused(folder.path(), &["config"]).contains("pipeline.toml:1: allow.owner: is missing"));
+}
+
+#[test]
+fn an_event_is_explained_whether_anybody_wants_it_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let unwanted = key_created("e-0", 0).replace("CreateAccessKey", "ListAccessKeys");
+    let broken = key_created("e-3", 0).replace("\"CreateAccessKey\"", "7");
+    let day = format!("{}\n{unwanted}\n{}\n{broken}\n", key_created("e-1", 0), key_created("e-2", 1));
+    fs::write(folder.path().join("day.jsonl"), day).unwrap();
+    let text = succeed(folder.path(), &["replay", "day.jsonl", "--explain", "e-2"]);
+    assert!(text.contains("found       iam_access_key_created: "), "{text}");
+    assert!(text.contains("is known, first seen"), "what was known: {text}");
+    let json = succeed(folder.path(), &["replay", "day.jsonl", "--explain", "e-2", "--format", "jsonl"]);
+    let explained: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(explained["event_name"], "CreateAccessKey");
+    let text = succeed(folder.path(), &["replay", "day.jsonl", "--explain", "e-0"]);
+    assert!(text.contains("ListAccessKeys"), "{text}");
+    assert!(refused(folder.path(), &["replay", "day.jsonl", "--explain", "e-3"]).contains("eventName is not a string"));
+    assert!(refused(folder.path(), &["replay", "day.jsonl", "--explain", "e-9"]).contains("none of the 4 records"));
+}
+
+#[test]
+fn labelled_cases_are_judged_each_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let failure = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"signin.amazonaws.com","eventName":"ConsoleLogin","eventID":"l","eventType":"AwsConsoleSignIn","recipientAccountId":"123456789012","awsRegion":"us-east-1","sourceIPAddress":"192.0.2.7","errorMessage":"Failed authentication","userIdentity":{"type":"IAMUser","userName":"alice","accountId":"123456789012"},"responseElements":{"ConsoleLogin":"Failure"}}"#;
+    let key = key_created("e-1", 0);
+    let cases = format!(
+        "{{\"record\":{key},\"expected\":true,\"rule\":\"keys\",\"case\":\"made\"}}\n\
+         {{\"record\":{key},\"expected\":false,\"rule\":\"keys\",\"case\":\"made too\"}}\n\
+         {{\"record\":{failure},\"expected\":false,\"rule\":\"logins\",\"case\":\"one\"}}\n\
+         {{\"record\":{failure},\"expected\":true,\"rule\":\"logins\",\"case\":\"many\",\"threshold\":3}}\n\
+         {{\"record\":{{\"a\":1}},\"expected\":true,\"case\":\"nothing\"}}\n"
+    );
+    fs::write(folder.path().join("cases.jsonl"), cases).unwrap();
+    let report: Value =
+        serde_json::from_str(&succeed(folder.path(), &["test-cases", "cases.jsonl", "--format", "json"])).unwrap();
+    let figures = ["cases", "positives", "found", "negatives", "fired"].map(|key| report[key].as_u64().unwrap());
+    assert_eq!(figures, [5, 3, 2, 2, 1], "{report:#}");
+    assert_eq!(report["misses"][0]["by"][0], "iam_access_key_created");
+    let text = succeed(folder.path(), &["test-cases", "cases.jsonl"]);
+    assert!(text.contains("recall 66.7 % (2 of 3 threats found), precision 66.7 %"), "{text}");
+    fs::write(folder.path().join("cases.jsonl"), "{\"record\":{}}\n").unwrap();
+    assert!(refused(folder.path(), &["test-cases", "cases.jsonl"]).contains("line 1 is no case"));
+}

@@ -141,10 +141,11 @@ pub struct Evidence {
     /// Joins threats with the good news that ends them, such as `security_group_open/sg-1`; the engine
     /// puts account and region before it.
     pub resolution_topic: Option<String>,
-    /// Where it happened, for records that do not name their region, such as flow records.
-    pub region: Option<String>,
     /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
     pub attempt: bool,
+    /// Account and region it happened in, when a service tells of it from elsewhere, as an administrator account does of
+    /// its members. Empty texts are not told apart from the event's.
+    pub place: Option<(String, String)>,
     /// Small facts by name.
     pub facts: BTreeMap<String, Value>,
 }
@@ -183,10 +184,10 @@ impl Evidence {
         self
     }
 
-    /// Names the region for a record that does not.
+    /// Says where it happened when that is not where the event came from.
     #[must_use]
-    pub fn in_region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+    pub fn placed(mut self, account: impl Into<String>, region: impl Into<String>) -> Self {
+        self.place = Some((account.into(), region.into()));
         self
     }
 

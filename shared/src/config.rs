@@ -94,41 +94,81 @@ impl<'t> Document<'t> {
         check: impl FnOnce(&T) -> Result<(), (String, String)>,
     ) -> T {
         self.taken.insert(path.to_owned());
+        let entries = match self.find(path) {
+            Found::Nothing => return T::default(),
+            Found::NotATable(at) => {
+                self.mistake(at, path, "must be a table".to_owned());
+                return T::default();
+            }
+            Found::Table(entries) => entries,
+        };
+        let read = self.read::<T>(path, entries);
+        if read.is_clean
+            && let Err((key, why)) = check(&read.settings)
+        {
+            self.mistake(read.place(&key).unwrap_or(0), &format!("{path}.{key}"), why);
+        }
+        read.settings
+    }
+
+    /// Takes an array of tables such as `[[allow]]`, in the order of the file; none when the file has none. Every key
+    /// is optional to the reader: `check` says which are missing or wrong, naming the key (empty for the table). A
+    /// mistake about a key that the table does not have stands at its header. Tables with mistakes are left out.
+    pub fn tables_with<T: DeserializeOwned + Serialize + Default>(
+        &mut self,
+        path: &str,
+        check: impl Fn(&T) -> Vec<(String, String)>,
+    ) -> Vec<T> {
+        self.taken.insert(path.to_owned());
+        let tables = match self.find_array(path) {
+            Ok(tables) => tables,
+            Err(at) => {
+                self.mistake(at, path, format!("must be tables: write [[{path}]] above each"));
+                return Vec::new();
+            }
+        };
+        let mut all = Vec::new();
+        for (header, entries) in tables {
+            let before = self.mistakes.len();
+            let read = self.read::<T>(path, entries);
+            for (key, why) in check(&read.settings) {
+                if !read.refused.contains(&key) {
+                    let place = read.place(&key).unwrap_or(header);
+                    let key = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
+                    self.mistake(place, &key, why);
+                }
+            }
+            if self.mistakes.len() == before {
+                all.push(read.settings);
+            }
+        }
+        all
+    }
+
+    /// Tries every key of a table alone over the defaults, so that one bad key does not hide the next.
+    fn read<T: DeserializeOwned + Serialize + Default>(&mut self, path: &str, entries: Vec<TableEntry>) -> Read<T> {
         let defaults = toml::Table::try_from(T::default()).expect("settings are tables of plain values");
         let mut settings = defaults.clone();
-        let mut lines: Vec<(String, usize)> = Vec::new();
-        let mut problems: Vec<(usize, String, String)> = Vec::new();
-        match self.find(path) {
-            Found::Nothing => return T::default(),
-            Found::NotATable(at) => problems.push((at, path.to_owned(), "must be a table".to_owned())),
-            Found::Table(keys) => {
-                for (key, at, value) in keys {
-                    let dotted = format!("{path}.{key}");
-                    if self.is_taken_below(&dotted) {
-                        continue;
-                    }
-                    let mut alone = defaults.clone();
-                    alone.insert(key.clone(), value.clone());
-                    match alone.try_into::<T>() {
-                        Ok(_) => {
-                            settings.insert(key.clone(), value);
-                            lines.push((key, at));
-                        }
-                        Err(error) => problems.push((at, dotted, one_line_error(&error))),
-                    }
+        let (mut places, mut refused) = (Vec::new(), Vec::new());
+        for (key, at, value) in entries {
+            let dotted = format!("{path}.{key}");
+            if self.is_taken_below(&dotted) {
+                continue;
+            }
+            let mut alone = defaults.clone();
+            alone.insert(key.clone(), value.clone());
+            match alone.try_into::<T>() {
+                Ok(_) => {
+                    settings.insert(key.clone(), value);
+                    places.push((key, at));
+                }
+                Err(error) => {
+                    self.mistake(at, &dotted, one_line_error(&error));
+                    refused.push(key);
                 }
             }
         }
-        let clean = problems.is_empty();
-        for (at, key, why) in problems {
-            self.mistake(at, &key, why);
-        }
-        let settings: T = settings.try_into().unwrap_or_default();
-        if clean && let Err((key, why)) = check(&settings) {
-            let at = lines.iter().find(|(k, _)| *k == key).map_or(0, |(_, at)| *at);
-            self.mistake(at, &format!("{path}.{key}"), why);
-        }
-        settings
+        Read { settings: settings.try_into().unwrap_or_default(), is_clean: refused.is_empty(), places, refused }
     }
 
     /// Declares that a table exists whose sub-tables are sections of their own, such as `classifiers`.
@@ -187,22 +227,56 @@ impl<'t> Document<'t> {
             let DeValue::Table(next) = value.get_ref() else { return Found::NotATable(value.span().start) };
             table = next;
         }
-        Found::Table(
-            table
-                .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), key.span().start, plain(value.get_ref())))
-                .collect(),
-        )
+        Found::Table(entries(table))
+    }
+
+    /// The tables of an array at the top of the file, each with its place; the place of the value when it is no array
+    /// of tables.
+    fn find_array(&self, key: &str) -> Result<Vec<(usize, Vec<TableEntry>)>, usize> {
+        let found = self.root.as_ref().and_then(|root| root.get_ref().iter().find(|(k, _)| k.get_ref() == key));
+        let Some((_, value)) = found else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else { return Err(value.span().start) };
+        items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::Table(table) => Ok((item.span().start, entries(table))),
+                _ => Err(item.span().start),
+            })
+            .collect()
+    }
+}
+
+/// A key, its place in the text and its value.
+type TableEntry = (String, usize, toml::Value);
+
+fn entries(table: &DeTable<'_>) -> Vec<TableEntry> {
+    table.iter().map(|(key, value)| (key.get_ref().to_string(), key.span().start, plain(value.get_ref()))).collect()
+}
+
+/// One table, read key by key.
+struct Read<T> {
+    settings: T,
+    is_clean: bool,
+    /// The good keys and where they stand.
+    places: Vec<(String, usize)>,
+    /// The bad ones, reported already.
+    refused: Vec<String>,
+}
+
+impl<T> Read<T> {
+    fn place(&self, key: &str) -> Option<usize> {
+        self.places.iter().find(|(k, _)| k == key).map(|(_, at)| *at)
     }
 }
 
 enum Found {
     Nothing,
     NotATable(usize),
-    Table(Vec<(String, usize, toml::Value)>),
+    Table(Vec<TableEntry>),
 }
 
-/// The value without spans. Integers and floats that do not fit stay text, which the section's type refuses.
+/// The value without spans. Integers and floats that do not fit stay text, which the section's type refuses. Dates and
+/// times are text to settings, written with or without quotes.
 fn plain(value: &DeValue<'_>) -> toml::Value {
     match value {
         DeValue::String(s) => toml::Value::String(s.to_string()),
@@ -212,7 +286,7 @@ fn plain(value: &DeValue<'_>) -> toml::Value {
             f.as_str().parse().map_or_else(|_| toml::Value::String(f.as_str().to_owned()), toml::Value::Float)
         }
         DeValue::Boolean(b) => toml::Value::Boolean(*b),
-        DeValue::Datetime(d) => toml::Value::Datetime(*d),
+        DeValue::Datetime(d) => toml::Value::String(d.to_string()),
         DeValue::Array(items) => toml::Value::Array(items.iter().map(|v| plain(v.get_ref())).collect()),
         DeValue::Table(table) => {
             toml::Value::Table(table.iter().map(|(k, v)| (k.get_ref().to_string(), plain(v.get_ref()))).collect())
@@ -271,6 +345,43 @@ mod tests {
         document.expect_table("classifiers");
         let login: Login = document.section("classifiers.login");
         assert_eq!((login.window_s, login.scope.as_str()), (60, "principal"));
+        document.finish().unwrap();
+    }
+
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Room {
+        name: String,
+        until: String,
+        seats: u32,
+    }
+
+    fn named(room: &Room) -> Vec<(String, String)> {
+        if room.name.is_empty() { vec![("name".to_owned(), "is missing".to_owned())] } else { Vec::new() }
+    }
+
+    #[test]
+    fn every_table_of_an_array_is_read_and_its_mistakes_have_their_lines() {
+        let text = "[[room]]\nname = \"a\"\nuntil = 2027-01-31\n\n[[room]]\nseats = -1\nsets = 3\n\n[[room]]\nname = \"\"\n\n[[room]]\nname = \"d\"\nuntil = \"x\"\n";
+        let mut document = Document::parse("pipeline.toml", text);
+        let rooms: Vec<Room> = document.tables_with("room", named);
+        let seen: Vec<_> = rooms.iter().map(|r| (r.name.as_str(), r.until.as_str())).collect();
+        assert_eq!(seen, [("a", "2027-01-31"), ("d", "x")]);
+        let error = document.finish().unwrap_err();
+        let seen: Vec<_> = error.mistakes.iter().map(|m| (m.line, m.key.as_str())).collect();
+        assert_eq!(seen, [(5, "room.name"), (6, "room.seats"), (7, "room.sets"), (10, "room.name")], "{error}");
+    }
+
+    #[test]
+    fn what_should_be_an_array_of_tables_and_is_not_is_named() {
+        for (text, line) in [("\n[room]\nname = \"a\"\n", 2), ("room = 3\n", 1), ("room = [1]\n", 1)] {
+            let mut document = Document::parse("pipeline.toml", text);
+            assert!(document.tables_with::<Room>("room", named).is_empty());
+            let error = document.finish().unwrap_err();
+            assert_eq!((error.mistakes.len(), error.mistakes[0].line), (1, line), "{error}");
+        }
+        let mut document = Document::parse("pipeline.toml", "");
+        assert!(document.tables_with::<Room>("room", named).is_empty());
         document.finish().unwrap();
     }
 

@@ -57,6 +57,25 @@ pub enum EventKind {
     Notification,
 }
 
+/// A part of a CloudTrail record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `userIdentity`.
+    Identity,
+    /// `requestParameters`.
+    Request,
+    /// `responseElements`.
+    Response,
+    /// `additionalEventData`.
+    Additional,
+    /// `resources`.
+    Resources,
+    /// `vpcEndpointId`.
+    VpcEndpoint,
+    /// `sessionCredentialFromConsole`.
+    FromConsole,
+}
+
 /// One record: its header, and its body on demand.
 #[derive(Debug)]
 pub struct Event<'a> {
@@ -96,7 +115,11 @@ pub struct Event<'a> {
     request_raw: Option<&'a str>,
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
+    resources_raw: Option<&'a str>,
+    vpc_endpoint_raw: Option<&'a str>,
+    from_console_raw: Option<&'a str>,
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
+    key: OnceCell<u64>,
     identity: OnceCell<Box<Identity>>,
     request: OnceCell<Box<Value>>,
     response: OnceCell<Box<Value>>,
@@ -257,6 +280,10 @@ impl<'a> Event<'a> {
             request_raw: None,
             response_raw: None,
             additional_raw: None,
+            resources_raw: None,
+            vpc_endpoint_raw: None,
+            from_console_raw: None,
+            key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
             response: OnceCell::new(),
@@ -338,6 +365,9 @@ impl<'a> Event<'a> {
                 "requestParameters" => event.request_raw = present(s.raw_value()?),
                 "responseElements" => event.response_raw = present(s.raw_value()?),
                 "additionalEventData" => event.additional_raw = present(s.raw_value()?),
+                "resources" => event.resources_raw = present(s.raw_value()?),
+                "vpcEndpointId" => event.vpc_endpoint_raw = present(s.raw_value()?),
+                "sessionCredentialFromConsole" => event.from_console_raw = present(s.raw_value()?),
                 "userIdentity" => {
                     let at = s.peek();
                     let from = s.position();
@@ -405,6 +435,20 @@ impl<'a> Event<'a> {
                 }),
             )
         })
+    }
+
+    /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
+    /// no tree.
+    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+        match part {
+            Part::Identity => self.identity_raw,
+            Part::Request => self.request_raw,
+            Part::Response => self.response_raw,
+            Part::Additional => self.additional_raw,
+            Part::Resources => self.resources_raw,
+            Part::VpcEndpoint => self.vpc_endpoint_raw,
+            Part::FromConsole => self.from_console_raw,
+        }
     }
 
     /// Who did it: see [`Identity::principal`].
@@ -482,9 +526,11 @@ impl<'a> Event<'a> {
     /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
     /// region and [`Event::identity_id`].
     pub fn key(&self) -> u64 {
-        let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
-        let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        *self.key.get_or_init(|| {
+            let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
+            let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        })
     }
 }
 

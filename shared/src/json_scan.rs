@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// Values nested deeper are refused, as `serde_json` does.
 pub const MAX_DEPTH: u32 = 128;
@@ -38,6 +38,11 @@ pub struct RawValue<'a> {
 }
 
 impl<'a> RawValue<'a> {
+    /// The value that fills `text`, which the scanner handed out before.
+    pub fn of(text: &'a str) -> Self {
+        Self { text, is_escaped: memchr(b'\\', text.as_bytes()).is_some() }
+    }
+
     /// `null`.
     pub fn is_null(self) -> bool {
         self.text == "null"

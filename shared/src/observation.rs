@@ -79,6 +79,12 @@ pub enum Op {
         /// How long the key is known after it was last seen, in seconds of event time.
         ttl_s: u32,
     },
+    /// Lets one event of the key lead for `window_s` seconds and makes those near it its followers; answers which this
+    /// is, and a leader how many followed the one before.
+    Lead {
+        /// Length of the window in seconds.
+        window_s: u32,
+    },
 }
 
 /// One thing to remember or recall. One event may add several different values to one `Distinct` key; everything else
@@ -154,6 +160,12 @@ impl Observations {
     #[must_use]
     pub fn see(self, label: &'static str, key: impl Into<String>, ttl_s: u32) -> Self {
         self.with(label, key, Op::See { ttl_s })
+    }
+
+    /// [`Op::Lead`].
+    #[must_use]
+    pub fn lead(self, label: &'static str, key: impl Into<String>, window_s: u32) -> Self {
+        self.with(label, key, Op::Lead { window_s })
     }
 
     /// Whether there is nothing to do.
@@ -239,6 +251,23 @@ impl Seen {
     }
 }
 
+/// The answer of [`Op::Lead`]. In whatever order events arrive and however often, as long as they are among those kept:
+/// every event leads or is at most `window_s` from one that does, and no two leaders are that near to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// No leader is near this event.
+    pub leads: bool,
+    /// How many events followed the leader before this one; 0 for followers.
+    pub followed: u64,
+}
+
+impl Default for Turn {
+    /// What an event alone is answered.
+    fn default() -> Self {
+        Self { leads: true, followed: 0 }
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -248,6 +277,8 @@ pub enum Answer {
     Last(LastValues),
     /// To `See`.
     Seen(Seen),
+    /// To `Lead`.
+    Turn(Turn),
     /// To `Reset`.
     Done,
 }
@@ -272,6 +303,14 @@ impl Known {
             Some(Answer::Count(count)) => count.clone(),
             _ => Count::default(),
         }
+    }
+
+    /// The counts under `label`, in the order they were asked for: one for each value an event adds.
+    pub fn counts(&self, label: &str) -> impl Iterator<Item = &Count> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Count(count) => Some(count),
+            _ => None,
+        })
     }
 
     /// The last values under `label`.
@@ -307,6 +346,19 @@ impl Known {
             _ => Seen::default(),
         }
     }
+
+    /// The turn under `label`.
+    pub fn turn(&self, label: &str) -> Turn {
+        match self.find(label) {
+            Some(Answer::Turn(turn)) => *turn,
+            _ => Turn::default(),
+        }
+    }
+
+    /// Every label with its answer, in the order they were asked for.
+    pub fn answers(&self) -> impl Iterator<Item = (&'static str, &Answer)> {
+        self.0.iter().map(|(label, answer)| (*label, answer))
+    }
 }
 
 /// What a state adapter stores under one key.
@@ -318,6 +370,8 @@ pub enum StateRecord {
     Last(Vec<Value>),
     /// A sighting.
     Seen(Sighting),
+    /// Leaders, oldest first.
+    Leaders(Vec<Leader>),
     /// A rate.
     Rate(Rate),
 }
@@ -370,6 +424,21 @@ pub struct Value {
     pub answer: LastValues,
 }
 
+/// One event that led.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// When.
+    pub at: Timestamp,
+    /// [`crate::Event::key`].
+    pub event: u64,
+    /// The answer it was given, for redelivery.
+    pub followed: u64,
+    /// How many events follow it.
+    pub followers: u64,
+    /// The last of them, for redelivery; at most [`MAX_LAST_ENTRIES`].
+    pub recent: Vec<u64>,
+}
+
 /// When a key was seen, in its present life: sightings no more than the time to live apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
@@ -411,6 +480,7 @@ impl StateRecord {
             Op::Remember { value, ttl_s } => Answer::Last(Self::last(record, Some(value), at, event, *ttl_s)),
             Op::Recall { ttl_s } => Answer::Last(Self::last(record, None, at, event, *ttl_s)),
             Op::See { ttl_s } => Answer::Seen(see(record, at, event, i64::from(*ttl_s))),
+            Op::Lead { window_s } => Answer::Turn(lead(record, at, event, i64::from(*window_s) * 1000)),
         }
     }
 
@@ -460,6 +530,10 @@ impl StateRecord {
                 (rate.buckets.last().map(end), i64::from(*window_s))
             }
             (Self::Seen(sighting), Op::See { ttl_s }) => (Some(sighting.last), i64::from(*ttl_s)),
+            // A leader's followers are told to the next one: kept as long again as it leads.
+            (Self::Leaders(leaders), Op::Lead { window_s }) => {
+                (leaders.last().map(|l| l.at), i64::from(*window_s).saturating_mul(2))
+            }
             _ => (None, 0),
         };
         newest.unwrap_or_default().plus_seconds(life_s.saturating_add(LATENESS_S))
@@ -497,6 +571,38 @@ fn see(record: &mut Option<StateRecord>, at: Timestamp, event: u64, ttl_s: i64) 
     }
     s.recent.push((event, answer));
     answer
+}
+
+fn lead(record: &mut Option<StateRecord>, at: Timestamp, event: u64, window_ms: i64) -> Turn {
+    if !matches!(record, Some(StateRecord::Leaders(_))) {
+        *record = Some(StateRecord::Leaders(Vec::new()));
+    }
+    let Some(StateRecord::Leaders(leaders)) = record else { unreachable!("just set") };
+    let follower = Turn { leads: false, followed: 0 };
+    if let Some(known) = leaders.iter().find(|l| l.event == event) {
+        return Turn { leads: true, followed: known.followed };
+    }
+    if leaders.iter().any(|l| l.recent.contains(&event)) {
+        return follower;
+    }
+    let distance = |l: &Leader| l.at.as_millis().abs_diff(at.as_millis());
+    if let Some(leader) = leaders.iter_mut().min_by_key(|l| distance(l))
+        && distance(leader) <= window_ms.unsigned_abs()
+    {
+        leader.followers += 1;
+        if leader.recent.len() >= MAX_LAST_ENTRIES {
+            leader.recent.remove(0);
+        }
+        leader.recent.push(event);
+        return follower;
+    }
+    let place = leaders.partition_point(|l| (l.at, l.event) < (at, event));
+    let followed = place.checked_sub(1).map_or(0, |before| leaders[before].followers);
+    leaders.insert(place, Leader { at, event, followed, followers: 0, recent: Vec::new() });
+    if leaders.len() > MAX_LAST_ENTRIES {
+        leaders.remove(0);
+    }
+    Turn { leads: true, followed }
 }
 
 fn neighbours(values: &[Value], at: Timestamp, event: u64, ttl_s: u32) -> LastValues {
@@ -715,9 +821,9 @@ impl<'e> Totals<'e> {
 
 /// One event's observations, as the engine hands them to the state port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObserveRequest {
+pub struct ObserveRequest<'c> {
     /// The classifier; separates the keys of different classifiers.
-    pub classifier: &'static str,
+    pub classifier: &'c str,
     /// [`crate::Event::key`].
     pub event: u64,
     /// The event's time.
@@ -726,7 +832,7 @@ pub struct ObserveRequest {
     pub observations: Vec<Observation>,
 }
 
-impl ObserveRequest {
+impl ObserveRequest<'_> {
     /// The full key of one of its observations: `classifier/label/key`.
     pub fn state_key(&self, observation: &Observation) -> String {
         [self.classifier, observation.label, &observation.key].join("/")
@@ -1031,6 +1137,32 @@ mod tests {
             }
         }
 
+        /// However they arrive: all are led, no two leaders are near each other, and answers stay what they were.
+        #[test]
+        fn every_event_is_led_by_exactly_one_that_is_near(
+            (given, order, repeats) in burst(weights(), 0..=600_000),
+            window_s in 60..400_u32,
+        ) {
+            let window_ms = i64::from(window_s) * 1000;
+            let mut record = None;
+            let mut answers: HashMap<usize, bool> = HashMap::new();
+            for i in arrivals(order, &repeats) {
+                let at = Timestamp::from_millis(T0.as_millis() + given[i].ms);
+                let Answer::Turn(turn) = StateRecord::apply(&mut record, &Op::Lead { window_s }, at, i as u64) else {
+                    panic!("a turn")
+                };
+                prop_assert_eq!(*answers.entry(i).or_insert(turn.leads), turn.leads);
+            }
+            let near = |a: usize, b: usize| (given[a].ms - given[b].ms).abs() <= window_ms;
+            let leaders: Vec<usize> = answers.iter().filter(|(_, leads)| **leads).map(|(i, _)| *i).collect();
+            for i in answers.keys() {
+                prop_assert!(leaders.iter().any(|l| near(*l, *i)), "nobody leads {i}");
+            }
+            for a in &leaders {
+                prop_assert!(leaders.iter().all(|b| a == b || !near(*a, *b)), "two leaders");
+            }
+        }
+
         /// The last to arrive of two neighbours sees the other, before or after it.
         #[test]
         fn swapped_neighbours_see_each_other_once(
@@ -1068,6 +1200,27 @@ mod tests {
             let threshold = largest_of_all(&given, 120);
             check_some_event_reaches((given, order, Vec::new()), 120, threshold)?;
         }
+    }
+
+    #[test]
+    fn a_leader_is_told_how_many_followed_the_one_before() {
+        let mut record = None;
+        let mut turns = |events: &[(u64, i64)]| -> Vec<(bool, u64)> {
+            let turn = |&(event, s): &(u64, i64)| match StateRecord::apply(
+                &mut record,
+                &Op::Lead { window_s: 60 },
+                T0.plus_seconds(s),
+                event,
+            ) {
+                Answer::Turn(turn) => (turn.leads, turn.followed),
+                other => panic!("{other:?}"),
+            };
+            events.iter().map(turn).collect()
+        };
+        let events = [(1, 0), (2, 30), (3, 60), (4, 61), (5, 90), (6, 500)];
+        let first = turns(&events);
+        assert_eq!(first, [(true, 0), (false, 0), (false, 0), (true, 2), (false, 0), (true, 1)]);
+        assert_eq!(turns(&events), first, "delivered again");
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub struct DeadLetter {
 /// What classifiers remember. See [`crate::observation`] for the semantics.
 pub trait State {
     /// Applies the requests in order, as if one after another, and answers each.
-    fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>>;
+    fn observe(&self, requests: &[ObserveRequest<'_>]) -> impl Future<Output = PortResult<Vec<Known>>>;
 }
 
 /// Whether a piece of work was done before.
@@ -246,6 +246,14 @@ pub trait Files {
     /// # Errors
     /// A sentence that names the file and what is wrong.
     fn read(&self, name: &str) -> Result<Vec<u8>, String>;
+
+    /// The names of all files below a folder (or the one file that `folder` is), sorted, as [`Files::read`] takes them.
+    ///
+    /// # Errors
+    /// A sentence that names the folder and what is wrong.
+    fn list(&self, folder: &str) -> Result<Vec<String>, String> {
+        Err(format!("folders cannot be listed here, so not {folder}"))
+    }
 }
 
 /// Every port works through a reference and through shared pointers, so wiring can hand one adapter to several users.
@@ -279,7 +287,7 @@ macro_rules! through_pointers {
         }
 
         impl<T: State + ?Sized> State for $pointer {
-            fn observe(&self, requests: &[ObserveRequest]) -> impl Future<Output = PortResult<Vec<Known>>> {
+            fn observe(&self, requests: &[ObserveRequest<'_>]) -> impl Future<Output = PortResult<Vec<Known>>> {
                 (**self).observe(requests)
             }
         }

@@ -152,7 +152,7 @@ async fn redriven_messages_start_afresh(queue: &impl Queue) {
 }
 
 /// One request of the state suite.
-fn request(classifier: &'static str, event: u64, at: Timestamp, observations: Observations) -> ObserveRequest {
+fn request(classifier: &'static str, event: u64, at: Timestamp, observations: Observations) -> ObserveRequest<'static> {
     ObserveRequest { classifier, event, at, observations: observations.into_vec() }
 }
 

@@ -14,6 +14,30 @@ pub fn one_line(text: &str, max: usize) -> String {
     shown
 }
 
+/// Whether `text` matches `pattern`: `*` stands for any characters, also none and also `:` and `/`; everything else for
+/// itself. Takes time proportional to the product of the lengths at worst.
+pub fn matches_glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((at, from)) = star {
+            star = Some((at, from + 1));
+            p = at + 1;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
 /// One line whose links and addresses cannot be clicked: `http://a.b` becomes `hxxp://a[.]b`, `a@b.c` becomes
 /// `a[at]b[.]c`. For text that ends in a mail. IP addresses stay readable because callers pass them elsewhere.
 pub fn defanged(text: &str, max: usize) -> String {
@@ -52,6 +76,7 @@ fn is_harmless(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn line_breaks_escapes_and_direction_marks_are_neutral() {
@@ -64,5 +89,19 @@ mod tests {
         assert_eq!(defanged("see https://evil.example/x", 80), "see hxxps[:]//evil[.]example/x");
         assert_eq!(defanged("aws-cli/2.13.5", 80), "aws-cli/2.13.5");
         assert_eq!(defanged("a@b.c", 80), "a[at]b[.]c");
+    }
+
+    proptest! {
+        #[test]
+        fn globs_agree_with_the_plain_definition(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            fn plain(p: &[u8], t: &[u8]) -> bool {
+                match p.split_first() {
+                    None => t.is_empty(),
+                    Some((b'*', rest)) => (0..=t.len()).any(|n| plain(rest, &t[n..])),
+                    Some((c, rest)) => t.first() == Some(c) && plain(rest, &t[1..]),
+                }
+            }
+            prop_assert_eq!(matches_glob(&pattern, &text), plain(pattern.as_bytes(), text.as_bytes()));
+        }
     }
 }

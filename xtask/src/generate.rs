@@ -6,9 +6,10 @@ use std::path::Path;
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::patterns;
-use aws_classifier::registry::Plugin;
+use aws_classifier::registry::{Declaration, Plugin};
+use aws_classifier::rules;
 use serde_json::Value;
-use shared::classifier::{FailedCalls, Meta, Pattern};
+use shared::classifier::{FailedCalls, Pattern};
 
 use crate::{read, write};
 
@@ -41,8 +42,9 @@ fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
 }
 
 fn event_rules() -> Result<String, String> {
-    let metas: Vec<&'static Meta> = ALL.iter().map(|p| p.meta).collect();
-    let rules = patterns::event_rules(&metas);
+    let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
+    let declared: Vec<Declaration> = plugins.chain(rules::own_declarations()).collect();
+    let rules = patterns::event_rules(&declared);
     serde_json::to_string_pretty(&rules).map(|text| text + "\n").map_err(|e| format!("could not write rules: {e}"))
 }
 
@@ -60,7 +62,33 @@ fn classifier_page(root: &Path) -> Result<String, String> {
         let source = read(&root.join("aws-classifier/src/classifiers").join(format!("{}.rs", plugin.meta.id)))?;
         section(&mut page, plugin, &source);
     }
+    rules_table(&mut page);
     Ok(page)
+}
+
+/// The rules; each explains itself in its file.
+fn rules_table(page: &mut String) {
+    let rules = rules::own_declarations();
+    if rules.is_empty() {
+        return;
+    }
+    page.push_str(
+        "\n# Rules\n\nDetections written as Sigma rules, in `aws-classifier/rules/`.\n\n\
+         | rule | finds | severity | ATT&CK | events |\n|---|---|---|---|---|\n",
+    );
+    for rule in &rules {
+        let techniques: Vec<String> = rule.techniques.iter().map(|t| technique(t)).collect();
+        let events: Vec<String> = rule.selectors.iter().map(|s| format!("`{s}`")).collect();
+        let _ = writeln!(
+            page,
+            "| [`{0}`](../aws-classifier/rules/{0}.yml) | {1} | {2} | {3} | {4} |",
+            rule.id,
+            cell(&rule.title),
+            rule.severity,
+            techniques.join(" "),
+            events.join(" ")
+        );
+    }
 }
 
 fn section(page: &mut String, plugin: &Plugin, source: &str) {

@@ -16,16 +16,17 @@
 //! <https://docs.aws.amazon.com/config/latest/developerguide/restricted-ssh.html>
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 use shared::event::Event;
 use shared::finding::Severity;
 use shared::observation::Known;
 use shared::ports::Files;
 
+use crate::config_rule::{Change, NON_COMPLIANT, RuleNames};
+
 /// See the module.
 pub struct ConfigRuleNoncompliant {
-    rules: Vec<String>,
+    rules: RuleNames,
 }
 
 /// The `[classifiers.config_rule_noncompliant]` section.
@@ -41,16 +42,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let rules = [
-            "SG_OPEN_TO_WORLD",
-            "restricted-ssh",
-            "INCOMING_SSH_DISABLED",
-            "restricted-common-ports",
-            "RESTRICTED_INCOMING_TRAFFIC",
-            "vpc-sg-open-only-to-authorized-ports",
-            "vpc-sg-port-restriction-check",
-        ];
-        Self { rules: rules.map(str::to_owned).to_vec() }
+        Self { rules: RuleNames::default_names() }
     }
 }
 
@@ -71,60 +63,16 @@ impl Classifier for ConfigRuleNoncompliant {
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
-        let rules: Vec<String> = settings.rules.iter().map(|r| plain(r)).collect();
-        if rules.is_empty() || rules.iter().any(String::is_empty) {
-            return Err(SettingsError::new("rules", "name at least one rule, or \"*\" for all; no name may be empty"));
-        }
-        Ok(Self { rules })
+        Ok(Self { rules: RuleNames::new(&settings.rules)? })
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
-        let detail = event.detail()?;
-        let compliance = text(detail, "/newEvaluationResult/complianceType")?;
-        if compliance != "NON_COMPLIANT" {
+        let change = Change::of(event)?;
+        if change.now()? != NON_COMPLIANT || !self.rules.name(change.rule()?) {
             return Ok(None);
         }
-        const QUALIFIER: &str = "/newEvaluationResult/evaluationResultIdentifier/evaluationResultQualifier";
-        let qualifier = detail.pointer(QUALIFIER).unwrap_or(&Value::Null);
-        let rule = text(detail, "/configRuleName").or_else(|_| text(qualifier, "/configRuleName"))?;
-        if !self.is_wanted(rule) {
-            return Ok(None);
-        }
-        let resource = text(detail, "/resourceId").or_else(|_| text(qualifier, "/resourceId"))?;
-        let kind = text(detail, "/resourceType").or_else(|_| text(qualifier, "/resourceType"));
-        let mut evidence = Evidence::about(resource)
-            .titled(format!("Resource breaks AWS Config rule {}", rule.chars().take(64).collect::<String>()))
-            .topic(format!("config_rule/{rule}/{resource}"))
-            .fact("rule", rule);
-        for (name, value) in [
-            ("resource_type", kind),
-            ("compliance_before", text(detail, "/oldEvaluationResult/complianceType")),
-            ("annotation", text(detail, "/newEvaluationResult/annotation")),
-        ] {
-            if let Ok(value) = value {
-                evidence = evidence.fact(name, value);
-            }
-        }
-        Ok(Some(evidence))
-    }
-}
-
-impl ConfigRuleNoncompliant {
-    fn is_wanted(&self, rule: &str) -> bool {
-        let rule = format!("-{}-", plain(rule));
-        self.rules.iter().any(|wanted| wanted == "*" || rule.contains(&format!("-{wanted}-")))
-    }
-}
-
-/// Names without what people write differently.
-fn plain(name: &str) -> String {
-    name.trim().to_lowercase().replace(['_', ' '], "-")
-}
-
-fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str, Malformed> {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) => Ok(text),
-        None | Some(Value::Null) => Err(Malformed::missing(&format!("detail{}", pointer.replace('/', ".")))),
-        Some(_) => Err(Malformed::wrong(&format!("detail{}", pointer.replace('/', ".")), "a string")),
+        let rule = change.rule()?;
+        let title = format!("Resource breaks AWS Config rule {}", rule.chars().take(64).collect::<String>());
+        Ok(Some(change.evidence()?.titled(title)))
     }
 }

@@ -90,6 +90,7 @@ impl Classifier for GuarddutyFinding {
                     .collect::<String>(),
             )
             .severity(severity(score))
+            .placed(text(detail, "accountId").unwrap_or_default(), text(detail, "region").unwrap_or_default())
             .fact("type", kind)
             .fact("severity", score);
         for (name, key) in

@@ -1,6 +1,7 @@
 //! The classifiers: one file each, listed here and nowhere else.
 
 pub mod cloudtrail_tampered;
+pub mod config_rule_compliant;
 pub mod config_rule_noncompliant;
 pub mod console_login_failed_repeatedly;
 pub mod console_login_new_ip;
@@ -15,6 +16,7 @@ pub mod security_group_closed;
 pub mod security_group_left_open;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
+pub mod securityhub_finding;
 pub mod threat_intel_ip;
 pub mod web_scanner_detected;
 
@@ -23,6 +25,7 @@ use crate::registry::{Plugin, plugin};
 /// Every classifier, in alphabetical order of its id.
 pub static ALL: &[Plugin] = &[
     plugin::<cloudtrail_tampered::CloudtrailTampered>(),
+    plugin::<config_rule_compliant::ConfigRuleCompliant>(),
     plugin::<config_rule_noncompliant::ConfigRuleNoncompliant>(),
     plugin::<console_login_failed_repeatedly::ConsoleLoginFailedRepeatedly>(),
     plugin::<console_login_new_ip::ConsoleLoginNewIp>(),
@@ -37,6 +40,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<security_group_left_open::SecurityGroupLeftOpen>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
+    plugin::<securityhub_finding::SecurityhubFinding>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),
     plugin::<web_scanner_detected::WebScannerDetected>(),
 ];

@@ -315,7 +315,7 @@ fn evidence(
         }
     }
     let mut evidence = Evidence::about(group)
-        .in_region(region)
+        .placed("", region)
         .titled(format!("Connection from outside to port {} {after_s} s after {shown} was opened", gate.port))
         .topic(format!("security_group_open/{group}"))
         .fact("group_id", group)

@@ -1,7 +1,8 @@
 //! From text of any envelope to records.
 //!
-//! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`) down to [`Leaf`]s, each
-//! one record. [`text_log`] makes records of the lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
+//! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`, CloudWatch Logs
+//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`text_log`] makes records of the
+//! lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
 //! reported with its field and its neighbours go on.
 
 pub mod access_log;
@@ -11,9 +12,11 @@ pub mod flow_log;
 pub mod follow_up;
 pub mod inflate;
 pub mod log_file;
-mod log_subscription;
+pub mod logs;
+pub mod security_hub;
 pub mod text_log;
 
+use security_hub::Findings;
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
 
@@ -47,6 +50,20 @@ pub enum IntakeError {
     /// A record longer than [`log_file::RECORD_BYTES_MAX`].
     #[error("longer than {} MiB", log_file::RECORD_BYTES_MAX >> 20)]
     TooLong,
+    /// More of something in one envelope than there can be.
+    #[error("more than {max} {what} in one envelope")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there can be.
+        max: usize,
+    },
+    /// A batch or a line of CloudWatch Logs.
+    #[error("CloudWatch Logs: {why}")]
+    Logs {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file ends too early.
     #[error("the file ends inside its records")]
     Truncated,
@@ -119,6 +136,22 @@ impl<'a> Leaf<'a> {
     }
 }
 
+/// Reads the record that a text is, when it is one and no envelope of several.
+///
+/// # Errors
+/// When it is not JSON, of no known shape, or a needed field is missing or of the wrong type.
+pub fn event(text: &str) -> Result<Event<'_>, IntakeError> {
+    match Event::from_cloudtrail(text) {
+        Ok(event) if !event.source.starts_with("aws:") => Ok(event),
+        _ => Leaf::of(text)?.event(),
+    }
+}
+
+/// Whether records of that source are made here: lines of text logs and follow-ups. They come from nowhere else.
+pub fn is_own(source: &str) -> bool {
+    source == follow_up::SOURCE || text_log::is_source(source)
+}
+
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
 /// envelope that could not be read.
 pub fn decode(text: &str, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
@@ -166,6 +199,16 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
 }
 
+fn open_logs(batch: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    let read = logs::lines(batch, |line| match line {
+        Ok(line) => decode_nested(line, depth + 1, each),
+        Err(error) => each(Err(error)),
+    });
+    if let Err(error) = read {
+        each(Err(error));
+    }
+}
+
 /// The top-level members by which envelopes are told apart.
 #[derive(Default)]
 struct Shape<'a> {
@@ -176,8 +219,8 @@ struct Shape<'a> {
     message: Option<RawValue<'a>>,
     body: Option<RawValue<'a>>,
     sns: Option<RawValue<'a>>,
-    aws_logs: Option<RawValue<'a>>,
-    has_log_events: bool,
+    awslogs: Option<RawValue<'a>>,
+    is_log_batch: bool,
     event_source: Option<RawValue<'a>>,
     has_event_name: bool,
     is_like_cloudtrail: bool,
@@ -196,9 +239,9 @@ impl<'a> Shape<'a> {
                 "detail-type" => shape.detail_type = Some(value),
                 "Message" => shape.message = Some(value),
                 "body" => shape.body = Some(value),
-                "awslogs" => shape.aws_logs = Some(value),
-                "logEvents" => shape.has_log_events = true,
                 "Sns" => shape.sns = Some(value),
+                "awslogs" => shape.awslogs = Some(value),
+                "logEvents" => shape.is_log_batch = true,
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
                 "eventSource" => shape.event_source = Some(value),
                 "eventName" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
@@ -216,11 +259,18 @@ impl<'a> Shape<'a> {
         Ok(shape)
     }
 
+    fn findings(&self) -> Option<Findings<'a>> {
+        Findings::several(self.detail_type?, self.detail?)
+    }
+
     fn leaf(&self, text: &'a str) -> Option<Leaf<'a>> {
         // A record's own fields decide first, as they do for the log file reader: both must agree on every text.
         let kind = if self.event_source.is_some() && self.has_event_name && !self.is_aws_notification() {
             LeafKind::CloudTrail
         } else if self.detail.is_some() && self.detail_type.is_some() {
+            if self.findings().is_some() {
+                return None;
+            }
             LeafKind::EventBridge
         } else if self.is_alarm {
             LeafKind::Alarm
@@ -246,22 +296,18 @@ impl<'a> Shape<'a> {
         if let Some(leaf) = self.leaf(text) {
             return each(Ok(leaf));
         }
-        if depth <= NESTING_MAX && self.has_log_events {
-            return log_subscription::open(text, depth, each);
+        if let Some(findings) = self.findings() {
+            let opened = findings.open(text, |finding| decode_nested(finding, depth + 1, each));
+            return opened.unwrap_or_else(|error| each(Err(error)));
         }
-        if let Some(inner) = self.aws_logs {
-            let mut data = None;
-            let _ = Scanner::new(inner.text).object::<ScanError>(|key, s| {
-                let value = s.raw_value()?;
-                if key == "data" {
-                    data = value.as_str();
-                }
-                Ok(())
-            });
-            return match data {
-                Some(data) => log_subscription::unpack(&data, depth, each),
-                None => each(Err(self.unknown())),
+        if let Some(awslogs) = self.awslogs {
+            return match logs::batch(awslogs) {
+                Ok(batch) => open_logs(&batch, depth + 1, each),
+                Err(error) => each(Err(error)),
             };
+        }
+        if self.is_log_batch {
+            return open_logs(text, depth, each);
         }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {
@@ -310,6 +356,63 @@ mod tests {
         }
     }
 
+    fn awslogs(batch: &Value) -> Value {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gzip, batch.to_string().as_bytes()).unwrap();
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip.finish().unwrap());
+        json!({"awslogs": {"data": data}})
+    }
+
+    #[test]
+    fn log_subscriptions_lead_to_the_records_in_their_lines() {
+        let line = |message: Value| json!({"id": "1", "timestamp": 1, "message": message});
+        let batch = json!({"messageType": "DATA_MESSAGE", "owner": "123456789012", "logGroup": "trail", "logStream": "s",
+            "logEvents": [line(json!(record().to_string())), line(json!("GET / 200")), line(json!(7)),
+                          line(json!(record().to_string()))]});
+        for envelope in [awslogs(&batch), batch] {
+            let seen = names(&envelope);
+            assert_eq!(seen.len(), 4, "{seen:?}");
+            assert_eq!((&seen[0], &seen[3]), (&Ok("CreateUser".to_owned()), &Ok("CreateUser".to_owned())));
+            assert_eq!(seen[1], Err("CloudWatch Logs: a line of trail that is no record".to_owned()));
+            assert_eq!(seen[2], Err("CloudWatch Logs: logEvents[].message is missing or no string".to_owned()));
+        }
+        let control = json!({"messageType": "CONTROL_MESSAGE", "logEvents": [line(json!("CWL CONTROL MESSAGE"))]});
+        assert_eq!(names(&awslogs(&control)), []);
+        for bad in [json!({"awslogs": {}}), json!({"awslogs": {"data": "%"}}), json!({"awslogs": {"data": "aGVsbG8="}})]
+        {
+            assert!(matches!(&names(&bad)[..], [Err(error)] if error.contains("awslogs.data")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_batch_that_inflates_without_end_is_refused() {
+        let batch = json!({"messageType": "DATA_MESSAGE", "logEvents": [], "padding": " ".repeat(33 << 20)});
+        let seen = names(&awslogs(&batch));
+        assert!(matches!(&seen[..], [Err(error)] if error.contains("inflate")), "{seen:?}");
+    }
+
+    #[test]
+    fn findings_of_security_hub_are_records_of_their_own() {
+        let envelope = |findings: Value| {
+            json!({"version": "0", "id": "x", "detail-type": "Security Hub Findings - Custom Action", "source": "aws.securityhub",
+                   "account": "123456789012", "time": "2026-03-01T12:00:00Z", "region": "us-east-1",
+                   "detail": {"actionName": "send", "findings": findings}})
+        };
+        let mut details = Vec::new();
+        decode(&envelope(json!([{"Id": "a"}, {"Id": "b"}])).to_string(), &mut |leaf| {
+            let leaf = leaf.unwrap();
+            assert_eq!(Leaf::of(leaf.text), Ok(leaf));
+            details.push(leaf.event().unwrap().detail().unwrap().clone());
+        });
+        let one = |id: &str| json!({"actionName": "send", "findings": [{"Id": id}]});
+        assert_eq!(details, [one("a"), one("b")]);
+        assert_eq!(names(&envelope(json!([]))), []);
+        assert_eq!(names(&envelope(json!([1]))).len(), 1);
+        assert_eq!(names(&envelope(json!(null))).len(), 1);
+        let seen = names(&envelope(json!(vec![json!({}); 101])));
+        assert_eq!(seen, [Err("more than 100 findings in one envelope".to_owned())]);
+    }
+
     #[test]
     fn one_bad_record_leaves_its_neighbours() {
         let mut bad = record();
@@ -352,7 +455,7 @@ mod tests {
         }
 
         #[test]
-        fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName", inner in ".*") {
+        fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName|awslogs|logEvents", inner in ".*") {
             let text = json!({ "detail-type": "x", key: inner }).to_string();
             decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
         }

@@ -2,50 +2,53 @@
 
 use std::io::Write;
 
-use aws_classifier::classifiers::ALL;
+use aws_classifier::registry::Declaration;
 use serde::Serialize;
-use shared::classifier::{FailedCalls, Meta, Pattern};
+use shared::classifier::FailedCalls;
 
 use crate::args::{ClassifiersArgs, Format};
+use crate::config;
 use crate::failure::Failure;
 use crate::output::{self, BOLD};
 
-/// A classifier as JSON.
+/// A classifier or rule as JSON.
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a str,
     title: &'a str,
     severity: &'a str,
-    techniques: &'a [&'a str],
+    techniques: &'a [String],
     events: Vec<String>,
     failed_calls: &'a str,
-    responses: &'a [&'a str],
-    references: &'a [&'a str],
+    responses: &'a [String],
+    references: &'a [String],
 }
 
-/// Lists the registered classifiers.
+/// Lists the classifiers and rules in use.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// When the configuration has mistakes or standard output cannot be written.
 pub fn execute(args: &ClassifiersArgs) -> Result<(), Failure> {
+    let engine = config::load(&args.config)?.engine;
+    let declared: Vec<&Declaration> = engine.declarations().collect();
     let mut out = output::stdout();
     match args.format {
         Format::Json => {
-            let rows: Vec<Row<'_>> = ALL.iter().map(|plugin| row(plugin.meta)).collect();
+            let rows: Vec<Row<'_>> = declared.into_iter().map(row).collect();
             output::json(&mut out, &rows)?;
         }
         Format::Text => {
-            for plugin in ALL {
-                let meta = plugin.meta;
-                let style = output::style(meta.severity);
-                let techniques = meta.techniques.join(" ");
-                writeln!(out, "{BOLD}{:<34}{BOLD:#} {style}{:<8}{style:#}  {techniques}", meta.id, meta.severity)?;
-                writeln!(out, "    {}", meta.title)?;
+            for one in &declared {
+                let style = output::style(one.severity);
+                let techniques = one.techniques.join(" ");
+                let [id, title] = [&*one.id, &*one.title].map(|text| shared::text::one_line(text, 120));
+                writeln!(out, "{BOLD}{id:<44}{BOLD:#} {style}{:<8}{style:#}  {techniques}", one.severity)?;
+                writeln!(out, "    {title}")?;
             }
             writeln!(
                 out,
-                "\n{} classifiers. Each is set in the section [classifiers.<name>] of pipeline.toml:",
-                ALL.len()
+                "\n{} classifiers and rules. Classifiers are set in the sections [classifiers.<name>] of pipeline.toml:",
+                declared.len()
             )?;
             writeln!(out, "`pipeline config --show-defaults` shows what can be set.")?;
         }
@@ -53,30 +56,19 @@ pub fn execute(args: &ClassifiersArgs) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-fn row(meta: &Meta) -> Row<'_> {
+fn row(declared: &Declaration) -> Row<'_> {
     Row {
-        id: meta.id,
-        title: meta.title,
-        severity: meta.severity.as_str(),
-        techniques: meta.techniques,
-        events: meta.patterns.iter().flat_map(events).collect(),
-        failed_calls: match meta.failed_calls {
+        id: &declared.id,
+        title: &declared.title,
+        severity: declared.severity.as_str(),
+        techniques: &declared.techniques,
+        events: declared.selectors.iter().map(ToString::to_string).collect(),
+        failed_calls: match declared.failed_calls {
             FailedCalls::Ignored => "ignored",
             FailedCalls::Attempts => "attempts",
             FailedCalls::Wanted => "wanted",
         },
-        responses: meta.responses,
-        references: meta.references,
-    }
-}
-
-/// The events of a pattern, as `source/name`.
-fn events(pattern: &Pattern) -> Vec<String> {
-    match pattern {
-        Pattern::Api { source, names } => names.iter().map(|name| format!("{source}/{name}")).collect(),
-        Pattern::Notification { source, detail_type } => vec![format!("{source}/{detail_type}")],
-        Pattern::Intake { source, name } => vec![format!("{source}/{name}")],
-        Pattern::Root => vec!["*/* by the root user".to_owned()],
-        Pattern::AnyApi => vec!["*/*".to_owned()],
+        responses: &declared.responses,
+        references: &declared.references,
     }
 }

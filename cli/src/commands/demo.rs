@@ -18,7 +18,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::packer::Packer;
 use crate::progress::Bar;
 use crate::source::{self, Consumer, Counts, Record, SourceOptions};
-use crate::summary::{self, Numbers, grouped};
+use crate::summary::{self, KeptBack, Numbers, grouped};
 use crate::{config, interrupt};
 
 /// Shows the chain at work, or writes the day to a file.
@@ -67,7 +67,7 @@ impl Day {
         let folder = tempfile::tempdir().map_err(|e| Failure::machine("make a temporary folder", e))?;
         let path = folder.path().join("attack-day.jsonl");
         write_lines(&path, records)?;
-        let config = config::parse("the settings of the demo", &demo::settings(), &DemoFiles)?;
+        let config = config::parse("the settings of the demo", &demo::settings(), &DemoFiles, &[])?;
         let (local, alerts, incidents) = local::in_memory(config)?;
         let inputs = source::inputs(std::slice::from_ref(&path))?;
         let bar = Bar::new(fs::metadata(&path).map_or(0, |about| about.len()));
@@ -120,7 +120,7 @@ fn report(day: &Day, seconds: f64) -> Result<(), Failure> {
     let mut out = output::stdout();
     writeln!(out, "{BOLD}A made-up day in the AWS account of a small company{BOLD:#}")?;
     writeln!(out, "{DIM}2 March 2026, account {}; every name and address is invented{DIM:#}\n", attack_day::ACCOUNT)?;
-    Numbers::new(&day.counts, &day.incidents, day.dead_letters, seconds).print(&mut out)?;
+    Numbers::new(&day.counts, KeptBack::default(), &day.incidents, day.dead_letters, seconds).print(&mut out)?;
     writeln!(out)?;
     summary::print_incidents(&mut out, &day.incidents)?;
     writeln!(out)?;

@@ -4,9 +4,11 @@ mod classifiers;
 mod config;
 mod demo;
 mod dlq;
+mod explain;
 mod incidents;
 mod replay;
 mod run;
+mod test_cases;
 
 use crate::args::Command;
 use crate::failure::Failure;
@@ -20,6 +22,7 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::execute(&args),
         Command::Replay(args) => replay::execute(&args),
         Command::Run(args) => run::execute(&args),
+        Command::TestCases(args) => test_cases::execute(&args),
         Command::Classifiers(args) => classifiers::execute(&args),
         Command::Incidents(args) => incidents::execute(&args),
         Command::Dlq(command) => dlq::execute(&command),

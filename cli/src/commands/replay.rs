@@ -8,13 +8,14 @@ use serde::Serialize;
 use shared::Finding;
 use shared::text::one_line;
 
+use super::explain;
 use crate::args::{FindingFormat, ReplayArgs};
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::grouped;
+use crate::summary::{KeptBack, grouped};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -25,6 +26,9 @@ const REJECTED_SHOWN_MAX: usize = 5;
 /// # Errors
 /// When an input cannot be read, the configuration has mistakes, or output fails.
 pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
+    if let Some(id) = &args.explain {
+        return explain::execute(args, id);
+    }
     let config = config::load(&args.config)?;
     let inputs = inputs(&args.paths)?;
     let rejects = match &args.rejected {
@@ -36,14 +40,19 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     interrupt::listen();
     let started = Instant::now();
     let bar = Bar::new(inputs.iter().map(|i| i.bytes).sum());
-    let mut printer = Printer { out: BufWriter::new(output::stdout()), format: args.format, rejects };
+    // JSON has no colours to take out, and looking for them costs more than writing.
+    let out: Box<dyn Write> = match args.format {
+        FindingFormat::Text => Box::new(output::stdout()),
+        FindingFormat::Jsonl => Box::new(io::stdout().lock()),
+    };
+    let mut printer = Printer { out: BufWriter::with_capacity(1 << 16, out), format: args.format, rejects };
     let result = replay(&inputs, &config.engine, &config.source.options(args.threads), &bar, &mut printer);
     printer.out.flush()?;
     if let Some(rejects) = &mut printer.rejects {
         rejects.flush().map_err(|e| Failure::machine("write the rejected records", e))?;
     }
     bar.finish();
-    let (counts, findings) = match result {
+    let done = match result {
         Ok(done) => done,
         Err(Stop::Interrupted) => {
             return Err(Failure::Interrupted(
@@ -52,10 +61,13 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
                     .to_owned(),
             ));
         }
+        // Nothing was asked for.
+        Err(Stop::Explained) => return Ok(()),
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
     };
-    let summary = Summary::new(&counts, findings, started.elapsed().as_secs_f64());
+    let kept_back = KeptBack::new(&done.kept_back, &config.engine.noise().allow);
+    let summary = Summary::new(&done.counts, done.findings, kept_back, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
             let failed = |e| Failure::machine(format!("write {}", path.display()), e);
@@ -65,7 +77,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         // Nothing can be said when standard error is closed.
         None => drop(summary.print(&mut anstream::stderr().lock())),
     }
-    match counts.unreadable.first() {
+    match done.counts.unreadable.first() {
         None => Ok(()),
         Some((file, reason)) => Err(Failure::Input(format!("could not read {file}: {reason}"))),
     }
@@ -129,6 +141,8 @@ struct Summary<'c> {
     failed: u64,
     duplicates: u64,
     findings: u64,
+    #[serde(flatten)]
+    kept_back: KeptBack,
     /// Later than the lateness bound, so out of order.
     late: u64,
     seconds: f64,
@@ -142,7 +156,7 @@ struct Summary<'c> {
 }
 
 impl<'c> Summary<'c> {
-    fn new(counts: &'c Counts, findings: u64, seconds: f64) -> Self {
+    fn new(counts: &'c Counts, findings: u64, kept_back: KeptBack, seconds: f64) -> Self {
         Self {
             records_in: counts.records_in,
             classified: counts.classified,
@@ -150,6 +164,7 @@ impl<'c> Summary<'c> {
             failed: counts.failed,
             duplicates: counts.duplicates,
             findings,
+            kept_back,
             late: counts.late,
             seconds,
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -176,6 +191,7 @@ impl<'c> Summary<'c> {
             grouped(self.duplicates),
             grouped(self.findings)
         )?;
+        self.kept_back.print(out)?;
         if self.late > 0 {
             writeln!(out, "{} records came later than the lateness bound and are out of order", grouped(self.late))?;
         }

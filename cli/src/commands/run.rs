@@ -22,7 +22,7 @@ use crate::local::{self, InFolder};
 use crate::packer::Packer;
 use crate::progress::Bar;
 use crate::source::{self, Consumer, Record, Rejected};
-use crate::summary::{self, Numbers};
+use crate::summary::{self, KeptBack, Numbers};
 use crate::{config, interrupt, inventory, output};
 
 /// Messages that are enqueued in one transaction and handled before the next: at most so many records wait.
@@ -46,7 +46,8 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
     let config = config::load(&args.config)?;
     let options = config.source.options(args.threads);
     let inputs = source::inputs(&args.paths)?;
-    let key = inventory::progress_key(&inputs, &config.text);
+    let settings = format!("{}\u{1f}{:016x}", config.text, config.engine.rules().fingerprint);
+    let key = inventory::progress_key(&inputs, &settings);
     let data = DataFolder::open_or_make(&args.data)?;
     interrupt::listen();
     let started = Instant::now();
@@ -65,7 +66,9 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
         other => other?,
     };
     let incidents = chain::block_on(store.list(&IncidentFilter::default()))??;
-    let numbers = Numbers::new(&counts, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
+    let classifier = local.classifier();
+    let kept_back = KeptBack::new(&classifier.kept_back(), &classifier.engine().noise().allow);
+    let numbers = Numbers::new(&counts, kept_back, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
     if let Some(path) = &args.summary {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
         fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", path.display()), e))?;

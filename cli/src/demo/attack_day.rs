@@ -306,7 +306,7 @@ impl Day {
             ("shop-web", "i-0a0000000000000a1", "secretsmanager.amazonaws.com", "GetSecretValue"),
             ("shop-worker", "shop-orders", "dynamodb.amazonaws.com", "DescribeTable"),
             ("shop-worker", "shop-orders", "sqs.amazonaws.com", "GetQueueAttributes"),
-            ("shop-worker", "shop-mail", "ses.amazonaws.com", "GetSendQuota"),
+            ("shop-worker", "shop-mail", "ses.amazonaws.com", "SendRawEmail"),
             ("backup", "nightly", "ec2.amazonaws.com", "DescribeSnapshots"),
             ("monitoring", "agent", "ec2.amazonaws.com", "DescribeInstanceStatus"),
         ];

@@ -21,9 +21,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex};
 
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::IntakeError;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
+use aws_classifier::intake::{IntakeError, Leaf};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
 use shared::event::Event;
@@ -50,15 +50,17 @@ pub struct SourceOptions {
     pub threads: usize,
     /// How much later than the start of its file, or of the next file, a record may come and still be put in order.
     pub lateness_s: i64,
+    /// Records with this event id are handed out even when no classifier wants them.
+    pub asked_for: Option<String>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600 }
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600, asked_for: None }
     }
 }
 
-/// A record that at least one classifier wants.
+/// A record that at least one classifier wants, or that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'r> {
     /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
@@ -67,6 +69,8 @@ pub struct Record<'r> {
     pub input: &'r Input,
     /// Which record of the input, from 0.
     pub index: u64,
+    /// The classifiers that want it.
+    pub slots: &'r [Slot],
 }
 
 /// A record that could not be read.
@@ -176,7 +180,7 @@ pub fn read<C: Consumer>(
                     let sender = senders[at].lock().ok().and_then(|mut s| s.take());
                     let Some(sender) = sender else { return };
                     if !stop.load(Ordering::Relaxed) {
-                        worker.read(input, engine, &ids, sender);
+                        worker.read(input, engine, options, &ids, sender);
                     }
                 }
             });
@@ -236,11 +240,19 @@ struct Batch {
     /// Their texts, one after another.
     texts: String,
     rejected: Vec<Rejected>,
-    /// Follow-ups of wanted records: the record's position in `wanted`, their time and text.
-    follow_ups: Vec<(usize, Timestamp, String)>,
+    /// Follow-ups of wanted records, in their order.
+    follow_ups: Vec<FollowUp>,
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     input_bytes: u64,
+}
+
+struct FollowUp {
+    /// Position of its record in `wanted`.
+    of: usize,
+    due: Timestamp,
+    text: String,
+    slots: Box<[Slot]>,
 }
 
 struct Wanted {
@@ -248,8 +260,12 @@ struct Wanted {
     at: u32,
     /// Which record of the input.
     index: u64,
+    /// The classifiers that want it.
+    slots: Box<[Slot]>,
     time: Timestamp,
     text_bytes: u32,
+    /// By a classifier; else it was only asked for.
+    is_wanted: bool,
 }
 
 struct Worker {
@@ -259,10 +275,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn read(&mut self, input: &Input, engine: &Engine, ids: &RandomState, sender: SyncSender<Part>) {
+    fn read(
+        &mut self,
+        input: &Input,
+        engine: &Engine,
+        options: &SourceOptions,
+        ids: &RandomState,
+        sender: SyncSender<Part>,
+    ) {
         let mut reading = Reading {
             name: &input.name,
             engine,
+            asked_for: options.asked_for.as_deref(),
             ids,
             sender: &sender,
             batch: Batch::default(),
@@ -329,6 +353,7 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 struct Reading<'w> {
     name: &'w str,
     engine: &'w Engine,
+    asked_for: Option<&'w str>,
     ids: &'w RandomState,
     sender: &'w SyncSender<Part>,
     batch: Batch,
@@ -354,14 +379,21 @@ impl Visitor for Reading<'_> {
         batch.last_time = batch.last_time.max(Some(event.time));
         batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
         self.engine.concerned(event, &mut self.slots);
-        if !self.slots.is_empty() {
+        let is_wanted = !self.slots.is_empty();
+        if is_wanted || self.asked_for.is_some_and(|id| id == event.event_id) {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
-            batch.wanted.push(Wanted { at, index, time: event.time, text_bytes });
+            let slots = self.slots.as_slice().into();
+            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes, is_wanted });
             batch.texts.push_str(text);
             let of = batch.wanted.len() - 1;
-            let follow_ups = self.engine.follow_ups(event, &self.slots);
-            batch.follow_ups.extend(follow_ups.map(|(due, text)| (of, due, text)));
+            for (due, text) in self.engine.follow_ups(event, &self.slots) {
+                let Ok(event) = Leaf::of(&text).and_then(|leaf| leaf.event()) else { continue };
+                let mut slots = Vec::new();
+                self.engine.concerned(&event, &mut slots);
+                let slots = slots.into();
+                batch.follow_ups.push(FollowUp { of, due, text: text.clone(), slots });
+            }
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
             self.hand_over();
@@ -466,13 +498,19 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
                 text_at += text.len();
                 if is_new {
-                    self.counts.classified += 1;
+                    *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
-                    self.waiting.push(wanted.time, Origin { input, index: wanted.index }, text);
+                    self.waiting.push(
+                        wanted.time,
+                        Origin { input, index: wanted.index, slots: wanted.slots.clone() },
+                        text,
+                    );
                 }
-                while let Some((_, due, text)) = follow_ups.next_if(|(record, ..)| *record == of) {
+                while let Some(follow_up) = follow_ups.next_if(|f| f.of == of) {
                     if is_new {
-                        self.waiting.push(*due, Origin { input, index: wanted.index }, text);
+                        let slots = follow_up.slots.clone();
+                        let origin = Origin { input, index: wanted.index, slots };
+                        self.waiting.push(follow_up.due, origin, &follow_up.text);
                     }
                 }
             } else if is_new {
@@ -503,7 +541,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
     fn release(&mut self) -> Result<(), C::Error> {
         while let Some((origin, text)) = self.waiting.pop_until(self.watermark) {
             let input = &self.inputs[origin.input];
-            self.consumer.record(Record { text: &text, input, index: origin.index })?;
+            self.consumer.record(Record { text: &text, input, index: origin.index, slots: &origin.slots })?;
         }
         Ok(())
     }

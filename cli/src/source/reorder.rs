@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use aws_classifier::routing::Slot;
 use shared::Timestamp;
 
 /// Text kept in memory; more goes to the file.
@@ -19,13 +20,15 @@ pub struct ReorderBuffer {
     spill: Option<Spill>,
 }
 
-/// Where a record came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a record came from and who wants it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// Position of its input.
     pub input: usize,
     /// Which record of the input.
     pub index: u64,
+    /// The classifiers that want it.
+    pub slots: Box<[Slot]>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -117,14 +120,16 @@ impl Spill {
 mod tests {
     use super::*;
 
-    const HERE: Origin = Origin { input: 0, index: 0 };
+    fn here() -> Origin {
+        Origin { input: 0, index: 0, slots: Box::new([]) }
+    }
 
     #[test]
     fn more_than_memory_holds_comes_back_in_order() {
         let mut buffer = ReorderBuffer::default();
         let long = "x".repeat(MEMORY_BYTES_MAX / 8);
         for i in 0..24_i64 {
-            buffer.push(Timestamp::from_millis(i * 7 % 24), HERE, &format!("{}{long}", i * 7 % 24));
+            buffer.push(Timestamp::from_millis(i * 7 % 24), here(), &format!("{}{long}", i * 7 % 24));
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn nothing_is_released_before_its_time() {
         let mut buffer = ReorderBuffer::default();
-        buffer.push(Timestamp::from_millis(5), HERE, "a");
+        buffer.push(Timestamp::from_millis(5), here(), "a");
         assert!(buffer.pop_until(Timestamp::from_millis(4)).is_none());
         assert!(buffer.pop_until(Timestamp::from_millis(5)).is_some());
     }

@@ -53,6 +53,27 @@ impl Files for DiskFiles {
         }
         Ok(content)
     }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        let mut left = vec![self.base.join(folder)];
+        while let Some(path) = left.pop() {
+            let failed = |e| format!("could not read {}: {e}", path.display());
+            if !fs::metadata(&path).map_err(failed)?.is_dir() {
+                names.push(path.to_str().ok_or_else(|| format!("{} is no UTF-8 name", path.display()))?.to_owned());
+                continue;
+            }
+            for entry in fs::read_dir(&path).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                // Links to folders could lead round in circles.
+                if !(entry.file_type().map_err(failed)?.is_symlink() && entry.path().is_dir()) {
+                    left.push(entry.path());
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
 }
 
 /// [`Archive`] in a folder, which is made when needed. A name appears with its whole content or not at all.
@@ -114,6 +135,21 @@ mod tests {
         let files = DiskFiles::new(folder.path());
         assert!(files.read("missing.txt").unwrap_err().contains("missing.txt"));
         assert!(files.read(".").unwrap_err().contains("it is a folder"));
+    }
+
+    #[test]
+    fn a_folder_is_listed_with_all_below_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("rules/more")).unwrap();
+        for name in ["rules/b.yml", "rules/more/a.yml", "other.yml"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let files = DiskFiles::new(folder.path());
+        let names = files.list("rules").unwrap();
+        let texts: Vec<_> = names.iter().map(|name| String::from_utf8(files.read(name).unwrap()).unwrap()).collect();
+        assert_eq!(texts, ["rules/b.yml", "rules/more/a.yml"]);
+        assert_eq!(files.list("other.yml").unwrap().len(), 1);
+        assert!(files.list("missing").unwrap_err().contains("missing"));
     }
 
     #[test]

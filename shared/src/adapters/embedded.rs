@@ -519,7 +519,7 @@ impl Queue for EmbeddedQueue {
 type Slot = (Timestamp, Option<StateRecord>);
 
 impl State for Embedded {
-    async fn observe(&self, requests: &[ObserveRequest]) -> PortResult<Vec<Known>> {
+    async fn observe(&self, requests: &[ObserveRequest<'_>]) -> PortResult<Vec<Known>> {
         let Some(oldest) = requests.iter().map(|r| r.at.as_millis()).min() else { return Ok(Vec::new()) };
         let many = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let sweep_before = self.sweep_due(many, oldest);

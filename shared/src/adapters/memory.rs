@@ -45,7 +45,7 @@ impl MemoryState {
 }
 
 impl State for MemoryState {
-    async fn observe(&self, requests: &[ObserveRequest]) -> PortResult<Vec<Known>> {
+    async fn observe(&self, requests: &[ObserveRequest<'_>]) -> PortResult<Vec<Known>> {
         let mut inner = self.inner.borrow_mut();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {

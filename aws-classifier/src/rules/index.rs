@@ -1,0 +1,112 @@
+//! Which events a detection can match at all, found from its structure, so that it is looked at for no others.
+//!
+//! What is found is an upper bound: every event the detection holds for is among them. A part that says nothing about
+//! source or name, or says it in a way the index does not know (a wildcard, a `not`), bounds nothing.
+
+use super::detection::{Matcher, Node, Test};
+use crate::registry::Selector;
+
+/// A detection that names more pairs than this is bounded less tightly.
+const SELECTORS_MAX: usize = 512;
+
+/// The selectors of a detection, sorted, each once.
+pub fn selectors(node: &Node) -> Vec<Selector> {
+    let mut found = bound(node);
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What is left to test of an event that one of the selectors selected: when source and name are all they say, each by
+/// one test that everything depends on, these two tests are done.
+pub fn left_to_test(node: &Node, selectors: &[Selector]) -> Node {
+    let Node::All(nodes) = node else { return node.clone() };
+    let is_done = |node: &&Node| match node {
+        Node::Test(test) => matches!(&*test.field.name, "eventSource" | "eventName") && !is_cased(test),
+        _ => false,
+    };
+    let done: Vec<Node> = nodes.iter().filter(is_done).cloned().collect();
+    if done.len() != 2 || self::selectors(&Node::All(done)) != selectors {
+        return node.clone();
+    }
+    if selectors.iter().any(|s| s.source.is_none() || s.name.is_none()) {
+        return node.clone();
+    }
+    Node::All(nodes.iter().filter(|node| !is_done(node)).cloned().collect())
+}
+
+fn is_cased(test: &Test) -> bool {
+    test.matchers.iter().any(|matcher| matches!(matcher, Matcher::Text(pattern) if pattern.is_cased()))
+}
+
+fn bound(node: &Node) -> Vec<Selector> {
+    match node {
+        Node::All(nodes) => nodes.iter().map(bound).fold(vec![Selector::ANY_CALL], |a, b| both(&a, &b)),
+        // At least so many of them hold, so at least one of all but so many less one.
+        Node::Some(least, nodes) => {
+            let enough = nodes.len().saturating_sub(least.saturating_sub(1));
+            union(nodes.iter().take(enough).flat_map(bound).collect())
+        }
+        Node::Not(_) | Node::Keyword(_) => vec![Selector::ANY_CALL],
+        Node::Test(test) => of_test(test),
+    }
+}
+
+fn of_test(test: &Test) -> Vec<Selector> {
+    let texts: Option<Vec<&str>> = test
+        .matchers
+        .iter()
+        .map(|matcher| match matcher {
+            Matcher::Text(pattern) => pattern.literal().filter(|text| text.is_ascii()),
+            _ => None,
+        })
+        .collect();
+    let Some(texts) = texts else { return vec![Selector::ANY_CALL] };
+    let owned = |text: &str| Some(text.to_owned());
+    match &*test.field.name {
+        "eventSource" => texts.iter().map(|t| Selector { source: owned(t), ..Selector::ANY_CALL }).collect(),
+        "eventName" => texts.iter().map(|t| Selector { name: owned(t), ..Selector::ANY_CALL }).collect(),
+        "userIdentity.type" if texts.iter().all(|t| t.eq_ignore_ascii_case("root")) => {
+            vec![Selector { root: true, ..Selector::ANY_CALL }]
+        }
+        _ => vec![Selector::ANY_CALL],
+    }
+}
+
+/// Events that are in both. When that becomes too many pairs, the first bound alone is one too.
+fn both(a: &[Selector], b: &[Selector]) -> Vec<Selector> {
+    if a.len().saturating_mul(b.len()) > SELECTORS_MAX * 4 {
+        return a.to_vec();
+    }
+    let mut found = Vec::new();
+    for a in a {
+        for b in b {
+            let (Some(source), Some(name)) = (meet(&a.source, &b.source), meet(&a.name, &b.name)) else { continue };
+            found.push(Selector { notification: false, source, name, root: a.root || b.root });
+        }
+    }
+    union(found)
+}
+
+/// What two bounds on one text allow; `None` when nothing.
+fn meet(a: &Option<String>, b: &Option<String>) -> Option<Option<String>> {
+    match (a, b) {
+        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b).then(|| Some(a.clone())),
+        (Some(text), None) | (None, Some(text)) => Some(Some(text.clone())),
+        (None, None) => Some(None),
+    }
+}
+
+fn union(mut found: Vec<Selector>) -> Vec<Selector> {
+    if found.contains(&Selector::ANY_CALL) {
+        return vec![Selector::ANY_CALL];
+    }
+    if found.len() > SELECTORS_MAX {
+        for selector in &mut found {
+            selector.name = None;
+        }
+    }
+    found.sort();
+    found.dedup();
+    if found.len() > SELECTORS_MAX || found.contains(&Selector::ANY_CALL) { vec![Selector::ANY_CALL] } else { found }
+}

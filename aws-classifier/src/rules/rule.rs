@@ -1,0 +1,147 @@
+//! A rule: the head of a Sigma document as a declaration, its detection as a detector.
+//!
+//! Beside Sigma's own, two keys of ours are read: `responses` (ids of actions that answer it) and `failed_calls`
+//! (`ignored`, `attempts` or `wanted`, see [`FailedCalls`]). Without the latter a failed call is an attempt, unless the
+//! rule itself asks for `errorCode` or `errorMessage`: then the failure is its subject.
+
+use serde_json::Value as Json;
+use shared::classifier::{Evidence, FailedCalls, Malformed};
+use shared::event::{Event, EventKind};
+use shared::finding::Severity;
+use shared::observation::{Known, Observations};
+
+use super::detection::Node;
+use super::field::Field;
+use super::index;
+use super::yaml::Yaml;
+use crate::registry::{Declaration, Detector};
+
+/// Titles keep at most this many characters.
+const TITLE_CHARS_MAX: usize = 100;
+
+/// A rule about single events.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its head.
+    pub declaration: Declaration,
+    /// What it looks for.
+    pub detection: Node,
+    /// What of it is not settled by the selectors.
+    left: Node,
+    /// Sigma `fields`: worth showing with a finding.
+    fields: Vec<Field>,
+}
+
+impl Rule {
+    /// Compiles a document that has a `detection`.
+    ///
+    /// # Errors
+    /// What in it cannot be used.
+    pub fn compile(id: String, document: &Yaml) -> Result<Self, String> {
+        let detection = document.get("detection").ok_or("detection is missing")?;
+        let detection = Node::compile(detection).map_err(|why| format!("detection: {why}"))?;
+        let about_failure = detection.mentions("errorCode") || detection.mentions("errorMessage");
+        let otherwise = if about_failure { FailedCalls::Wanted } else { FailedCalls::Attempts };
+        let mut declaration = head(id, document, otherwise)?;
+        declaration.selectors = index::selectors(&detection);
+        let left = index::left_to_test(&detection, &declaration.selectors);
+        let fields = texts(document, "fields")?.iter().map(|name| Field::new(name)).collect();
+        Ok(Self { declaration, detection, left, fields })
+    }
+
+    /// Whether the rule holds for the event.
+    pub fn holds(&self, event: &Event<'_>) -> bool {
+        event.kind == EventKind::CloudTrail && self.detection.holds(event)
+    }
+}
+
+/// The whole rule is asked in `wants`: it looks at the record's text, so that an event it does not hold for is never
+/// copied, parsed or counted as looked at.
+impl Detector for Rule {
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    fn wants(&self, event: &Event<'_>) -> bool {
+        event.kind == EventKind::CloudTrail && self.left.holds(event)
+    }
+
+    fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
+
+    fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
+        let mut evidence = Evidence::about(resource(event));
+        for field in &self.fields {
+            if let Some(value) = field.first(event) {
+                evidence = evidence.fact(&field.name, value);
+            }
+        }
+        Ok(Some(evidence))
+    }
+}
+
+/// What the call was about, as far as a record says it in general: the ARN in `resources`, else the request parameter
+/// that names something best.
+fn resource(event: &Event<'_>) -> String {
+    if let Some(arn) = Field::new("resources.ARN").first(event) {
+        return arn;
+    }
+    let Ok(Json::Object(parameters)) = event.request() else { return String::new() };
+    for ending in ["arn", "name", "id"] {
+        for (key, value) in parameters {
+            let Json::String(text) = value else { continue };
+            if key.to_ascii_lowercase().ends_with(ending) && !text.is_empty() {
+                return text.clone();
+            }
+        }
+    }
+    String::new()
+}
+
+/// The head that rules and correlations share; the selectors are left empty.
+///
+/// # Errors
+/// What in it cannot be used.
+pub fn head(id: String, document: &Yaml, failed_calls: FailedCalls) -> Result<Declaration, String> {
+    let title = document.get("title").and_then(Yaml::text).ok_or("title is missing")?;
+    let techniques = texts(document, "tags")?
+        .into_iter()
+        .filter_map(|tag| tag.strip_prefix("attack.").map(str::to_ascii_uppercase))
+        .filter(|tag| tag.strip_prefix('T').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
+        .collect();
+    Ok(Declaration {
+        id,
+        title: title.trim().trim_end_matches('.').chars().take(TITLE_CHARS_MAX).collect(),
+        severity: severity(document)?,
+        techniques,
+        selectors: Vec::new(),
+        failed_calls: match document.get("failed_calls").and_then(Yaml::text) {
+            None => failed_calls,
+            Some("ignored") => FailedCalls::Ignored,
+            Some("attempts") => FailedCalls::Attempts,
+            Some("wanted") => FailedCalls::Wanted,
+            Some(other) => return Err(format!("failed_calls is ignored, attempts or wanted, not {other:?}")),
+        },
+        responses: texts(document, "responses")?.into_iter().map(str::to_owned).collect(),
+        references: texts(document, "references")?.into_iter().map(str::to_owned).collect(),
+    })
+}
+
+/// A rule that does not say its level is no reason to look today.
+fn severity(document: &Yaml) -> Result<Severity, String> {
+    match document.get("level").and_then(Yaml::text) {
+        None | Some("low") => Ok(Severity::Low),
+        Some("informational") => Ok(Severity::Info),
+        Some("medium") => Ok(Severity::Medium),
+        Some("high") => Ok(Severity::High),
+        Some("critical") => Ok(Severity::Critical),
+        Some(other) => Err(format!("level is informational, low, medium, high or critical, not {other:?}")),
+    }
+}
+
+/// A list of texts; a single text is a list of one.
+pub fn texts<'y>(document: &'y Yaml, key: &str) -> Result<Vec<&'y str>, String> {
+    let items = document.get(key).map(Yaml::items).unwrap_or_default();
+    items.iter().map(|item| item.text().ok_or_else(|| format!("{key} must be a list of texts"))).collect()
+}

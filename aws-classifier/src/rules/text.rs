@@ -1,0 +1,251 @@
+//! Sigma's string patterns: `*` and `?` are wildcards, a backslash before them or before itself takes their meaning
+//! away, and case does not matter unless the rule says `cased`.
+
+use std::borrow::Cow;
+
+use memchr::{memchr2, memmem};
+
+/// Where the text must stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is the whole value.
+    Whole,
+    /// `|startswith`.
+    Start,
+    /// `|endswith`.
+    End,
+    /// `|contains`.
+    Anywhere,
+}
+
+/// A compiled pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextPattern {
+    shape: Shape,
+    cased: bool,
+    /// The one text it stands for, as written.
+    literal: Option<String>,
+}
+
+/// Literals are in lower case unless the pattern is cased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    Any,
+    Whole(String),
+    Start(String),
+    End(String),
+    Contains(String),
+    Glob(Vec<Token>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Char(char),
+    One,
+    Many,
+}
+
+impl TextPattern {
+    /// A pattern as a rule writes it.
+    pub fn new(text: &str, place: Place, cased: bool) -> Self {
+        if !text.contains(['*', '?', '\\']) {
+            let folded = if cased { text.to_owned() } else { text.to_lowercase() };
+            let literal = (place == Place::Whole).then(|| text.to_owned());
+            let shape = match place {
+                Place::Whole => Shape::Whole(folded),
+                Place::Start => Shape::Start(folded),
+                Place::End => Shape::End(folded),
+                Place::Anywhere => Shape::Contains(folded),
+            };
+            return Self { shape, cased, literal };
+        }
+        let mut tokens = Vec::with_capacity(text.len() + 2);
+        if matches!(place, Place::End | Place::Anywhere) {
+            tokens.push(Token::Many);
+        }
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            tokens.push(match c {
+                '*' => Token::Many,
+                '?' => Token::One,
+                '\\' => Token::Char(chars.next_if(|next| matches!(next, '*' | '?' | '\\')).unwrap_or('\\')),
+                c => Token::Char(c),
+            });
+        }
+        if matches!(place, Place::Start | Place::Anywhere) {
+            tokens.push(Token::Many);
+        }
+        tokens.dedup_by(|a, b| *a == Token::Many && *b == Token::Many);
+        let literal = literal(&tokens);
+        if !cased {
+            tokens = tokens.into_iter().flat_map(Token::lowered).collect();
+        }
+        Self { shape: Shape::of(tokens), cased, literal }
+    }
+
+    /// The text it stands for, when that is one text but for case.
+    pub fn literal(&self) -> Option<&str> {
+        self.literal.as_deref()
+    }
+
+    /// Whether case matters.
+    pub const fn is_cased(&self) -> bool {
+        self.cased
+    }
+
+    /// The text it finds anywhere, in lower case, when that is all it does and the text is ASCII.
+    pub fn word(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Contains(word) if !self.cased && word.is_ascii() && !word.is_empty() => Some(word),
+            _ => None,
+        }
+    }
+
+    /// Whether the text matches.
+    pub fn matches(&self, text: &str) -> bool {
+        let folded = if self.cased || text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
+        let text = folded.as_bytes();
+        let same =
+            |a: &[u8], b: &str| if self.cased { a == b.as_bytes() } else { a.eq_ignore_ascii_case(b.as_bytes()) };
+        match &self.shape {
+            Shape::Any => true,
+            Shape::Whole(wanted) => same(text, wanted),
+            Shape::Start(wanted) => text.len() >= wanted.len() && same(&text[..wanted.len()], wanted),
+            Shape::End(wanted) => text.len() >= wanted.len() && same(&text[text.len() - wanted.len()..], wanted),
+            Shape::Contains(wanted) if self.cased => memmem::find(text, wanted.as_bytes()).is_some(),
+            Shape::Contains(wanted) => contains(text, wanted.as_bytes()),
+            Shape::Glob(tokens) => glob(tokens, &folded, self.cased),
+        }
+    }
+}
+
+impl Shape {
+    fn of(tokens: Vec<Token>) -> Self {
+        let shape = match &tokens[..] {
+            [Token::Many] => Some(Self::Any),
+            [Token::Many, inner @ .., Token::Many] => literal(inner).map(Self::Contains),
+            [Token::Many, inner @ ..] => literal(inner).map(Self::End),
+            [inner @ .., Token::Many] => literal(inner).map(Self::Start),
+            all => literal(all).map(Self::Whole),
+        };
+        shape.unwrap_or(Self::Glob(tokens))
+    }
+}
+
+impl Token {
+    /// A character may have several in lower case.
+    fn lowered(self) -> Vec<Self> {
+        match self {
+            Self::Char(c) => c.to_lowercase().map(Self::Char).collect(),
+            other => vec![other],
+        }
+    }
+}
+
+/// The text of tokens without wildcards.
+fn literal(tokens: &[Token]) -> Option<String> {
+    tokens.iter().map(|token| if let Token::Char(c) = token { Some(*c) } else { None }).collect()
+}
+
+/// `wanted` is in lower case.
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    let Some((&first, _)) = wanted.split_first() else { return true };
+    let mut from = 0;
+    while text.len() - from >= wanted.len() {
+        let Some(found) = memchr2(first, first.to_ascii_uppercase(), &text[from..=text.len() - wanted.len()]) else {
+            return false;
+        };
+        from += found;
+        if text[from..from + wanted.len()].eq_ignore_ascii_case(wanted) {
+            return true;
+        }
+        from += 1;
+    }
+    false
+}
+
+/// Greedy, with one place to go back to: the last `*`.
+fn glob(tokens: &[Token], text: &str, cased: bool) -> bool {
+    let (mut token, mut rest) = (0, text);
+    let mut back: Option<(usize, &str)> = None;
+    loop {
+        let mut chars = rest.chars();
+        let next = chars.next();
+        match (tokens.get(token), next) {
+            (Some(Token::Many), _) => {
+                token += 1;
+                back = Some((token, rest));
+                continue;
+            }
+            (None, None) => return true,
+            (Some(Token::One), Some(_)) => {
+                (token, rest) = (token + 1, chars.as_str());
+                continue;
+            }
+            (Some(Token::Char(wanted)), Some(c)) if c == *wanted || (!cased && c.eq_ignore_ascii_case(wanted)) => {
+                (token, rest) = (token + 1, chars.as_str());
+                continue;
+            }
+            _ => {}
+        }
+        let Some((behind, start)) = back else { return false };
+        let mut chars = start.chars();
+        if chars.next().is_none() {
+            return false;
+        }
+        (token, rest) = (behind, chars.as_str());
+        back = Some((behind, rest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(pattern: &str, text: &str) -> bool {
+        TextPattern::new(pattern, Place::Whole, false).matches(text)
+    }
+
+    #[test]
+    fn equality_ignores_case_and_cased_does_not() {
+        assert!(whole("CreateUser", "createuser") && whole("ÄRGER", "ärger"));
+        assert!(!TextPattern::new("CreateUser", Place::Whole, true).matches("createuser"));
+    }
+
+    #[test]
+    fn wildcards_and_their_escapes() {
+        assert!(whole("Delete*", "DeleteTrail") && whole("*Trail", "DeleteTrail") && whole("*", ""));
+        assert!(whole("a*b?d", "axxbcd") && !whole("a*b?d", "axxbd"));
+        assert!(whole(r"a\*b", "a*b") && !whole(r"a\*b", "axb"));
+        assert!(whole(r"C:\Users", r"c:\users") && whole(r"a\\*", r"a\x"));
+    }
+
+    #[test]
+    fn places() {
+        let at = |place, text| TextPattern::new("Brow", place, false).matches(text);
+        assert!(at(Place::Start, "browser") && !at(Place::Start, "S3 Browser"));
+        assert!(at(Place::End, "S3 BROW") && !at(Place::End, "S3 Browser"));
+        assert!(at(Place::Anywhere, "S3 Browser") && !at(Place::Anywhere, "bro"));
+        assert!(TextPattern::new("*", Place::Anywhere, false).matches(""));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_agrees_with_its_regular_expression(pattern in "[aB*?]{0,6}", text in "[abB]{0,8}") {
+            let expression: String = pattern.chars().map(|c| match c {
+                '*' => ".*".to_owned(),
+                '?' => ".".to_owned(),
+                c => c.to_string(),
+            }).collect();
+            let regex = regex::Regex::new(&format!("(?is)^(?:{expression})$")).unwrap();
+            prop_assert_eq!(whole(&pattern, &text), regex.is_match(&text));
+        }
+
+        #[test]
+        fn contains_agrees_with_lower_case(pattern in "[aBé]{0,3}", text in "[AbBéÉ]{0,8}") {
+            let expected = text.to_lowercase().contains(&pattern.to_lowercase());
+            prop_assert_eq!(TextPattern::new(&pattern, Place::Anywhere, false).matches(&text), expected);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Every own rule against its cases, and the rules of SigmaHQ where they are at hand.
+//!
+//! `rules/<id>.cases.json` is `{"fires": […], "ignores": […]}`; a case is `{"name": …, "record": {…}}`, or `records` in
+//! order of arrival, among them `{"repeat": n, "record": {…}}`. Each record is merged over a plain one (objects deeply,
+//! `null` takes a field away). Only that rule runs.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use aws_classifier::classifiers::ALL;
+use aws_classifier::engine::Engine;
+use aws_classifier::patterns::{self, RuleState};
+use aws_classifier::rules::{self, Loaded, Loader, OWN, Origin};
+use quamina::Quamina;
+use serde_json::{Value, json};
+use shared::adapters::memory::MemoryState;
+use shared::event::Event;
+use shared::finding::Finding;
+
+struct Case {
+    place: String,
+    fires: bool,
+    records: Vec<String>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("rules")
+}
+
+fn stem(file: &str) -> &str {
+    file.strip_suffix(".yml").unwrap()
+}
+
+fn cases(id: &str) -> Vec<Case> {
+    let path = folder().join(format!("{id}.cases.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{id} has no cases: {e}"));
+    let all: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut cases = Vec::new();
+    for (kind, list) in all.as_object().unwrap() {
+        assert!(kind == "fires" || kind == "ignores", "{id}: unknown member {kind}");
+        for case in list.as_array().unwrap() {
+            let name = case["name"].as_str().unwrap_or_else(|| panic!("{id}: a case without a name"));
+            let place = format!("{id}/{kind}/{name}");
+            let records = match (case.get("record"), case.get("records")) {
+                (Some(record), None) => vec![record.clone()],
+                (None, Some(Value::Array(records))) if !records.is_empty() => records.clone(),
+                _ => panic!("{place}: needs either record or records"),
+            };
+            let records = records.into_iter().flat_map(repeated).enumerate();
+            let records = records.map(|(at, changes)| record(&place, at, changes)).collect();
+            cases.push(Case { place, fires: kind == "fires", records });
+        }
+    }
+    cases
+}
+
+fn repeated(one: Value) -> Vec<Value> {
+    match one["repeat"].as_u64() {
+        Some(times) => vec![one["record"].clone(); usize::try_from(times).unwrap()],
+        None => vec![one],
+    }
+}
+
+/// The case's record over a plain one.
+fn record(place: &str, at: usize, changes: Value) -> String {
+    let mut record = json!({
+        "eventVersion": "1.09",
+        "eventTime": "2026-03-02T10:00:00Z",
+        "eventID": format!("{place}/{at}"),
+        "eventType": "AwsApiCall",
+        "awsRegion": "eu-west-1",
+        "sourceIPAddress": "198.51.100.7",
+        "userAgent": "aws-cli/2",
+        "userIdentity": {
+            "type": "IAMUser",
+            "principalId": "AIDAEXAMPLEALICE",
+            "arn": "arn:aws:iam::123456789012:user/alice",
+            "accountId": "123456789012",
+            "accessKeyId": "AKIAIOSFODNN7EXAMPLE",
+            "userName": "alice",
+        },
+        "recipientAccountId": "123456789012",
+        "managementEvent": true,
+        "readOnly": false,
+    });
+    merge(&mut record, changes);
+    record.to_string()
+}
+
+fn merge(base: &mut Value, changes: Value) {
+    match (base, changes) {
+        (Value::Object(base), Value::Object(changes)) => {
+            for (key, change) in changes {
+                if change.is_null() {
+                    base.remove(&key);
+                } else {
+                    merge(base.entry(key).or_insert(Value::Null), change);
+                }
+            }
+        }
+        (base, changes) => *base = changes,
+    }
+}
+
+fn load(files: &[(String, String)], origin: Origin) -> Loaded {
+    let mut loader = Loader::default();
+    for (file, text) in files {
+        loader.add(file, text, origin);
+    }
+    loader.finish()
+}
+
+/// An engine of one own rule.
+fn engine(file: &str, text: &str) -> Engine {
+    let loaded = load(&[(file.to_owned(), text.to_owned())], Origin::Own);
+    assert_eq!(loaded.errors, []);
+    assert_eq!(loaded.elsewhere, 0, "{file}: not for CloudTrail");
+    Engine::new(loaded.detectors, BTreeMap::new())
+}
+
+/// What it finds in the records, one after another, each delivered twice: the second time changes nothing.
+fn findings(engine: &Engine, records: &[String]) -> Vec<Finding> {
+    let state = MemoryState::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut found = Vec::new();
+    for text in records {
+        let deliver = || {
+            let event = Event::from_cloudtrail(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let verdict = runtime.block_on(engine.run(&[event], &state)).unwrap().remove(0);
+            assert_eq!(verdict.malformed, []);
+            verdict.findings
+        };
+        let once = deliver();
+        assert_eq!(once, deliver());
+        found.extend(once);
+    }
+    found
+}
+
+#[test]
+fn own_rules_fire_and_ignore_as_their_cases_say() {
+    let mut wrong = Vec::new();
+    for (file, text) in OWN {
+        let engine = engine(file, text);
+        for case in cases(stem(file)) {
+            let found = findings(&engine, &case.records);
+            if found.is_empty() == case.fires {
+                wrong.push(format!("{}: {} findings", case.place, found.len()));
+            }
+            assert!(found.iter().all(|f| f.classifier == stem(file)), "{}: {found:#?}", case.place);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_own_rule_shows_both_sides_and_nothing_else_lies_there() {
+    let ids: BTreeSet<&str> = OWN.iter().map(|(file, _)| stem(file)).collect();
+    for id in &ids {
+        let cases = cases(id);
+        for fires in [true, false] {
+            assert!(cases.iter().any(|c| c.fires == fires), "{id} has no case with fires = {fires}");
+        }
+    }
+    for entry in std::fs::read_dir(folder()).into_iter().flatten() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let id = name.trim_end_matches(".cases.json").trim_end_matches(".yml");
+        assert!(name == "README.md" || ids.contains(id), "{name} belongs to no rule");
+    }
+}
+
+#[test]
+fn own_rules_are_well_formed() {
+    let loaded = rules::load(
+        &rules::Settings { own: true, ..rules::Settings::default() },
+        &[],
+        &shared::adapters::memory::NoFiles,
+    );
+    assert_eq!(loaded.errors, []);
+    assert_eq!(loaded.elsewhere, 0);
+    let files: Vec<_> = OWN.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+    assert_eq!(load(&files, Origin::Folder).errors, [], "with their regular expressions compiled");
+    for (file, text) in OWN {
+        for key in ["description:", "falsepositives:", "level:", "id:"] {
+            assert!(text.lines().any(|line| line.starts_with(key)), "{file}: {key} is missing");
+        }
+    }
+    for detector in &loaded.detectors {
+        let declared = detector.declaration();
+        let id = &declared.id;
+        assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{id}");
+        assert!(ALL.iter().all(|plugin| plugin.meta.id != id), "{id} is a classifier too");
+        assert!(!declared.techniques.is_empty(), "{id}: no attack.t… tag");
+        assert!(declared.references.iter().any(|r| r.starts_with("https://")), "{id}: no reference");
+    }
+}
+
+#[test]
+fn generated_rules_select_every_record_that_fired() {
+    let declared = rules::own_declarations();
+    let rules = patterns::event_rules(&declared);
+    let mut matcher = Quamina::new();
+    for rule in &rules {
+        let text = rule.pattern.to_string();
+        assert!(text.chars().count() < patterns::PATTERN_CHARS_MAX, "{}: pattern too long", rule.name);
+        matcher.add_pattern(rule.name.clone(), &text).unwrap();
+    }
+    for (file, text) in OWN {
+        let engine = engine(file, text);
+        for case in cases(stem(file)).iter().filter(|case| case.fires) {
+            let fired: BTreeSet<String> = findings(&engine, &case.records).into_iter().map(|f| f.event_id).collect();
+            for text in &case.records {
+                let event = Event::from_cloudtrail(text).unwrap();
+                if !fired.contains(&*event.event_id) {
+                    continue;
+                }
+                let detail_type = match &*event.event_type {
+                    "AwsConsoleSignIn" => "AWS Console Sign In via CloudTrail",
+                    "AwsServiceEvent" => "AWS Service Event via CloudTrail",
+                    _ => "AWS API Call via CloudTrail",
+                };
+                let detail: Value = serde_json::from_str(text).unwrap();
+                let envelope = json!({ "source": "aws.x", "detail-type": detail_type, "detail": detail }).to_string();
+                let matched = matcher.matches_for_event(envelope.as_bytes()).unwrap();
+                let selected = rules.iter().any(|r| {
+                    matched.contains(&r.name)
+                        && r.classifiers.iter().any(|c| c == stem(file))
+                        && (event.read_only != Some(true) || r.state != RuleState::Enabled)
+                });
+                assert!(selected, "{}: no EventBridge rule of its own selects {}", case.place, event.name);
+            }
+        }
+    }
+}
+
+/// SigmaHQ's rules for CloudTrail load unchanged. Set `SIGMA_AWS_RULES` to a checkout of
+/// `rules/cloud/aws/cloudtrail` of <https://github.com/SigmaHQ/sigma>; without it there is nothing to test.
+#[test]
+fn rules_of_sigmahq_load_unchanged() {
+    let Some(folder) = std::env::var_os("SIGMA_AWS_RULES") else { return };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), text));
+        }
+    }
+    let loaded = load(&files, Origin::Folder);
+    assert_eq!(loaded.errors, []);
+    assert_eq!((loaded.detectors.len(), loaded.elsewhere), (files.len(), 0));
+    let unindexed: Vec<&str> = loaded
+        .detectors
+        .iter()
+        .map(|d| d.declaration())
+        .filter(|d| d.selectors.iter().any(|s| s.source.is_none() && s.name.is_none() && !s.root))
+        .map(|d| &*d.title)
+        .collect();
+    assert!(unindexed.len() <= 4, "asked for every event: {unindexed:?}");
+    let engine = Engine::new(loaded.detectors, BTreeMap::new());
+    for (name, more, title) in [
+        ("DeleteTrail", json!({ "eventSource": "cloudtrail.amazonaws.com" }), "AWS CloudTrail Important Change"),
+        ("DeleteBucket", json!({ "eventSource": "s3.amazonaws.com" }), "AWS Bucket Deleted"),
+        (
+            "UpdateDetector",
+            json!({ "eventSource": "guardduty.amazonaws.com", "requestParameters": { "enable": false } }),
+            "AWS GuardDuty Detector Deleted Or Updated",
+        ),
+    ] {
+        let mut changes = json!({ "eventName": name });
+        merge(&mut changes, more);
+        let found = findings(&engine, &[record(name, 0, changes)]);
+        assert!(found.iter().any(|f| f.title == title), "{name}: {found:#?}");
+    }
+}
