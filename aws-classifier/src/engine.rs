@@ -1,6 +1,7 @@
 //! Runs events through the classifiers they concern: remember, classify, assemble findings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use shared::config::Document;
 use shared::event::{Event, EventKind};
 use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
+use shared::places::{GeoSettings, Places};
 use shared::ports::{Files, PortResult, State};
 
 use crate::allow::{AllowList, Candidate, Judgement};
@@ -24,6 +26,9 @@ use crate::rules::{self, RuleError, Unusable};
 const FACT_ITEMS_MAX: usize = 20;
 /// Facts and copied header fields keep at most this many characters.
 const TEXT_CHARS_MAX: usize = 512;
+
+/// The label of what [`Evidence::once_in`] remembers; no classifier has one like it.
+const ONCE: &str = "reported once";
 
 /// The `[classifier]` section: what concerns all classifiers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -86,6 +91,7 @@ pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
+    places: Arc<Places>,
     noise: Noise,
     rules: RulesReport,
 }
@@ -117,7 +123,7 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]` and `[classifiers.<id>]` sections, and the rules
+    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections, and the rules
     /// of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well
     /// formed and still unusable are returned.
     ///
@@ -129,6 +135,11 @@ impl Engine {
         rule_folders: &[String],
     ) -> Result<Self, EngineErrors> {
         document.expect_table("classifiers");
+        let mut places = Places::none();
+        let _: GeoSettings = document.section_with("geo", |settings| {
+            places = Places::load(settings, files)?;
+            Ok(())
+        });
         let rule_settings: rules::Settings = document.section("rules");
         let mut loaded = rules::load(&rule_settings, rule_folders, files);
         let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
@@ -159,7 +170,7 @@ impl Engine {
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
         let rules = RulesReport { skipped, elsewhere, fingerprint };
-        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity) })
+        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity).with_places(places) })
     }
 
     /// All classifiers with their default settings.
@@ -178,7 +189,30 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
-        Self { detectors, routes, severity, noise: Noise::default(), rules: RulesReport::default() }
+        Self {
+            detectors,
+            routes,
+            severity,
+            noise: Noise::default(),
+            rules: RulesReport::default(),
+            places: Arc::default(),
+        }
+    }
+
+    /// Gives the classifiers databases of places.
+    #[must_use]
+    pub fn with_places(mut self, places: Places) -> Self {
+        self.detectors.iter_mut().for_each(|detector| detector.use_places(&places));
+        self.places = Arc::new(places);
+        self
+    }
+
+    /// Classifiers in use that judge nothing, or less, because there is no database of places.
+    pub fn without_places(&self) -> Vec<&str> {
+        if self.places.has_cities() {
+            return Vec::new();
+        }
+        self.detectors.iter().filter(|d| d.needs_places()).map(|d| &*d.declaration().id).collect()
     }
 
     /// With an allow-list and deduplication; without, everything found goes out.
@@ -271,6 +305,9 @@ impl Engine {
         let mut requests = Vec::new();
         for (index, (event, slots)) in events.iter().zip(selected).enumerate() {
             let slots = slots.as_ref();
+            if !slots.is_empty() {
+                event.locate_with(&self.places);
+            }
             let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
             for &slot in slots {
                 let detector = self.detector(slot);
@@ -291,13 +328,40 @@ impl Engine {
             }
         }
         let nothing = Known::default();
+        let (mut repeats, mut repeat_requests) = (Vec::new(), Vec::new());
         for Look { index, slot, request } in looks {
             let detector = self.detector(slot);
             let (event, verdict) = (&events[index], &mut verdicts[index]);
             match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
                 Ok(None) => {}
-                Ok(Some(evidence)) => self.judge(detector.declaration(), event, evidence, verdict),
+                Ok(Some(mut evidence)) => {
+                    let once = evidence.once.take();
+                    let place = verdict.findings.len();
+                    self.judge(detector.declaration(), event, evidence, verdict);
+                    if let (Some((key, quiet_s)), Some(finding)) = (once, verdict.findings.get(place)) {
+                        let observations = Observations::none().see(ONCE, key, quiet_s).into_vec();
+                        let classifier = &*detector.declaration().id;
+                        repeats.push((index, finding.finding_id));
+                        repeat_requests.push(ObserveRequest {
+                            classifier,
+                            event: event.key(),
+                            at: event.time,
+                            observations,
+                        });
+                    }
+                }
                 Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
+            }
+        }
+        if !repeats.is_empty() {
+            let known = state.observe(&repeat_requests).await?;
+            for ((index, id), known) in repeats.into_iter().zip(known) {
+                let Verdict { findings, withheld, .. } = &mut verdicts[index];
+                if !known.seen(ONCE).is_new()
+                    && let Some(at) = findings.iter().position(|f| f.finding_id == id)
+                {
+                    withheld.push((findings.remove(at), Why::Repeat));
+                }
             }
         }
         self.withhold_repeats(events, &mut verdicts, state).await?;

@@ -6,6 +6,7 @@ use shared::config::Document;
 use shared::event::Event;
 use shared::finding::Severity;
 use shared::observation::{Known, Observations};
+use shared::places::Places;
 use shared::ports::Files;
 
 /// What a detector declares about itself: the [`Meta`] of a plug-in, or the head of a rule. For what the fields mean
@@ -86,6 +87,12 @@ impl std::fmt::Display for Selector {
 pub trait Detector: Send + Sync {
     /// Its declaration.
     fn declaration(&self) -> &Declaration;
+    /// See [`Classifier::NEEDS_PLACES`].
+    fn needs_places(&self) -> bool {
+        false
+    }
+    /// See [`Classifier::use_places`].
+    fn use_places(&mut self, _places: &Places) {}
     /// See [`Classifier::wants`]. Asked only about events that one of its selectors selects.
     fn wants(&self, event: &Event<'_>) -> bool;
     /// See [`Classifier::follow_up_s`].
@@ -120,6 +127,14 @@ struct Plugged<C> {
 impl<C: Classifier> Detector for Plugged<C> {
     fn declaration(&self) -> &Declaration {
         &self.declaration
+    }
+
+    fn needs_places(&self) -> bool {
+        C::NEEDS_PLACES
+    }
+
+    fn use_places(&mut self, places: &Places) {
+        self.classifier.use_places(places);
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {

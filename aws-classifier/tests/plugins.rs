@@ -2,7 +2,8 @@
 //!
 //! A fixture is `src/classifiers/<id>/fires_*.json` (at least one finding) or `ignores_*.json` (none): an array of raw
 //! records in order of arrival (CloudTrail records or EventBridge envelopes), or
-//! `{"settings": {…}, "files": {name: content}, "records": […]}`. Only that classifier runs. What it finds is kept in
+//! `{"settings": {…}, "files": {name: content}, "places": {network: place}, "records": […]}`; a place is what a database of
+//! cities and networks says in one record. Only that classifier runs. What it finds is kept in
 //! `snapshots/` beside the fixtures.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
@@ -21,6 +22,8 @@ use shared::Timestamp;
 use shared::adapters::memory::MemoryState;
 use shared::event::{Event, EventKind};
 use shared::finding::Finding;
+use shared::mmdb::Writer;
+use shared::places::Places;
 use shared::ports::Files;
 
 /// The actions of the specification; a classifier can suggest no other.
@@ -48,6 +51,7 @@ struct Fixture {
     name: String,
     settings: Value,
     files: FixtureFiles,
+    places: Vec<u8>,
     records: Vec<String>,
 }
 
@@ -82,11 +86,18 @@ fn fixture(path: &Path) -> Fixture {
         value = json!({ "records": value });
     }
     let members: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    assert!(members.is_subset(&BTreeSet::from(["files", "records", "settings"])), "{name}: unknown member");
+    assert!(members.is_subset(&BTreeSet::from(["files", "places", "records", "settings"])), "{name}: unknown member");
     let files = value["files"].as_object().into_iter().flatten();
+    let mut places = Vec::new();
+    if let Some(networks) = value["places"].as_object() {
+        let mut writer = Writer::new("Fixture");
+        networks.iter().for_each(|(network, place)| writer.insert(network.parse().unwrap(), place));
+        places = writer.finish();
+    }
     Fixture {
         settings: if value["settings"].is_null() { json!({}) } else { value["settings"].clone() },
         files: FixtureFiles(files.map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect()),
+        places,
         records: value["records"].as_array().unwrap().iter().flat_map(|record| records(record, &name)).collect(),
         name,
     }
@@ -146,7 +157,11 @@ fn with_follow_ups(engine: &Engine, records: &[String]) -> Vec<String> {
 fn engine(plugin: &Plugin, fixture: &Fixture) -> Engine {
     let detector = (plugin.from_json)(fixture.settings.clone(), &fixture.files)
         .unwrap_or_else(|e| panic!("{}/{}: settings refused: {e}", plugin.meta.id, fixture.name));
-    Engine::new(vec![detector], BTreeMap::new())
+    let engine = Engine::new(vec![detector], BTreeMap::new());
+    if fixture.places.is_empty() {
+        return engine;
+    }
+    engine.with_places(Places::from_databases(vec![fixture.places.clone()], vec![fixture.places.clone()]).unwrap())
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

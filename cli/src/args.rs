@@ -17,6 +17,7 @@ Examples:
   zcat day.json.gz | pipeline replay -          from standard input
   pipeline run ./cloudtrail/ --data ./mine      the whole chain: incidents, alerts, log; resumable
   pipeline incidents --data ./mine              what came of it
+  pipeline inspect upload.zip                   is this file malicious?
   pipeline config --show-defaults > pipeline.toml
 
 Inputs are CloudTrail log files ({\"Records\":[…]}, .json or .json.gz), JSON lines, plain arrays, EventBridge, \
@@ -49,6 +50,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run labelled records, each alone, and say which threats are missed and what fires without need
     TestCases(TestCasesArgs),
+    /// Judge files as uploaded objects are judged: known, mislabelled, hostile or nearly so
+    Inspect(InspectArgs),
     /// List what is detected
     Classifiers(ClassifiersArgs),
     /// List the incidents that `run` has kept
@@ -188,6 +191,41 @@ pub struct TestCasesArgs {
     /// Configuration
     #[command(flatten)]
     pub config: ConfigFile,
+}
+
+/// `pipeline inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each file is clean, suspicious or malicious, with the reasons: known hashes, a score of extension, type and size, \
+signatures, fuzzy hashes, and what zip and gzip files hold. Files are only read; nothing is run, sent or changed. \
+The exit code says whether files could be read, not what was found: 0 also for malicious ones, 2 when one cannot be \
+read.
+
+Lists are text, one entry a line, '#' for comments: HASH [NAME] (MD5, SHA-1, SHA-256), TLSH [NAME], TYPE KIND PATTERN.
+
+Examples:
+  pipeline inspect upload.zip invoice.pdf.exe
+  pipeline inspect * --format json | jq -r '.[] | select(.judgement == \"malicious\") | .name'
+  pipeline inspect sample.bin --hashes known.txt --fuzzy-hashes families.txt")]
+pub struct InspectArgs {
+    /// Files; of large ones the first 100 MiB
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The Content-Type the files were stored with
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// Known hashes; may be given several times
+    #[arg(long, value_name = "LIST")]
+    pub hashes: Vec<String>,
+    /// Known fuzzy hashes (TLSH); may be given several times
+    #[arg(long, value_name = "LIST")]
+    pub fuzzy_hashes: Vec<String>,
+    /// Signatures beside the built-in ones; may be given several times
+    #[arg(long, value_name = "LIST")]
+    pub signatures: Vec<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// `pipeline classifiers`.

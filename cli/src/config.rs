@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use shared::adapters::disk::DiskFiles;
 use shared::classifier::SettingsError;
 use shared::config::{ConfigError, Document, Mistake};
+use shared::places::GeoSettings;
 use shared::ports::Files;
 
 use crate::args::ConfigFile;
@@ -216,6 +217,12 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
         "Sigma rules: folders beside the built-in ones, and whether one that is `unusable` makes the start \"refuse\" or \
          is left out (\"skip\")",
         &plain(&rules::Settings::default()),
+    )?;
+    section(
+        &mut text,
+        "geo",
+        "Databases of places: MaxMind DB files, one name or several; `scripts/fetch-geoip` fetches some",
+        &plain(&GeoSettings::default()),
     )?;
     for plugin in ALL {
         let about = format!("{} ({})", plugin.meta.title, plugin.meta.severity);

@@ -149,6 +149,13 @@ impl Numbers {
     }
 }
 
+/// Says which classifiers could not judge by place; nothing when all could.
+pub fn no_places(classifiers: &[&str]) -> Option<String> {
+    let (last, others) = classifiers.split_last()?;
+    let names = if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) };
+    Some(format!("no geo database: {names} judged no places; `scripts/fetch-geoip` fetches one, `[geo]` names it"))
+}
+
 /// Says on standard error which files could not be read, or not to their end.
 ///
 /// # Errors

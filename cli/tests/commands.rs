@@ -209,10 +209,36 @@ fn help_shows_examples_and_exit_codes() {
     for part in ["Examples:", "pipeline replay ./cloudtrail/", "Exit codes:", "130", "demo", "incidents"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    for command in ["demo", "replay", "run", "classifiers", "incidents", "dlq", "config"] {
+    for command in ["demo", "replay", "run", "inspect", "classifiers", "incidents", "dlq", "config"] {
         succeed(folder.path(), &[command, "--help"]);
     }
     assert!(succeed(folder.path(), &["--version"]).starts_with("pipeline "));
+}
+
+#[test]
+fn inspect_judges_files_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let shell =
+        b"<?php eval(base64_decode($_POST['x'])); // long enough to have the size of an ordinary script, as it must be";
+    fs::write(folder.path().join("photo.jpg"), shell).unwrap();
+    fs::write(folder.path().join("notes.txt"), "Bring the minutes of the meeting.").unwrap();
+    fs::write(folder.path().join("tool.py"), "print('a script of an ordinary length, and nothing else')\n").unwrap();
+    let text = succeed(folder.path(), &["inspect", "photo.jpg", "notes.txt"]);
+    for part in ["malicious  photo.jpg", "clean      notes.txt", "php: eval(", "is application/x-httpd-php (+50)"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let text = succeed(folder.path(), &["inspect", "photo.jpg", "notes.txt", "tool.py", "--format", "json"]);
+    let reports: Value = serde_json::from_str(&text).unwrap();
+    let judgements: Vec<&str> = reports.as_array().unwrap().iter().map(|r| r["judgement"].as_str().unwrap()).collect();
+    assert_eq!(judgements, ["malicious", "clean", "suspicious"]);
+    let known = reports[1]["sha256"].as_str().unwrap();
+    fs::write(folder.path().join("known.txt"), format!("{known} Test.Note\n")).unwrap();
+    let text = succeed(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]);
+    assert!(text.contains("is known as Test.Note"), "{text}");
+    assert!(refused(folder.path(), &["inspect", "gone.txt"]).contains("gone.txt"));
+    assert!(refused(folder.path(), &["inspect", "."]).contains("could not read ."));
+    fs::write(folder.path().join("known.txt"), "12ab\n").unwrap();
+    assert!(refused(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]).contains("known.txt:1: 12ab"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::event::Event;
 use crate::finding::{Effect, Severity};
 use crate::observation::{Known, Observations};
+use crate::places::Places;
 use crate::ports::Files;
 
 /// How often [`Classifier::observe_further`] is asked: interface to groups to rules to what closed them is three.
@@ -143,6 +144,8 @@ pub struct Evidence {
     pub resolution_topic: Option<String>,
     /// The call had no error code and failed all the same: lowers the severity as [`FailedCalls::Attempts`] does.
     pub attempt: bool,
+    /// Not reported again while it keeps happening: see [`Evidence::once_in`].
+    pub once: Option<(String, u32)>,
     /// Account and region it happened in, when a service tells of it from elsewhere, as an administrator account does of
     /// its members. Empty texts are not told apart from the event's.
     pub place: Option<(String, String)>,
@@ -198,6 +201,14 @@ impl Evidence {
         self
     }
 
+    /// Reports this `key` only after `quiet_s` seconds without it. What is left out is not reported at all, so the key
+    /// must name everything that would make it news. Arrival order decides which event of several is the one.
+    #[must_use]
+    pub fn once_in(mut self, key: impl Into<String>, quiet_s: u32) -> Self {
+        self.once = Some((key.into(), quiet_s));
+        self
+    }
+
     /// Marks an attempt that did not succeed though the record has no error code.
     #[must_use]
     pub fn attempt(mut self) -> Self {
@@ -210,6 +221,8 @@ impl Evidence {
 pub trait Classifier: Send + Sync + 'static {
     /// Its declaration.
     const META: Meta;
+    /// Whether it judges by [`Event::place`], so that people are told when there is no database of places.
+    const NEEDS_PLACES: bool = false;
     /// Its settings, all defaulted (`serde(default, deny_unknown_fields)`); the `[classifiers.<id>]` table.
     type Settings: DeserializeOwned + Serialize + Default;
 
@@ -220,6 +233,9 @@ pub trait Classifier: Send + Sync + 'static {
     fn new(settings: Self::Settings, files: &dyn Files) -> Result<Self, SettingsError>
     where
         Self: Sized;
+
+    /// Told once, before any event, which databases of places there are, so that `wants` can say no without one.
+    fn use_places(&mut self, _places: &Places) {}
 
     /// A cheap look at the header before anything is remembered or parsed. Only the header fields of
     /// the event may be used here.

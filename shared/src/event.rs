@@ -6,6 +6,9 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +16,7 @@ use uuid::Uuid;
 
 use crate::classifier::Malformed;
 use crate::json_scan::{RawValue, ScanError, Scanner};
+use crate::places::{Place, Places};
 use crate::time::Timestamp;
 
 /// Why a text is not a record. Always permanent; names the field.
@@ -77,7 +81,6 @@ pub enum Part {
 }
 
 /// One record: its header, and its body on demand.
-#[derive(Debug)]
 pub struct Event<'a> {
     /// What kind of record.
     pub kind: EventKind,
@@ -125,6 +128,55 @@ pub struct Event<'a> {
     response: OnceCell<Box<Value>>,
     additional: OnceCell<Box<Value>>,
     detail: OnceCell<Box<Value>>,
+    places: OnceCell<Arc<Places>>,
+    place: OnceCell<Box<Place>>,
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("kind", &self.kind).field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// What kind of caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrincipalKind {
+    /// The root user of an account.
+    Root,
+    /// A user with a name in IAM.
+    IamUser,
+    /// A session of a role.
+    RoleSession,
+    /// A session of a role that IAM Identity Center made for a permission set (`AWSReservedSSO_…`), or one of its users.
+    SsoUser,
+    /// A session of `GetFederationToken`.
+    FederatedUser,
+    /// Somebody whom an identity provider vouches for, at the moment of taking a role (SAML, web identity).
+    ExternalUser,
+    /// An AWS service, also by its service-linked role.
+    Service,
+    /// Another account, of which no more is told.
+    Account,
+    /// None of these, or the record does not say.
+    Unknown,
+}
+
+impl PrincipalKind {
+    /// The words for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root user",
+            Self::IamUser => "IAM user",
+            Self::RoleSession => "role session",
+            Self::SsoUser => "Identity Center user",
+            Self::FederatedUser => "federated user",
+            Self::ExternalUser => "user of an identity provider",
+            Self::Service => "AWS service",
+            Self::Account => "other account",
+            Self::Unknown => "unknown caller",
+        }
+    }
 }
 
 /// The caller, with what role sessions and federated users add. Empty strings are absent fields.
@@ -169,6 +221,52 @@ impl Identity {
     /// The root user of an account.
     pub fn is_root(&self) -> bool {
         self.kind == "Root"
+    }
+
+    /// What kind of caller this is.
+    pub fn principal_kind(&self) -> PrincipalKind {
+        match self.kind.as_str() {
+            "Root" => PrincipalKind::Root,
+            "IAMUser" => PrincipalKind::IamUser,
+            // Issuer ARNs carry the path (`role/aws-reserved/sso.amazonaws.com/…`), session ARNs only the name.
+            "AssumedRole" | "Role" if self.role_has("/aws-service-role/", "AWSServiceRoleFor") => {
+                PrincipalKind::Service
+            }
+            "AssumedRole" | "Role" if self.role_has("/aws-reserved/sso", "AWSReservedSSO_") => PrincipalKind::SsoUser,
+            "AssumedRole" | "Role" => PrincipalKind::RoleSession,
+            "IdentityCenterUser" => PrincipalKind::SsoUser,
+            "FederatedUser" => PrincipalKind::FederatedUser,
+            "SAMLUser" | "WebIdentityUser" | "Directory" => PrincipalKind::ExternalUser,
+            "AWSService" => PrincipalKind::Service,
+            "AWSAccount" => PrincipalKind::Account,
+            _ => PrincipalKind::Unknown,
+        }
+    }
+
+    fn role_has(&self, path: &str, name: &str) -> bool {
+        self.issuer_arn.contains(path)
+            || self.issuer_name.starts_with(name)
+            || self.arn.split_once(":assumed-role/").is_some_and(|(_, role)| role.starts_with(name))
+    }
+
+    /// A name for state that stays the same for the same caller and differs between callers: a role session by the role
+    /// it came from and the session's name, whoever's key signs; a user of an identity provider by provider and name;
+    /// everybody else by ARN, else by the best name there is with the account before it.
+    pub fn principal_key(&self) -> Cow<'_, str> {
+        match self.principal_kind() {
+            PrincipalKind::RoleSession | PrincipalKind::SsoUser | PrincipalKind::Service
+                if !self.issuer_arn.is_empty() && !self.session_name.is_empty() =>
+            {
+                Cow::Owned([&*self.issuer_arn, &*self.session_name].join("/"))
+            }
+            _ if !self.arn.is_empty() => Cow::Borrowed(&self.arn),
+            PrincipalKind::ExternalUser if !self.user_name.is_empty() => {
+                // `principal_id` is `provider:subject`; the subject may differ from sign-in to sign-in.
+                let provider = self.principal_id.split(':').next().unwrap_or_default();
+                Cow::Owned([&*self.account, provider, &self.user_name].join("/"))
+            }
+            _ => Cow::Owned([&*self.account, self.principal()].join("/")),
+        }
     }
 }
 
@@ -289,6 +387,8 @@ impl<'a> Event<'a> {
             response: OnceCell::new(),
             additional: OnceCell::new(),
             detail: OnceCell::new(),
+            places: OnceCell::new(),
+            place: OnceCell::new(),
         }
     }
 
@@ -470,6 +570,28 @@ impl<'a> Event<'a> {
             || self.source_ip == "AWS Internal"
     }
 
+    /// The address the call came from, IPv4 in IPv4 form; `None` for service names and anything else.
+    pub fn source_address(&self) -> Option<IpAddr> {
+        self.source_ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+    }
+
+    /// Says which databases [`Event::place`] asks. The first call counts; the engine makes it.
+    pub fn locate_with(&self, places: &Arc<Places>) {
+        self.places.get_or_init(|| Arc::clone(places));
+    }
+
+    /// The databases, to ask whether there are any.
+    pub fn places(&self) -> &Places {
+        static NOWHERE: Places = Places::none();
+        self.places.get().map_or(&NOWHERE, |places| places)
+    }
+
+    /// Where the call came from; unknown without a database or an address. Not for `wants`: it is too slow there.
+    pub fn place(&self) -> &Place {
+        self.place
+            .get_or_init(|| Box::new(self.source_address().map_or_else(Place::default, |ip| self.places().locate(ip))))
+    }
+
     /// `requestParameters`; `Null` when absent.
     ///
     /// # Errors
@@ -564,4 +686,71 @@ fn lazily<'c>(cell: &'c OnceCell<Box<Value>>, raw: Option<&str>, field: &'static
     }
     let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
     Ok(cell.get_or_init(|| Box::new(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(text: &str) -> Identity {
+        serde_json::from_str::<WireIdentity>(text).unwrap().into()
+    }
+
+    const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",
+        "arn":"arn:aws:sts::123456789012:assumed-role/NAME/alice",
+        "sessionContext":{"sessionIssuer":{"type":"Role","arn":"arn:aws:iam::123456789012:role/PATHNAME","userName":"NAME"}}}"#;
+
+    #[test]
+    fn role_sessions_are_known_by_issuer_and_session_name() {
+        let plain = identity(&SESSION.replace("PATH", "").replace("NAME", "Admin"));
+        assert_eq!(plain.principal_kind(), PrincipalKind::RoleSession);
+        assert_eq!(plain.principal_key(), "arn:aws:iam::123456789012:role/Admin/alice");
+        let sso = "aws-reserved/sso.amazonaws.com/eu-west-1/";
+        let sso = identity(&SESSION.replace("PATH", sso).replace("NAME", "AWSReservedSSO_Admin_0123456789abcdef"));
+        assert_eq!(sso.principal_kind(), PrincipalKind::SsoUser);
+        let linked = "aws-service-role/autoscaling.amazonaws.com/";
+        let linked = identity(&SESSION.replace("PATH", linked).replace("NAME", "AWSServiceRoleForAutoScaling"));
+        assert_eq!(linked.principal_kind(), PrincipalKind::Service);
+        let bare = identity(
+            r#"{"type":"AssumedRole","arn":"arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_View_0/bob"}"#,
+        );
+        assert_eq!(bare.principal_kind(), PrincipalKind::SsoUser);
+        assert_eq!(bare.principal_key(), bare.arn);
+    }
+
+    #[test]
+    fn other_callers_have_a_kind_and_a_key() {
+        for (text, kind, key) in [
+            (
+                r#"{"type":"Root","arn":"arn:aws:iam::123456789012:root"}"#,
+                PrincipalKind::Root,
+                "arn:aws:iam::123456789012:root",
+            ),
+            (
+                r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#,
+                PrincipalKind::IamUser,
+                "123456789012/alice",
+            ),
+            (
+                r#"{"type":"FederatedUser","arn":"arn:aws:sts::123456789012:federated-user/bob"}"#,
+                PrincipalKind::FederatedUser,
+                "arn:aws:sts::123456789012:federated-user/bob",
+            ),
+            (
+                r#"{"type":"SAMLUser","principalId":"idp=:s-1","userName":"bob@example.com"}"#,
+                PrincipalKind::ExternalUser,
+                "/idp=/bob@example.com",
+            ),
+            (r#"{"type":"AWSService","invokedBy":"ec2.amazonaws.com"}"#, PrincipalKind::Service, "/ec2.amazonaws.com"),
+            (
+                r#"{"type":"AWSAccount","accountId":"123456789012","principalId":"AIDAX"}"#,
+                PrincipalKind::Account,
+                "123456789012/AIDAX",
+            ),
+            ("{}", PrincipalKind::Unknown, "/unknown"),
+        ] {
+            let identity = identity(text);
+            assert_eq!((identity.principal_kind(), &*identity.principal_key()), (kind, key), "{text}");
+        }
+    }
 }

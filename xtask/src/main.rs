@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "chores talk to a person at a terminal")]
 
+mod asn_mmdb;
 mod generate;
 mod new_classifier;
 
@@ -32,12 +33,21 @@ enum Chore {
         /// Snake case, service first, threat as a fact: `s3_bucket_made_public`.
         id: String,
     },
+    /// Make a MaxMind DB file of networks from CSV ranges; `scripts/fetch-geoip` uses it.
+    AsnMmdb {
+        /// The file to write.
+        to: PathBuf,
+        /// CSV files of `first,last,number,name`.
+        #[arg(required = true)]
+        from: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Gen { check } => generate::run(&root(), check),
         Chore::NewClassifier { id } => new_classifier::run(&root(), &id),
+        Chore::AsnMmdb { to, from } => asn_mmdb::run(&to, &from),
     };
     match result {
         Ok(lines) => {

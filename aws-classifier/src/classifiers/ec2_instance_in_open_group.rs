@@ -29,7 +29,7 @@ use shared::finding::Severity;
 use shared::observation::{Known, LastValues, Observations};
 use shared::ports::Files;
 
-use crate::exposure::{self, Change, Gate};
+use crate::gates::{self, Change, Gate};
 use crate::ingress::{self, Rule};
 use crate::membership::{self, Member};
 
@@ -131,9 +131,7 @@ impl Classifier for Ec2InstanceInOpenGroup {
         let named = self.named(event, known)?;
         if known.has("members") {
             for Way { group, gate, rules, .. } in self.ways(event, &named, known)? {
-                for key in
-                    exposure::closing_keys(&exposure::group_key(&event.account, &event.region, &group), gate, &rules)
-                {
+                for key in gates::closing_keys(&gates::group_key(&event.account, &event.region, &group), gate, &rules) {
                     observations = observations.recall("closed", key, self.known_s());
                 }
             }
@@ -149,7 +147,7 @@ impl Classifier for Ec2InstanceInOpenGroup {
             observations = observations.recall("excluded", key.clone(), days).remember("groups", key, groups, days);
         }
         for group in groups_of(&named) {
-            let key = exposure::group_key(&event.account, &event.region, group);
+            let key = gates::group_key(&event.account, &event.region, group);
             let ids: Vec<&str> = having(&named, group).take(IDS_REMEMBERED_MAX).collect();
             for gate in Gate::all(&self.settings.ports) {
                 observations = observations.recall("opened", gate.key(&key), self.known_s());
@@ -168,9 +166,9 @@ impl Classifier for Ec2InstanceInOpenGroup {
                 let mut closings = known.lasts("closed");
                 let mut open = self.ways(event, &named, known)?;
                 open.retain(|way| {
-                    let asked = exposure::closing_keys("", way.gate, &way.rules).count();
+                    let asked = gates::closing_keys("", way.gate, &way.rules).count();
                     let answers: Vec<&LastValues> = closings.by_ref().take(asked).collect();
-                    exposure::is_open_still(way.since, event.time, &answers)
+                    gates::is_open_still(way.since, event.time, &answers)
                 });
                 let Some(group) = open.first().map(|way| way.group.clone()) else { return Ok(None) };
                 open.retain(|way| way.group == group);
@@ -324,7 +322,7 @@ impl Ec2InstanceInOpenGroup {
 }
 
 fn evidence(group: &str, ids: &[&str], open: &[Way], joined: Timestamp) -> Evidence {
-    let ports = exposure::ports(open.iter().map(|way| way.gate));
+    let ports = gates::ports(open.iter().map(|way| way.gate));
     let first = ids.first().copied().unwrap_or_default();
     let (instances, others): (Vec<&str>, Vec<&str>) = ids.iter().partition(|id| id.starts_with("i-"));
     let mut rules: Vec<Value> = Vec::new();
@@ -413,7 +411,7 @@ enum Call {
 impl Call {
     fn of(event: &Event<'_>) -> Self {
         let name = &*event.name;
-        if exposure::CALLS.iter().any(|call| call.eq_ignore_ascii_case(name)) {
+        if gates::CALLS.iter().any(|call| call.eq_ignore_ascii_case(name)) {
             Self::Group
         } else if ["CreateTags", "DeleteTags"].iter().any(|call| call.eq_ignore_ascii_case(name)) {
             Self::Tags

@@ -4,13 +4,20 @@ pub mod cloudtrail_tampered;
 pub mod config_rule_compliant;
 pub mod config_rule_noncompliant;
 pub mod console_login_failed_repeatedly;
+pub mod console_login_impossible_travel;
+pub mod console_login_new_device;
 pub mod console_login_new_ip;
 pub mod console_login_without_mfa;
 pub mod ec2_instance_in_open_group;
 pub mod ec2_mass_instance_creation;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
+pub mod iam_access_key_unusual_origin;
+pub mod iam_credential_changed;
+pub mod iam_mfa_device_removed;
+pub mod region_unusual;
 pub mod root_account_used;
+pub mod s3_public_exposure;
 pub mod security_group_accessed_after_opening;
 pub mod security_group_closed;
 pub mod security_group_left_open;
@@ -28,13 +35,20 @@ pub static ALL: &[Plugin] = &[
     plugin::<config_rule_compliant::ConfigRuleCompliant>(),
     plugin::<config_rule_noncompliant::ConfigRuleNoncompliant>(),
     plugin::<console_login_failed_repeatedly::ConsoleLoginFailedRepeatedly>(),
+    plugin::<console_login_impossible_travel::ConsoleLoginImpossibleTravel>(),
+    plugin::<console_login_new_device::ConsoleLoginNewDevice>(),
     plugin::<console_login_new_ip::ConsoleLoginNewIp>(),
     plugin::<console_login_without_mfa::ConsoleLoginWithoutMfa>(),
     plugin::<ec2_instance_in_open_group::Ec2InstanceInOpenGroup>(),
     plugin::<ec2_mass_instance_creation::Ec2MassInstanceCreation>(),
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
+    plugin::<iam_access_key_unusual_origin::IamAccessKeyUnusualOrigin>(),
+    plugin::<iam_credential_changed::IamCredentialChanged>(),
+    plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
+    plugin::<region_unusual::RegionUnusual>(),
     plugin::<root_account_used::RootAccountUsed>(),
+    plugin::<s3_public_exposure::S3PublicExposure>(),
     plugin::<security_group_accessed_after_opening::SecurityGroupAccessedAfterOpening>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),
     plugin::<security_group_left_open::SecurityGroupLeftOpen>(),

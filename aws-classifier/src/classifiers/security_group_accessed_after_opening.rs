@@ -30,7 +30,7 @@ use shared::finding::Severity;
 use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
-use crate::exposure::{self, Change, Gate};
+use crate::gates::{self, Change, Gate};
 use crate::ingress::{self, Rule};
 use crate::membership::{self, Member};
 
@@ -258,7 +258,7 @@ impl SecurityGroupAccessedAfterOpening {
             .map(|g| text(g, "groupId").to_owned())
             .filter(|id| !id.is_empty())
             .take(16)
-            .map(|id| exposure::group_key(&event.account, &event.region, &id))
+            .map(|id| gates::group_key(&event.account, &event.region, &id))
             .collect();
         groups.sort_unstable();
         groups.dedup();
@@ -334,11 +334,11 @@ fn evidence(
     evidence
 }
 
-/// The [`exposure::group_key`]s of the interface of a flow record, or of its instance when the interface is not known.
+/// The [`gates::group_key`]s of the interface of a flow record, or of its instance when the interface is not known.
 fn joined(event: &Event<'_>, known: &Known) -> Vec<String> {
     let found = known.lasts("groups").find_map(|last| last.by(event.time));
     let Some((region, groups)) = found.and_then(|(_, place)| place.split_once(' ')) else { return Vec::new() };
-    groups.split(',').map(|group| exposure::group_key(&event.account, region, group)).collect()
+    groups.split(',').map(|group| gates::group_key(&event.account, region, group)).collect()
 }
 
 /// The instance of a flow record, else its interface.
@@ -391,7 +391,7 @@ impl Kind {
         match &*event.source {
             "vpc-flow-logs" => Self::Flow,
             "aws.guardduty" => Self::GuardDuty,
-            _ if exposure::CALLS.iter().any(|call| call.eq_ignore_ascii_case(&event.name)) => Self::Opening,
+            _ if gates::CALLS.iter().any(|call| call.eq_ignore_ascii_case(&event.name)) => Self::Opening,
             _ => Self::Membership,
         }
     }

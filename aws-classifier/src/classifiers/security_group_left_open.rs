@@ -22,7 +22,7 @@ use shared::finding::Severity;
 use shared::observation::{Known, LastValues, Observations};
 use shared::ports::Files;
 
-use crate::exposure::{self, Change, Gate};
+use crate::gates::{self, Change, Gate};
 use crate::ingress::Rule;
 
 /// See the module.
@@ -53,7 +53,7 @@ impl Classifier for SecurityGroupLeftOpen {
         severity: Severity::High,
         techniques: &["T1562.007", "T1133"],
         patterns: &[
-            Pattern::Api { source: "ec2.amazonaws.com", names: exposure::CALLS },
+            Pattern::Api { source: "ec2.amazonaws.com", names: gates::CALLS },
             Pattern::Intake { source: "pipeline.follow-up", name: "security_group_left_open" },
         ],
         failed_calls: FailedCalls::Ignored,
@@ -85,7 +85,7 @@ impl Classifier for SecurityGroupLeftOpen {
         if event.kind == EventKind::CloudTrail {
             return Ok(change.remember_closed(Observations::none(), self.grace_s()));
         }
-        let keys = change.opened.iter().flat_map(|(gate, rules)| exposure::closing_keys(&change.key, *gate, rules));
+        let keys = change.opened.iter().flat_map(|(gate, rules)| gates::closing_keys(&change.key, *gate, rules));
         Ok(keys.fold(Observations::none(), |observations, key| observations.recall("closed", key, self.grace_s())))
     }
 
@@ -100,16 +100,16 @@ impl Classifier for SecurityGroupLeftOpen {
             .opened
             .into_iter()
             .filter(|(gate, rules)| {
-                let asked = exposure::closing_keys("", *gate, rules).count();
+                let asked = gates::closing_keys("", *gate, rules).count();
                 let answers: Vec<&LastValues> = closings.by_ref().take(asked).collect();
-                exposure::is_open_still(opened, event.time, &answers)
+                gates::is_open_still(opened, event.time, &answers)
             })
             .collect();
         if open.is_empty() {
             return Ok(None);
         }
         let group = &change.group;
-        let ports = exposure::ports(open.iter().map(|(gate, _)| *gate));
+        let ports = gates::ports(open.iter().map(|(gate, _)| *gate));
         let mut world_rules: Vec<Value> = Vec::new();
         for rule in open.iter().flat_map(|(_, rules)| rules).map(Rule::to_fact) {
             if !world_rules.contains(&rule) {

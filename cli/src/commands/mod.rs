@@ -6,6 +6,7 @@ mod demo;
 mod dlq;
 mod explain;
 mod incidents;
+mod inspect;
 mod replay;
 mod run;
 mod test_cases;
@@ -23,6 +24,7 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Replay(args) => replay::execute(&args),
         Command::Run(args) => run::execute(&args),
         Command::TestCases(args) => test_cases::execute(&args),
+        Command::Inspect(args) => inspect::execute(&args),
         Command::Classifiers(args) => classifiers::execute(&args),
         Command::Incidents(args) => incidents::execute(&args),
         Command::Dlq(command) => dlq::execute(&command),

@@ -15,7 +15,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::{KeptBack, grouped};
+use crate::summary::{KeptBack, grouped, no_places};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -66,8 +66,10 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
     };
+    let without_places = config.engine.without_places();
     let kept_back = KeptBack::new(&done.kept_back, &config.engine.noise().allow);
-    let summary = Summary::new(&done.counts, done.findings, kept_back, started.elapsed().as_secs_f64());
+    let summary =
+        Summary::new(&done.counts, done.findings, kept_back, &without_places, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
             let failed = |e| Failure::machine(format!("write {}", path.display()), e);
@@ -147,6 +149,8 @@ struct Summary<'c> {
     late: u64,
     seconds: f64,
     events_per_second: f64,
+    /// Classifiers that judged nothing, or less, because `[geo]` names no database.
+    without_places: &'c [&'c str],
     /// The first hundred.
     rejected: &'c [Rejected],
     /// Files read only in part, and why.
@@ -156,7 +160,13 @@ struct Summary<'c> {
 }
 
 impl<'c> Summary<'c> {
-    fn new(counts: &'c Counts, findings: u64, kept_back: KeptBack, seconds: f64) -> Self {
+    fn new(
+        counts: &'c Counts,
+        findings: u64,
+        kept_back: KeptBack,
+        without_places: &'c [&'c str],
+        seconds: f64,
+    ) -> Self {
         Self {
             records_in: counts.records_in,
             classified: counts.classified,
@@ -169,6 +179,7 @@ impl<'c> Summary<'c> {
             seconds,
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             events_per_second: if seconds > 0.0 { counts.records_in as f64 / seconds } else { 0.0 },
+            without_places,
             rejected: &counts.rejected,
             damaged: &counts.damaged,
             unreadable: &counts.unreadable,
@@ -192,6 +203,9 @@ impl<'c> Summary<'c> {
             grouped(self.findings)
         )?;
         self.kept_back.print(out)?;
+        if let Some(note) = no_places(self.without_places) {
+            writeln!(out, "{note}")?;
+        }
         if self.late > 0 {
             writeln!(out, "{} records came later than the lateness bound and are out of order", grouped(self.late))?;
         }

@@ -73,12 +73,12 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
         fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", path.display()), e))?;
     } else {
-        report(args, &numbers, &incidents)?;
+        report(args, &numbers, &incidents, &local.classifier().engine().without_places())?;
     }
     summary::complain(&counts)
 }
 
-fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident]) -> Result<(), Failure> {
+fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], without_places: &[&str]) -> Result<(), Failure> {
     let mut out = output::stdout();
     numbers.print(&mut out)?;
     if !incidents.is_empty() {
@@ -91,6 +91,9 @@ fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident]) -> Result<(
     }
     writeln!(out, "\nAll incidents: pipeline incidents --data {data}")?;
     writeln!(out, "Alerts, log and database are in {data}")?;
+    if let Some(note) = summary::no_places(without_places) {
+        writeln!(out, "{note}")?;
+    }
     if numbers.failed > 0 {
         writeln!(out, "Records that could not be read: {data}/{REJECTED}")?;
     }

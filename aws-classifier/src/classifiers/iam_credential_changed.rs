@@ -1,0 +1,159 @@
+//! A user, or what a user signs in with, was changed in IAM.
+//!
+//! **What it detects.** Every successful call of the table below: passwords, access keys, MFA, SSH keys, certificates, service credentials, user
+//! policies, the users themselves. New access keys are left to `iam_access_key_created`.
+//!
+//! **Why it matters.** Persistence in AWS is mostly a credential: a second password, a policy on a user, a key switched on again.
+//!
+//! **False positives.** Administration is made of these calls, so the severity follows what was done: new ways in and MFA off are critical, or high when
+//! the session used MFA; policies high or medium; updates, deletions and resets medium; the rest low. By root: critical and high;
+//! `root_account_used` tells of the same call as a use of root. AWS services that act for somebody are ignored. Which calls are of no
+//! interest here is set with `ignore_calls`.
+//!
+//! **Response.** Ask who did it; undo, restrict the user.
+//!
+//! **References.** See `META`.
+
+use serde::{Deserialize, Serialize};
+use shared::ports::Files;
+use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
+
+/// Limits of `[classifiers.iam_credential_changed]`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Calls that are not reported, such as `TagUser`. Default none, the predecessor's.
+    pub ignore_calls: Vec<String>,
+}
+
+/// See the module.
+pub struct IamCredentialChanged {
+    settings: Settings,
+}
+
+/// How much a change matters.
+#[derive(Clone, Copy, PartialEq)]
+enum Weight {
+    /// A new way in, or one obstacle less.
+    WayIn,
+    /// What a user may do.
+    Policy,
+    /// A key is updated or deleted: root's matter more.
+    Key,
+    /// Another credential or user is updated, deleted or reset.
+    Update,
+    /// The rest.
+    Slight,
+}
+
+/// The calls, what they mean in plain words and how much they matter; the predecessor's table.
+const CALLS: [(&str, &str, Weight); 29] = [
+    ("AttachUserPolicy", "Policy was attached to a user", Weight::Policy),
+    ("ChangePassword", "User changed the own password", Weight::WayIn),
+    ("CreateLoginProfile", "User was given a console password", Weight::WayIn),
+    ("CreateServiceSpecificCredential", "Service credential was created for a user", Weight::WayIn),
+    ("CreateUser", "User was created", Weight::Slight),
+    ("CreateVirtualMFADevice", "Virtual MFA device was created", Weight::Slight),
+    ("DeactivateMFADevice", "MFA of a user was switched off", Weight::WayIn),
+    ("DeleteAccessKey", "Access key was deleted", Weight::Key),
+    ("DeleteSSHPublicKey", "SSH key of a user was deleted", Weight::Update),
+    ("DeleteServiceSpecificCredential", "Service credential of a user was deleted", Weight::Update),
+    ("DeleteSigningCertificate", "Signing certificate of a user was deleted", Weight::Update),
+    ("DeleteUser", "User was deleted", Weight::Update),
+    ("DeleteUserPolicy", "Inline policy of a user was deleted", Weight::Policy),
+    ("DeleteVirtualMFADevice", "Virtual MFA device was deleted", Weight::WayIn),
+    ("DetachUserPolicy", "Policy was detached from a user", Weight::Policy),
+    ("EnableMFADevice", "MFA of a user was switched on", Weight::Slight),
+    ("PutUserPolicy", "Inline policy of a user was written", Weight::Policy),
+    ("ResetServiceSpecificCredential", "Service credential of a user was reset", Weight::Update),
+    ("ResyncMFADevice", "MFA device was synchronised anew", Weight::Slight),
+    ("TagUser", "User was tagged", Weight::Slight),
+    ("UntagUser", "Tags of a user were removed", Weight::Slight),
+    ("UpdateAccessKey", "Access key was switched on or off", Weight::Key),
+    ("UpdateLoginProfile", "Console password of a user was set", Weight::WayIn),
+    ("UpdateSSHPublicKey", "SSH key of a user was switched on or off", Weight::Update),
+    ("UpdateServiceSpecificCredential", "Service credential of a user was switched on or off", Weight::Update),
+    ("UpdateSigningCertificate", "Signing certificate of a user was switched on or off", Weight::Update),
+    ("UpdateUser", "User was renamed or moved", Weight::Update),
+    ("UploadSSHPublicKey", "SSH key was added to a user", Weight::WayIn),
+    ("UploadSigningCertificate", "Signing certificate was added to a user", Weight::WayIn),
+];
+
+const NAMES: [&str; CALLS.len()] = {
+    let mut names = [""; CALLS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = CALLS[i].0;
+        i += 1;
+    }
+    names
+};
+
+impl Classifier for IamCredentialChanged {
+    const META: Meta = Meta {
+        id: "iam_credential_changed",
+        title: "User or credential was changed in IAM",
+        severity: Severity::Medium,
+        techniques: &["T1098", "T1098.001"],
+        patterns: &[Pattern::Api { source: "iam.amazonaws.com", names: &NAMES }],
+        failed_calls: FailedCalls::Ignored,
+        responses: &["iam_user_restrict", "iam_login_lock"],
+        references: &[
+            "https://attack.mitre.org/techniques/T1098/",
+            "https://docs.aws.amazon.com/IAM/latest/APIReference/API_Operations.html",
+        ],
+    };
+    type Settings = Settings;
+
+    fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
+        if let Some(unknown) = settings.ignore_calls.iter().find(|name| call(name).is_none()) {
+            return Err(SettingsError::new("ignore_calls", format!("{unknown} is no call this classifier looks at")));
+        }
+        Ok(Self { settings })
+    }
+
+    fn wants(&self, event: &Event<'_>) -> bool {
+        !event.is_by_aws_service() && !self.settings.ignore_calls.iter().any(|c| c.eq_ignore_ascii_case(&event.name))
+    }
+
+    fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
+        let Some((_, label, weight)) = call(&event.name) else { return Ok(None) };
+        let identity = event.identity();
+        let named = event.request_str("/userName")?;
+        let owner = match named {
+            Some(name) => name,
+            None if identity.user_name.is_empty() => identity.principal(),
+            None => &identity.user_name,
+        };
+        let with_mfa = identity.mfa == Some(true);
+        let severity = match (identity.is_root(), weight, with_mfa) {
+            (true, Weight::WayIn | Weight::Key, _) | (false, Weight::WayIn, false) => Severity::Critical,
+            (true, _, _) | (false, Weight::WayIn, true) | (false, Weight::Policy, false) => Severity::High,
+            (false, Weight::Policy, true) | (false, Weight::Key | Weight::Update, _) => Severity::Medium,
+            (false, Weight::Slight, _) => Severity::Low,
+        };
+        let mut evidence = Evidence::about(owner)
+            .titled(*label)
+            .severity(severity)
+            .fact("for_other_user", named.is_some_and(|n| !n.eq_ignore_ascii_case(&identity.user_name)))
+            .fact("session_used_mfa", with_mfa);
+        for (fact, pointer) in [
+            ("access_key_id", "/accessKeyId"),
+            ("status", "/status"),
+            ("policy_arn", "/policyArn"),
+            ("policy_name", "/policyName"),
+            ("serial_number", "/serialNumber"),
+            ("new_user_name", "/newUserName"),
+            ("service", "/serviceName"),
+        ] {
+            if let Some(value) = event.request_str(pointer)? {
+                evidence = evidence.fact(fact, value);
+            }
+        }
+        Ok(Some(evidence))
+    }
+}
+
+fn call(name: &str) -> Option<&'static (&'static str, &'static str, Weight)> {
+    CALLS.iter().find(|(call, _, _)| call.eq_ignore_ascii_case(name))
+}

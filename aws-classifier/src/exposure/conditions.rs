@@ -1,0 +1,313 @@
+//! Whether the conditions of a statement keep strangers out.
+//!
+//! All operators and keys of a statement must hold, so one that names fixed callers is enough; the values of one key are
+//! alternatives, so every one of them must be fixed. Fixed means: no wildcard and no policy variable.
+//!
+//! Departures from AWS's page, each because the text would otherwise call a closed bucket public: organisation and VPC
+//! endpoint owner keys count like the account keys; an ARN may hold wildcards behind a fixed account; a role's
+//! `aws:userid` may leave the session name open; `${aws:ResourceAccount}` and its kin are the bucket's own account.
+//! In the other direction, many address ranges that cover half of IPv4 together are public too.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{Unreadable, account_of, is_account, texts};
+
+/// Whom the conditions leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// Anyone, or too many to tell.
+    None,
+    /// Fixed callers, networks or services.
+    Fixed,
+    /// Only callers of these accounts.
+    Accounts(Vec<String>),
+}
+
+impl Limit {
+    /// Both must hold.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, limit) | (limit, Self::None) => limit,
+            (Self::Accounts(a), Self::Accounts(b)) => Self::Accounts(a.into_iter().filter(|x| b.contains(x)).collect()),
+            (accounts @ Self::Accounts(_), Self::Fixed) | (Self::Fixed, accounts @ Self::Accounts(_)) => accounts,
+            (Self::Fixed, Self::Fixed) => Self::Fixed,
+        }
+    }
+
+    /// One of both must hold.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, _) | (_, Self::None) => Self::None,
+            (Self::Accounts(mut a), Self::Accounts(b)) => {
+                a.extend(b);
+                Self::Accounts(a)
+            }
+            (accounts @ Self::Accounts(_), Self::Fixed) | (Self::Fixed, accounts @ Self::Accounts(_)) => accounts,
+            (Self::Fixed, Self::Fixed) => Self::Fixed,
+        }
+    }
+}
+
+/// Whom an `Allow` with these conditions lets in.
+pub(super) fn allowed(condition: &Value) -> Result<Limit, Unreadable> {
+    let mut limit = Limit::None;
+    for (operator, key, values) in entries(condition)? {
+        limit = limit.and(positive(&operator, &key, &values));
+    }
+    Ok(limit)
+}
+
+/// Whom a `Deny` with these conditions spares. Without conditions, nobody: `None` in the outer sense.
+pub(super) fn spared(condition: &Value) -> Result<Option<Limit>, Unreadable> {
+    let mut limit: Option<Limit> = None;
+    for (operator, key, values) in entries(condition)? {
+        let one = negative(&operator, &key, &values);
+        limit = Some(match limit {
+            None => one,
+            Some(limit) => limit.or(one),
+        });
+    }
+    Ok(limit)
+}
+
+/// Operator and key in lower case, with the values.
+fn entries(condition: &Value) -> Result<Vec<(String, String, Vec<String>)>, Unreadable> {
+    const BLOCK: Unreadable = Unreadable { field: "Statement.Condition", expected: "an object of operators" };
+    let operators = match condition {
+        Value::Null => return Ok(Vec::new()),
+        Value::Object(operators) => operators,
+        _ => return Err(BLOCK),
+    };
+    let mut entries = Vec::new();
+    for (operator, keys) in operators {
+        for (key, values) in keys.as_object().ok_or(BLOCK)? {
+            let values = texts(values).ok_or(BLOCK)?;
+            entries.push((operator.to_ascii_lowercase(), key.to_ascii_lowercase(), values));
+        }
+    }
+    Ok(entries)
+}
+
+/// What one entry of an `Allow` leaves. `…IfExists` and `ForAllValues:` also hold when the key is absent, and a
+/// stranger's request can lack it; negated operators leave everyone else.
+fn positive(operator: &str, key: &str, values: &[String]) -> Limit {
+    let operator = operator.strip_prefix("foranyvalue:").unwrap_or(operator);
+    match operator {
+        "stringequals" | "stringequalsignorecase" | "stringlike" | "arnequals" | "arnlike" | "ipaddress" => {
+            fixed(key, values)
+        }
+        "bool" => service_only(key, values, "true"),
+        _ => Limit::None,
+    }
+}
+
+/// What one entry of a `Deny` leaves. Negated operators hold when the key is absent, with or without `IfExists`, so a
+/// stranger without the key is denied; `ForAnyValue:` does not hold then.
+fn negative(operator: &str, key: &str, values: &[String]) -> Limit {
+    let operator = operator.strip_prefix("forallvalues:").unwrap_or(operator);
+    match operator.strip_suffix("ifexists").unwrap_or(operator) {
+        "stringnotequals"
+        | "stringnotequalsignorecase"
+        | "stringnotlike"
+        | "arnnotequals"
+        | "arnnotlike"
+        | "notipaddress" => fixed(key, values),
+        "bool" => service_only(key, values, "false"),
+        _ => Limit::None,
+    }
+}
+
+/// `aws:PrincipalIsAWSService`: the caller is an AWS service itself.
+fn service_only(key: &str, values: &[String], wanted: &str) -> Limit {
+    let only = key == "aws:principalisawsservice" && values.iter().all(|v| v.eq_ignore_ascii_case(wanted));
+    if only { Limit::Fixed } else { Limit::None }
+}
+
+/// Whom these values of a key stand for.
+fn fixed(key: &str, values: &[String]) -> Limit {
+    let all = |is_fixed: fn(&str) -> bool| if values.iter().all(|v| is_fixed(v)) { Limit::Fixed } else { Limit::None };
+    match key {
+        "aws:sourceip" => {
+            if narrow_networks(values) {
+                Limit::Fixed
+            } else {
+                Limit::None
+            }
+        }
+        "aws:sourcevpc"
+        | "aws:sourcevpce"
+        | "aws:sourceowner"
+        | "aws:sourceaccount"
+        | "aws:vpceaccount"
+        | "aws:principalservicename"
+        | "aws:principalservicenameslist"
+        | "s3:x-amz-server-side-encryption-aws-kms-key-id" => all(is_plain_or_own),
+        "aws:principalorgid" | "aws:sourceorgid" | "aws:vpceorgid" => all(is_plain_or_own),
+        "aws:principalorgpaths" | "aws:sourceorgpaths" | "aws:vpceorgpaths" => {
+            all(|v| v == "${aws:ResourceOrgPaths}" || v.split_once('/').is_some_and(|(org, _)| is_plain(org)))
+        }
+        "aws:sourcearn" => all(|v| is_plain(v) || account_of(v).is_some_and(is_account)),
+        "aws:userid" => all(|v| {
+            let role = v.split_once(':').map_or(v, |(role, _)| role);
+            is_plain(role)
+        }),
+        "aws:principalaccount" | "s3:dataaccesspointaccount" => accounts(values, Some),
+        "aws:principalarn" | "s3:dataaccesspointarn" => accounts(values, account_of),
+        _ => Limit::None,
+    }
+}
+
+/// The accounts that values name; `None` when one names none. The bucket's own is left out.
+fn accounts<'v>(values: &'v [String], account: impl Fn(&'v str) -> Option<&'v str>) -> Limit {
+    let mut named = Vec::new();
+    for value in values {
+        match account(value) {
+            Some(id) if is_account(id) => named.push(id.to_owned()),
+            Some("${aws:ResourceAccount}") => {}
+            _ => return Limit::None,
+        }
+    }
+    Limit::Accounts(named)
+}
+
+/// Neither wildcard nor policy variable, and not empty.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['*', '?']) && !text.contains("${")
+}
+
+fn is_plain_or_own(text: &str) -> bool {
+    matches!(text, "${aws:ResourceAccount}" | "${aws:ResourceOrgID}") || is_plain(text)
+}
+
+/// No range broader than `/8` or (IPv6) `/32` unless it is private, and all together less than half of IPv4. The limits
+/// are S3's own.
+fn narrow_networks(values: &[String]) -> bool {
+    let mut addresses = 0_u64;
+    for value in values {
+        let network = match value.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => match value.parse::<IpNet>() {
+                Ok(network) => network,
+                Err(_) => return false,
+            },
+        };
+        let narrow = match network {
+            IpNet::V4(v4) if v4.network().is_private() && v4.broadcast().is_private() => true,
+            IpNet::V4(v4) => {
+                addresses = addresses.saturating_add(1 << (32 - v4.prefix_len()));
+                v4.prefix_len() >= 8
+            }
+            IpNet::V6(v6) => v6.prefix_len() >= 32 || (v6.prefix_len() >= 7 && v6.network().is_unique_local()),
+        };
+        if !narrow {
+            return false;
+        }
+    }
+    addresses < 1 << 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn limit(condition: &Value) -> Limit {
+        allowed(condition).unwrap()
+    }
+
+    #[test]
+    fn fixed_callers_and_networks_are_a_limit() {
+        for condition in [
+            json!({"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}),
+            json!({"IpAddress": {"aws:SourceIp": ["203.0.113.7", "10.0.0.0/8", "2001:db8::/32", "fc00::/7"]}}),
+            json!({"StringEquals": {"aws:SourceVpc": "vpc-1"}}),
+            json!({"StringEquals": {"AWS:SOURCEVPCE": ["vpce-1", "vpce-2"]}}),
+            json!({"StringEquals": {"aws:PrincipalOrgID": "o-exampleorg1"}}),
+            json!({"StringEquals": {"aws:PrincipalOrgID": "${aws:ResourceOrgID}"}}),
+            json!({"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": "o-exampleorg1/r-1/ou-1/*"}}),
+            json!({"ArnLike": {"aws:SourceArn": "arn:aws:cloudtrail:*:123456789012:trail/*"}}),
+            json!({"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::bucket"}}),
+            json!({"StringLike": {"aws:userid": "AROAEXAMPLE:*"}}),
+            json!({"Bool": {"aws:PrincipalIsAWSService": "true"}}),
+            json!({"StringEquals": {"aws:SourceVpc": "vpc-1"}, "Bool": {"aws:SecureTransport": true}}),
+        ] {
+            assert_eq!(limit(&condition), Limit::Fixed, "{condition}");
+        }
+        for condition in [
+            json!({"StringEquals": {"aws:PrincipalAccount": "210987654321"}}),
+            json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::210987654321:role/*"}}),
+            json!({"ArnLike": {"s3:DataAccessPointArn": "arn:aws:s3:eu-west-1:210987654321:accesspoint/*"}}),
+        ] {
+            assert_eq!(limit(&condition), Limit::Accounts(vec!["210987654321".to_owned()]), "{condition}");
+        }
+        let own = json!({"StringEquals": {"aws:PrincipalAccount": "${aws:ResourceAccount}"}});
+        assert_eq!(limit(&own), Limit::Accounts(Vec::new()));
+    }
+
+    #[test]
+    fn what_a_stranger_can_satisfy_is_no_limit() {
+        for condition in [
+            Value::Null,
+            json!({}),
+            json!({"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}),
+            json!({"IpAddress": {"aws:SourceIp": ["203.0.113.0/24", "0.0.0.0/1"]}}),
+            json!({"IpAddress": {"aws:SourceIp": "::/0"}}),
+            json!({"IpAddress": {"aws:SourceIp": "198.51.100.7/0"}}),
+            json!({"IpAddress": {"aws:SourceIp": (0..200).map(|i| format!("{i}.0.0.0/8")).collect::<Vec<_>>()}}),
+            json!({"IpAddress": {"aws:VpcSourceIp": "10.0.0.0/8"}}),
+            json!({"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}}),
+            json!({"StringLike": {"aws:SourceVpc": "vpc-*"}}),
+            json!({"StringEquals": {"aws:SourceVpc": ["vpc-1", "*"]}}),
+            json!({"StringEqualsIfExists": {"aws:SourceVpc": "vpc-1"}}),
+            json!({"IpAddressIfExists": {"aws:SourceIp": "203.0.113.0/24"}}),
+            json!({"ForAllValues:StringEquals": {"aws:PrincipalOrgPaths": "o-exampleorg1/"}}),
+            json!({"StringNotEquals": {"aws:PrincipalOrgID": "o-exampleorg1"}}),
+            json!({"StringLike": {"aws:PrincipalOrgID": "o-*"}}),
+            json!({"StringEquals": {"aws:PrincipalAccount": "${aws:PrincipalAccount}"}}),
+            json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/admin"}}),
+            json!({"StringLike": {"aws:PrincipalArn": "*"}}),
+            json!({"StringLike": {"aws:Referer": "https://www.example.com/*"}}),
+            json!({"StringEquals": {"aws:UserAgent": "secret"}}),
+            json!({"StringEquals": {"aws:PrincipalTag/team": "a"}}),
+            json!({"Bool": {"aws:SecureTransport": "true"}}),
+            json!({"Null": {"aws:SourceVpce": "false"}}),
+            json!({"DateLessThan": {"aws:CurrentTime": "2030-01-01T00:00:00Z"}}),
+            json!({"StringEquals": {"s3:prefix": "public/"}}),
+        ] {
+            assert_eq!(limit(&condition), Limit::None, "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_deny_spares_those_its_conditions_do_not_meet() {
+        let spared = |condition: Value| spared(&condition).unwrap();
+        assert_eq!(spared(Value::Null), None);
+        assert_eq!(spared(json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}})), Some(Limit::Fixed));
+        assert_eq!(spared(json!({"StringNotEqualsIfExists": {"aws:SourceVpce": "vpce-1"}})), Some(Limit::Fixed));
+        assert_eq!(
+            spared(json!({"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"},
+                "Bool": {"aws:PrincipalIsAWSService": "false"}})),
+            Some(Limit::Fixed)
+        );
+        for everyone in [
+            json!({"Bool": {"aws:SecureTransport": "false"}}),
+            json!({"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}, "Bool": {"aws:SecureTransport": "false"}}),
+            json!({"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}),
+            json!({"ForAnyValue:StringNotEquals": {"aws:PrincipalOrgPaths": "o-exampleorg1/"}}),
+            json!({"StringNotLike": {"aws:SourceVpce": "vpce-*"}}),
+            json!({"Null": {"aws:SourceVpce": "true"}}),
+        ] {
+            assert_eq!(spared(everyone.clone()), Some(Limit::None), "{everyone}");
+        }
+    }
+
+    #[test]
+    fn conditions_of_another_shape_are_named() {
+        for condition in [json!([]), json!({"StringEquals": "x"}), json!({"StringEquals": {"aws:SourceVpc": {}}})] {
+            assert_eq!(allowed(&condition).unwrap_err().field, "Statement.Condition", "{condition}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The model of "this lets strangers in" for S3: bucket policies and access control lists.
+//!
+//! Pure: it reads documents and answers who they let in. It knows neither the events that carry them nor what is public
+//! on purpose. It follows what S3 itself means by "public" (S3 user guide, "Blocking public access to your Amazon S3
+//! storage", "The meaning of public"): everything is public unless it is limited to fixed values. Where it departs
+//! from that page, `conditions` says so.
+
+mod acl;
+mod conditions;
+mod policy;
+
+pub use acl::{Grant, Grantee, grants};
+pub use policy::{Audience, Opening, Verdict, judge};
+
+/// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Path below the document, such as `Statement.Effect`; empty for the document itself.
+    pub field: &'static str,
+    /// What it should be.
+    pub expected: &'static str,
+}
+
+/// The account of an ARN (`arn:partition:service:region:account:resource`); `None` when it is no ARN or names none.
+fn account_of(arn: &str) -> Option<&str> {
+    let account = arn.strip_prefix("arn:")?.split(':').nth(3)?;
+    (!account.is_empty()).then_some(account)
+}
+
+/// Twelve digits.
+pub fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What a policy member holds: one text or a list of texts. Numbers and booleans count as their text.
+fn texts(value: &serde_json::Value) -> Option<Vec<String>> {
+    use serde_json::Value;
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    match value {
+        Value::Array(values) => values.iter().map(text).collect(),
+        one => text(one).map(|t| vec![t]),
+    }
+}

@@ -1,0 +1,637 @@
+//! Whom a bucket policy lets in.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::conditions::{self, Limit};
+use super::{Unreadable, account_of, is_account, texts};
+
+/// S3 takes policies of at most 20 KB; written as JSON in a record they are not much longer.
+const POLICY_BYTES_MAX: usize = 64 * 1024;
+
+/// Whom a statement lets in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// Anyone, with or without an AWS account.
+    Public,
+    /// Principals of these other accounts (twelve digits, or a canonical user id), sorted.
+    Accounts(Vec<String>),
+    /// These AWS services, on behalf of anyone: no condition says for whom they act.
+    Services(Vec<String>),
+}
+
+/// One statement that lets someone in who is not of the bucket's account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Opening {
+    /// Whom.
+    pub audience: Audience,
+    /// The statement's `Sid`, or `statement 2` by its place.
+    pub statement: String,
+    /// What it lets them do; `*` for a statement that lists what it does not allow.
+    pub actions: Vec<String>,
+    /// To what.
+    pub resources: Vec<String>,
+}
+
+impl Opening {
+    /// Whether it lets them do more than read and list.
+    pub fn writes(&self) -> bool {
+        self.actions.iter().any(|action| {
+            let action = action.to_ascii_lowercase();
+            !["s3:get", "s3:list", "s3:head", "s3:describe"].iter().any(|read| action.starts_with(read))
+        })
+    }
+}
+
+/// What a policy does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The statements that let strangers in, in their order.
+    pub openings: Vec<Opening>,
+    /// Whether some statement denies: deleting the policy would then allow more.
+    pub denies: bool,
+}
+
+impl Verdict {
+    /// The statements open to anyone.
+    pub fn public(&self) -> impl Iterator<Item = &Opening> {
+        self.openings.iter().filter(|o| o.audience == Audience::Public)
+    }
+}
+
+/// Judges a policy, given as an object or as JSON text, of a bucket of the account `owner`.
+///
+/// # Errors
+/// When it is no policy S3 would accept.
+pub fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
+    let parsed;
+    let policy = match policy {
+        Value::String(text) if text.len() <= POLICY_BYTES_MAX => {
+            parsed = serde_json::from_str::<Value>(text)
+                .map_err(|_| Unreadable { field: "", expected: "a policy as JSON" })?;
+            &parsed
+        }
+        other => other,
+    };
+    if !policy.is_object() || policy.to_string().len() > POLICY_BYTES_MAX {
+        return Err(Unreadable { field: "", expected: "a policy of at most 64 KiB" });
+    }
+    let statements = match &policy["Statement"] {
+        Value::Array(statements) => statements.as_slice(),
+        one @ Value::Object(_) => std::slice::from_ref(one),
+        _ => return Err(Unreadable { field: "Statement", expected: "a list of statements" }),
+    };
+    let (mut allows, mut denies) = (Vec::new(), Vec::new());
+    for (index, statement) in statements.iter().enumerate() {
+        let read = Statement::read(statement, index)?;
+        match statement["Effect"].as_str() {
+            Some("Allow") => allows.push(read),
+            Some("Deny") => denies.push(read),
+            _ => return Err(Unreadable { field: "Statement.Effect", expected: "Allow or Deny" }),
+        }
+    }
+    let denials = denies.iter().map(Denial::read).collect::<Result<Vec<_>, _>>()?;
+    let mut openings = Vec::new();
+    for allow in &allows {
+        allow.openings(&denials, owner, &mut openings)?;
+    }
+    Ok(Verdict { openings, denies: !denials.is_empty() })
+}
+
+/// What a statement lists, or what it leaves out.
+struct Scope {
+    patterns: Vec<String>,
+    inverted: bool,
+    /// Names of actions are the same in any case; names of objects are not.
+    ignores_case: bool,
+}
+
+impl Scope {
+    fn read(statement: &Value, key: &str, inverse: &str, field: &'static str) -> Result<Self, Unreadable> {
+        let (value, inverted) = match &statement[key] {
+            Value::Null => (&statement[inverse], true),
+            value => (value, false),
+        };
+        let patterns = texts(value).ok_or(Unreadable { field, expected: "a text or a list of texts" })?;
+        Ok(Self { patterns, inverted, ignores_case: key == "Action" })
+    }
+
+    /// What an `Allow` may reach; everything when it lists what it leaves out.
+    fn reach(&self) -> BTreeSet<&str> {
+        if self.inverted { BTreeSet::from(["*"]) } else { self.patterns.iter().map(String::as_str).collect() }
+    }
+
+    /// Whether all of the pattern `part` lies within. Never says so wrongly.
+    fn covers(&self, part: &str) -> bool {
+        let folded = |text: &str| if self.ignores_case { text.to_ascii_lowercase() } else { text.to_owned() };
+        let part = folded(part);
+        if self.inverted {
+            self.patterns.iter().all(|p| disjoint(&folded(p), &part))
+        } else {
+            self.patterns.iter().any(|p| glob_covers(&folded(p), &part))
+        }
+    }
+}
+
+struct Statement<'p> {
+    name: String,
+    actions: Scope,
+    resources: Scope,
+    body: &'p Value,
+}
+
+impl<'p> Statement<'p> {
+    fn read(body: &'p Value, index: usize) -> Result<Self, Unreadable> {
+        if !body.is_object() {
+            return Err(Unreadable { field: "Statement", expected: "a list of statements" });
+        }
+        let name = match body["Sid"].as_str() {
+            Some(sid) if !sid.is_empty() => sid.to_owned(),
+            _ => format!("statement {}", index + 1),
+        };
+        let actions = Scope::read(body, "Action", "NotAction", "Statement.Action")?;
+        let resources = Scope::read(body, "Resource", "NotResource", "Statement.Resource")?;
+        Ok(Self { name, actions, resources, body })
+    }
+
+    /// Adds what this `Allow` opens and no `Deny` takes back.
+    fn openings(&self, denials: &[Denial<'_>], owner: &str, into: &mut Vec<Opening>) -> Result<(), Unreadable> {
+        let limit = conditions::allowed(&self.body["Condition"])?;
+        let callers = Callers::read(self.body)?;
+        let foreign = |accounts: &BTreeSet<String>| {
+            Audience::Accounts(accounts.iter().filter(|a| a.as_str() != owner).cloned().collect())
+        };
+        let to_anyone = match &limit {
+            Limit::None => Some(Audience::Public),
+            Limit::Fixed => None,
+            Limit::Accounts(accounts) => Some(foreign(&accounts.iter().cloned().collect())),
+        };
+        let mut audiences = Vec::new();
+        if callers.anyone {
+            audiences.extend(to_anyone);
+        }
+        audiences.push(foreign(&callers.accounts));
+        if limit == Limit::None {
+            audiences.push(Audience::Services(callers.services.into_iter().collect()));
+        }
+        for audience in audiences {
+            self.add(audience, denials, owner, into);
+        }
+        Ok(())
+    }
+
+    /// Cuts an opening down to what is left of it, by pairs of action and resource.
+    fn add(&self, audience: Audience, denials: &[Denial<'_>], owner: &str, into: &mut Vec<Opening>) {
+        if matches!(&audience, Audience::Accounts(names) | Audience::Services(names) if names.is_empty()) {
+            return;
+        }
+        let (actions, resources) = (self.actions.reach(), self.resources.reach());
+        // What each denial covers, once per action and once per resource.
+        let takes: Vec<(&Denial<'_>, Vec<bool>, Vec<bool>)> = denials
+            .iter()
+            .filter(|d| audience == Audience::Public || d.spared.is_none())
+            .map(|d| {
+                let covered = |scope: &Scope, parts: &BTreeSet<&str>| parts.iter().map(|p| scope.covers(p)).collect();
+                (d, covered(d.actions, &actions), covered(d.resources, &resources))
+            })
+            .collect();
+        let mut open = (BTreeSet::new(), BTreeSet::new());
+        let mut spared: BTreeSet<String> = BTreeSet::new();
+        for (a, action) in actions.iter().enumerate() {
+            for (r, resource) in resources.iter().enumerate() {
+                let mut limit = Some(Limit::None);
+                for (denial, by_action, by_resource) in &takes {
+                    if by_action[a] && by_resource[r] {
+                        limit = limit.zip(denial.spared.clone()).map(|(limit, spared)| limit.and(spared));
+                    }
+                }
+                match limit {
+                    Some(Limit::None) => {
+                        open.0.insert(*action);
+                        open.1.insert(*resource);
+                    }
+                    Some(Limit::Accounts(accounts)) => spared.extend(accounts),
+                    Some(Limit::Fixed) | None => {}
+                }
+            }
+        }
+        let owned = |parts: &BTreeSet<&str>| parts.iter().map(|p| (*p).to_owned()).collect();
+        let opening = |audience, actions, resources| Opening {
+            audience,
+            statement: self.name.clone(),
+            actions: owned(actions),
+            resources: owned(resources),
+        };
+        if !open.0.is_empty() {
+            into.push(opening(audience, &open.0, &open.1));
+        }
+        spared.remove(owner);
+        if !spared.is_empty() {
+            into.push(opening(Audience::Accounts(spared.into_iter().collect()), &actions, &resources));
+        }
+    }
+}
+
+/// A `Deny` that concerns everyone but some.
+struct Denial<'s> {
+    actions: &'s Scope,
+    resources: &'s Scope,
+    /// Whom it leaves; `None` for nobody.
+    spared: Option<Limit>,
+}
+
+impl<'s> Denial<'s> {
+    fn read(statement: &'s Statement<'_>) -> Result<Self, Unreadable> {
+        let by_condition = conditions::spared(&statement.body["Condition"])?;
+        let spared = match &statement.body["NotPrincipal"] {
+            Value::Null if Callers::read(statement.body)?.anyone => by_condition,
+            // It concerns some only, so it keeps no stranger out.
+            Value::Null => Some(Limit::None),
+            // Everyone but these, where the conditions hold as well.
+            _ if by_condition.is_some() => Some(Limit::None),
+            others => {
+                let callers = Callers::of(others)?;
+                Some(if callers.anyone {
+                    Limit::None
+                } else if callers.accounts.is_empty() {
+                    Limit::Fixed
+                } else {
+                    Limit::Accounts(callers.accounts.into_iter().collect())
+                })
+            }
+        };
+        Ok(Self { actions: &statement.actions, resources: &statement.resources, spared })
+    }
+}
+
+/// Who a `Principal` stands for.
+#[derive(Default)]
+struct Callers {
+    anyone: bool,
+    /// The owner's among them.
+    accounts: BTreeSet<String>,
+    services: BTreeSet<String>,
+}
+
+impl Callers {
+    /// Of a statement. `NotPrincipal` is everyone else, strangers among them.
+    fn read(statement: &Value) -> Result<Self, Unreadable> {
+        match (&statement["Principal"], &statement["NotPrincipal"]) {
+            (Value::Null, Value::Null) => Err(Unreadable { field: "Statement.Principal", expected: "a principal" }),
+            (Value::Null, _) => Ok(Self { anyone: true, ..Self::default() }),
+            (principal, _) => Self::of(principal),
+        }
+    }
+
+    fn of(principal: &Value) -> Result<Self, Unreadable> {
+        const EXPECTED: Unreadable = Unreadable { field: "Statement.Principal", expected: "a principal" };
+        let mut callers = Self::default();
+        match principal {
+            Value::String(text) if text == "*" => callers.anyone = true,
+            Value::Object(kinds) => {
+                for (kind, values) in kinds {
+                    for value in texts(values).ok_or(EXPECTED)? {
+                        callers.add(kind, value);
+                    }
+                }
+            }
+            _ => return Err(EXPECTED),
+        }
+        Ok(callers)
+    }
+
+    fn add(&mut self, kind: &str, value: String) {
+        match kind {
+            _ if value == "*" => self.anyone = true,
+            "Service" => drop(self.services.insert(value)),
+            "CanonicalUser" => drop(self.accounts.insert(value)),
+            "AWS" if is_account(&value) => drop(self.accounts.insert(value)),
+            "AWS" => match account_of(&value) {
+                Some(account) if is_account(account) => drop(self.accounts.insert(account.to_owned())),
+                // CloudFront's origin access identities belong to the distribution's owner.
+                Some("cloudfront") => {}
+                Some(_) => self.anyone = true,
+                // `AIDA…`: what S3 puts in place of a user that was deleted.
+                None => {}
+            },
+            // Federated users enter through a role of an account they must be given first.
+            _ => {}
+        }
+    }
+}
+
+/// Whether no text matches both, told by what stands before their first wildcards and variables. Never says so wrongly.
+fn disjoint(a: &str, b: &str) -> bool {
+    let fixed = |glob: &str| glob.find(['*', '?', '$']).unwrap_or(glob.len());
+    let (a_len, b_len) = (fixed(a), fixed(b));
+    let len = a_len.min(b_len);
+    if a_len == a.len() && b_len == b.len() { a != b } else { a.as_bytes()[..len] != b.as_bytes()[..len] }
+}
+
+/// Whether the glob `outer` matches everything that the glob `inner` matches: its stars take any part of `inner`, its
+/// question marks one ordinary character or a question mark.
+fn glob_covers(outer: &str, inner: &str) -> bool {
+    let (outer, inner) = (outer.as_bytes(), inner.as_bytes());
+    let (mut o, mut i) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while i < inner.len() {
+        let meets = match outer.get(o) {
+            Some(b'*') => {
+                retry = Some((o, i));
+                o += 1;
+                continue;
+            }
+            Some(b'?') => inner[i] != b'*',
+            Some(byte) => *byte == inner[i],
+            None => false,
+        };
+        if meets {
+            (o, i) = (o + 1, i + 1);
+        } else if let Some((star, at)) = retry {
+            retry = Some((star, at + 1));
+            (o, i) = (star + 1, at + 1);
+        } else {
+            return false;
+        }
+    }
+    outer[o..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const OWNER: &str = "123456789012";
+    const BUCKET: &str = "arn:aws:s3:::reports";
+    const OBJECTS: &str = "arn:aws:s3:::reports/*";
+
+    fn allow(principal: Value, condition: Value) -> Value {
+        json!({"Effect": "Allow", "Principal": principal, "Action": "s3:GetObject", "Resource": OBJECTS,
+            "Condition": condition})
+    }
+
+    fn deny(action: Value, resource: Value, condition: Value) -> Value {
+        json!({"Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource, "Condition": condition})
+    }
+
+    fn verdict(statements: &[Value]) -> Verdict {
+        judge(&json!({"Version": "2012-10-17", "Statement": statements}), OWNER).unwrap()
+    }
+
+    fn is_public(statements: &[Value]) -> bool {
+        verdict(statements).public().next().is_some()
+    }
+
+    fn accounts(statements: &[Value]) -> Vec<String> {
+        let openings = verdict(statements).openings.into_iter();
+        openings.flat_map(|o| if let Audience::Accounts(accounts) = o.audience { accounts } else { vec![] }).collect()
+    }
+
+    #[test]
+    fn every_way_to_write_anyone_is_public() {
+        for principal in [
+            json!("*"),
+            json!({"AWS": "*"}),
+            json!({"AWS": ["arn:aws:iam::123456789012:root", "*"]}),
+            json!({"CanonicalUser": "*"}),
+            json!({"AWS": "arn:aws:iam::*:root"}),
+        ] {
+            assert!(is_public(&[allow(principal.clone(), Value::Null)]), "{principal}");
+        }
+        let other = json!({"Effect": "Allow", "NotPrincipal": {"AWS": "arn:aws:iam::123456789012:user/bob"},
+            "Action": "s3:GetObject", "Resource": OBJECTS});
+        assert!(is_public(&[other]));
+    }
+
+    #[test]
+    fn fixed_principals_are_not_public() {
+        let own = ["123456789012", "arn:aws:iam::123456789012:root", "AIDAEXAMPLEDELETED"];
+        let cloudfront = "arn:aws:iam::cloudfront:user/CloudFront Origin Access Identity E2EXAMPLE";
+        for principal in [json!({"AWS": own}), json!({"AWS": cloudfront})] {
+            assert_eq!(verdict(&[allow(principal.clone(), Value::Null)]).openings, [], "{principal}");
+        }
+        let other =
+            json!({"AWS": ["arn:aws:iam::210987654321:root", "345678901234", "arn:aws:iam::123456789012:root"]});
+        assert_eq!(accounts(&[allow(other, Value::Null)]), ["210987654321", "345678901234"]);
+    }
+
+    #[test]
+    fn services_without_a_source_are_told_apart() {
+        let service = json!({"Service": "logging.s3.amazonaws.com"});
+        let found = verdict(&[allow(service.clone(), Value::Null)]).openings;
+        assert_eq!(found[0].audience, Audience::Services(vec!["logging.s3.amazonaws.com".to_owned()]));
+        let bound = json!({"StringEquals": {"aws:SourceAccount": OWNER}});
+        assert_eq!(verdict(&[allow(service, bound)]).openings, []);
+    }
+
+    #[test]
+    fn a_condition_may_name_other_accounts() {
+        let condition = json!({"StringEquals": {"aws:PrincipalAccount": ["210987654321", OWNER]}});
+        assert_eq!(accounts(&[allow(json!("*"), condition.clone())]), ["210987654321"]);
+        assert!(!is_public(&[allow(json!("*"), condition)]));
+    }
+
+    #[test]
+    fn a_deny_takes_back_what_it_covers() {
+        let open = allow(json!("*"), Value::Null);
+        let vpce = json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}});
+        for closing in [
+            deny(json!("*"), json!("*"), Value::Null),
+            deny(json!("s3:*"), json!([BUCKET, OBJECTS]), Value::Null),
+            deny(json!("S3:GETOBJECT"), json!(OBJECTS), Value::Null),
+            deny(json!("s3:*"), json!([BUCKET, OBJECTS]), vpce.clone()),
+            json!({"Effect": "Deny", "NotPrincipal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "s3:*",
+                "Resource": OBJECTS}),
+            json!({"Effect": "Deny", "Principal": "*", "NotAction": "s3:List*", "Resource": OBJECTS}),
+            json!({"Effect": "Deny", "Principal": "*", "Action": "*", "NotResource": "arn:aws:s3:::other/*"}),
+        ] {
+            assert!(!is_public(&[open.clone(), closing.clone()]), "{closing}");
+        }
+        for useless in [
+            deny(json!("s3:PutObject"), json!(OBJECTS), Value::Null),
+            deny(json!("s3:*"), json!(BUCKET), Value::Null),
+            deny(json!("s3:*"), json!("arn:aws:s3:::reports/private/*"), Value::Null),
+            deny(json!("s3:*"), json!("*"), json!({"Bool": {"aws:SecureTransport": "false"}})),
+            json!({"Effect": "Deny", "Principal": {"AWS": "210987654321"}, "Action": "*", "Resource": "*"}),
+            json!({"Effect": "Deny", "Principal": "*", "Action": "*", "NotResource": "arn:aws:s3:::reports/open/*"}),
+            json!({"Effect": "Deny", "NotPrincipal": {"AWS": OWNER}, "Action": "s3:*", "Resource": "*",
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}}}),
+        ] {
+            assert!(is_public(&[open.clone(), useless.clone()]), "{useless}");
+        }
+        // Together they cover both actions, though neither does alone.
+        let mut both = open.clone();
+        both["Action"] = json!(["s3:GetObject", "s3:PutObject"]);
+        let get = deny(json!("s3:Get*"), json!("*"), Value::Null);
+        let found = verdict(&[both.clone(), get.clone()]).openings;
+        assert_eq!(found[0].actions, ["s3:PutObject"]);
+        assert!(!is_public(&[both, get, deny(json!("s3:Put*"), json!("*"), vpce)]));
+    }
+
+    #[test]
+    fn reading_and_writing_are_told_apart() {
+        for (action, writes) in [
+            (json!("s3:GetObject"), false),
+            (json!(["s3:Get*", "s3:ListBucket"]), false),
+            (json!(["s3:GetObject", "s3:PutObject"]), true),
+            (json!("s3:*"), true),
+            (json!("*"), true),
+            (json!("s3:*Object"), true),
+        ] {
+            let mut open = allow(json!("*"), Value::Null);
+            open["Action"] = action.clone();
+            assert_eq!(verdict(&[open]).openings[0].writes(), writes, "{action}");
+        }
+    }
+
+    #[test]
+    fn a_policy_may_be_text_and_one_statement() {
+        let policy = json!({"Statement": allow(json!("*"), Value::Null)});
+        assert_eq!(judge(&Value::String(policy.to_string()), OWNER), judge(&policy, OWNER));
+        assert_eq!(judge(&policy, OWNER).unwrap().openings[0].statement, "statement 1");
+    }
+
+    #[test]
+    fn what_is_no_policy_is_named() {
+        let with = |key: &str, value: Value| {
+            let mut statement = allow(json!("*"), Value::Null);
+            statement[key] = value;
+            json!({ "Statement": [statement] })
+        };
+        for (policy, field) in [
+            (json!(null), ""),
+            (json!("{"), ""),
+            (json!([]), ""),
+            (json!({}), "Statement"),
+            (json!({"Statement": ["x"]}), "Statement"),
+            (with("Effect", json!("allow")), "Statement.Effect"),
+            (with("Principal", json!(null)), "Statement.Principal"),
+            (with("Principal", json!("everyone")), "Statement.Principal"),
+            (with("Action", json!(null)), "Statement.Action"),
+            (with("Resource", json!({})), "Statement.Resource"),
+            (with("Condition", json!("none")), "Statement.Condition"),
+            (with("Sid", json!("x".repeat(POLICY_BYTES_MAX))), ""),
+        ] {
+            assert_eq!(judge(&policy, OWNER).unwrap_err().field, field, "{field}");
+        }
+    }
+
+    #[test]
+    fn globs_cover_globs() {
+        for (outer, inner) in [("*", "s3:*"), ("s3:get*", "s3:getobject*"), ("a?c", "a?c"), ("a*c", "a*b*c"), ("", "")]
+        {
+            assert!(glob_covers(outer, inner), "{outer} {inner}");
+        }
+        for (outer, inner) in [("s3:getobject", "s3:get*"), ("a?", "a*"), ("a*b", "a*"), ("", "a"), ("b*", "*")] {
+            assert!(!glob_covers(outer, inner), "{outer} {inner}");
+        }
+    }
+
+    fn conditions() -> impl Strategy<Value = Value> {
+        prop::sample::select(vec![
+            Value::Null,
+            json!({"Bool": {"aws:SecureTransport": "false"}}),
+            json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}),
+            json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
+            json!({"StringNotEquals": {"aws:PrincipalAccount": "210987654321"}}),
+            json!({"StringEqualsIfExists": {"aws:PrincipalOrgID": "o-1"}}),
+            json!({"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}}),
+            json!({"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}),
+        ])
+    }
+
+    fn statements() -> impl Strategy<Value = Value> {
+        let principals = prop::sample::select(vec![
+            json!({"Principal": "*"}),
+            json!({"Principal": {"AWS": ["210987654321", "arn:aws:iam::123456789012:root"]}}),
+            json!({"NotPrincipal": {"AWS": "arn:aws:iam::345678901234:root"}}),
+            json!({"Principal": {"Service": "s3.amazonaws.com"}}),
+        ]);
+        let actions = prop::sample::select(vec![
+            json!("*"),
+            json!(["s3:GetObject", "s3:Put*"]),
+            json!("s3:Get*"),
+            json!("s3:PutObject"),
+        ]);
+        let resources = prop::sample::select(vec![json!("*"), json!([BUCKET, OBJECTS]), json!(OBJECTS)]);
+        let effects = prop::sample::select(vec!["Allow", "Deny"]);
+        (principals, actions, resources, conditions(), effects).prop_map(
+            |(who, action, resource, condition, effect)| {
+                let mut statement = who;
+                statement["Sid"] = json!(format!("{effect}{action}{resource}{condition}"));
+                statement["Action"] = action;
+                statement["Resource"] = resource;
+                statement["Condition"] = condition;
+                statement["Effect"] = json!(effect);
+                statement
+            },
+        )
+    }
+
+    /// What is open to anyone, as pairs.
+    fn public_pairs(statements: &[Value]) -> BTreeSet<(String, String)> {
+        let verdict = verdict(statements);
+        let pairs = verdict
+            .public()
+            .flat_map(|o| o.actions.iter().flat_map(|a| o.resources.iter().map(move |r| (a.clone(), r.clone()))));
+        pairs.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_deny_never_opens(statements in prop::collection::vec(statements(), 0..6), mut deny in statements(), at: prop::sample::Index) {
+            deny["Effect"] = json!("Deny");
+            let mut more = statements.clone();
+            more.insert(at.index(statements.len() + 1), deny);
+            prop_assert!(public_pairs(&more).is_subset(&public_pairs(&statements)));
+        }
+
+        #[test]
+        fn a_limiting_condition_closes(mut statements in prop::collection::vec(statements(), 0..6)) {
+            for statement in statements.iter_mut().filter(|s| s["Effect"] == "Allow") {
+                if statement["Condition"].is_null() {
+                    statement["Condition"] = json!({});
+                }
+                statement["Condition"]["ForAnyValue:StringEquals"] = json!({"aws:PrincipalOrgID": "o-exampleorg1"});
+            }
+            prop_assert!(!is_public(&statements));
+        }
+
+        #[test]
+        fn the_order_of_statements_is_irrelevant(
+            (statements, shuffled) in prop::collection::vec(statements(), 0..6).prop_flat_map(|s| (Just(s.clone()), Just(s).prop_shuffle()))
+        ) {
+            let sorted = |statements: &[Value]| {
+                let mut openings = verdict(statements).openings;
+                openings.sort();
+                openings
+            };
+            prop_assert_eq!(sorted(&statements), sorted(&shuffled));
+        }
+
+        #[test]
+        fn strangers_globs_match_as_they_should(outer in "[ab*?]{0,6}", inner in "[ab]{0,6}") {
+            // Against the plain recursive definition.
+            fn matches(p: &[u8], t: &[u8]) -> bool {
+                match (p.split_first(), t.split_first()) {
+                    (None, None) => true,
+                    (Some((b'*', rest)), _) => matches(rest, t) || t.split_first().is_some_and(|(_, t)| matches(p, t)),
+                    (Some((b'?', rest)), Some((_, t))) => matches(rest, t),
+                    (Some((a, rest)), Some((b, t))) => a == b && matches(rest, t),
+                    _ => false,
+                }
+            }
+            prop_assert_eq!(glob_covers(&outer, &inner), matches(outer.as_bytes(), inner.as_bytes()));
+        }
+
+        #[test]
+        fn no_document_panics(text in r#"\{"Statement":\[\{("(Effect|Principal|Action|Resource|Condition|Sid)":("[*a-z:]{0,5}"|null|\[\]|\{\}|7),?){1,6}\}\]\}"#) {
+            if let Ok(value) = serde_json::from_str::<Value>(&text) {
+                let _ = judge(&value, OWNER);
+            }
+        }
+    }
+}
