@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::classifier::{Evidence, FailedCalls, Malformed, SettingsError};
+use shared::Timestamp;
+use shared::classifier::{Evidence, FURTHER_ROUNDS_MAX, FailedCalls, Malformed, SettingsError};
 use shared::config::Document;
-use shared::event::Event;
+use shared::event::{Event, EventKind};
 use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
 use shared::places::{GeoSettings, Places};
@@ -15,6 +16,7 @@ use shared::ports::{Files, PortResult, State};
 
 use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
+use crate::intake::follow_up;
 use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
@@ -262,8 +264,19 @@ impl Engine {
         }
     }
 
-    /// Runs a batch in order. State is asked once for the whole batch, and once more when something was found whose
-    /// repeats are kept back.
+    /// The follow-ups that the classifiers at `slots` want of the event: the time and the text of each.
+    pub fn follow_ups(&self, event: &Event<'_>, slots: &[Slot]) -> impl Iterator<Item = (Timestamp, String)> {
+        let slots = if event.kind == EventKind::CloudTrail { slots } else { &[] };
+        slots.iter().filter_map(|slot| {
+            let detector = self.detector(*slot);
+            let after_s = detector.follow_up_s(event)?;
+            let due = event.time.plus_seconds(i64::from(after_s));
+            due.is_plausible().then(|| (due, follow_up::text(event, &detector.declaration().id, after_s)))
+        })
+    }
+
+    /// Runs a batch in order. State is asked once for the whole batch, again while classifiers have further questions,
+    /// and once more when something was found whose repeats are kept back.
     ///
     /// # Errors
     /// When the state cannot be reached; nothing was found then, and the batch can be run again.
@@ -301,22 +314,19 @@ impl Engine {
                 match detector.observe(event) {
                     Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
                     Ok(observations) => {
-                        let request = (!observations.is_empty()).then(|| {
-                            requests.push(ObserveRequest {
-                                classifier: &detector.declaration().id,
-                                event: event.key(),
-                                at: event.time,
-                                observations: observations.into_vec(),
-                            });
-                            requests.len() - 1
-                        });
+                        let request = push_request(&mut requests, detector.declaration(), event, observations);
                         looks.push(Look { index, slot, request });
                     }
                 }
             }
             verdicts.push(verdict);
         }
-        let known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
+        let mut known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
+        for _ in 0..FURTHER_ROUNDS_MAX {
+            if !self.ask_further(events, state, &mut looks, &mut known, &mut verdicts).await? {
+                break;
+            }
+        }
         let nothing = Known::default();
         let (mut repeats, mut repeat_requests) = (Vec::new(), Vec::new());
         for Look { index, slot, request } in looks {
@@ -356,6 +366,46 @@ impl Engine {
         }
         self.withhold_repeats(events, &mut verdicts, state).await?;
         Ok(verdicts)
+    }
+
+    /// One further round: its answers join those before. `false` when nobody asked.
+    async fn ask_further<S: State>(
+        &self,
+        events: &[Event<'_>],
+        state: &S,
+        looks: &mut Vec<Look>,
+        known: &mut Vec<Known>,
+        verdicts: &mut [Verdict],
+    ) -> PortResult<bool> {
+        let nothing = Known::default();
+        let mut requests = Vec::new();
+        let mut asked = Vec::new();
+        looks.retain_mut(|look| {
+            let detector = self.detector(look.slot);
+            let event = &events[look.index];
+            match detector.observe_further(event, look.request.map_or(&nothing, |r| &known[r])) {
+                Err(malformed) => {
+                    verdicts[look.index].malformed.push((detector.declaration().id.clone(), malformed));
+                    return false;
+                }
+                Ok(observations) => {
+                    if push_request(&mut requests, detector.declaration(), event, observations).is_some() {
+                        asked.push(*look.request.get_or_insert_with(|| {
+                            known.push(Known::default());
+                            known.len() - 1
+                        }));
+                    }
+                }
+            }
+            true
+        });
+        if requests.is_empty() {
+            return Ok(false);
+        }
+        for (at, answers) in asked.into_iter().zip(state.observe(&requests).await?) {
+            known[at].extend(answers);
+        }
+        Ok(true)
     }
 
     /// Assembles the finding and asks the allow-list about it, which sees the resource uncut.
@@ -457,6 +507,20 @@ impl Engine {
             evidence: facts,
         }
     }
+}
+
+/// Adds a request unless there is nothing to ask; answers its place.
+fn push_request<'d>(
+    requests: &mut Vec<ObserveRequest<'d>>,
+    declared: &'d Declaration,
+    event: &Event<'_>,
+    observations: Observations,
+) -> Option<usize> {
+    (!observations.is_empty()).then(|| {
+        let observations = observations.into_vec();
+        requests.push(ObserveRequest { classifier: &declared.id, event: event.key(), at: event.time, observations });
+        requests.len() - 1
+    })
 }
 
 /// Account and region of what happened.

@@ -5,13 +5,14 @@
 
 use serde::Serialize;
 use shared::Finding;
-use shared::classifier::FailedCalls;
+use shared::classifier::{FURTHER_ROUNDS_MAX, FailedCalls};
 use shared::event::Event;
-use shared::observation::{Answer, Known, Observation, ObserveRequest, Op};
+use shared::observation::{Answer, Known, Observation, Observations, ObserveRequest, Op};
 use shared::ports::{PortResult, State};
 
 use crate::engine::{Engine, Verdict};
 use crate::noise::Why;
+use crate::registry::Detector;
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,19 +82,7 @@ impl Engine {
             } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| *id == declared.id) {
                 (Said::Malformed, format!("the record is not as it should be: {malformed}"))
             } else {
-                if let Ok(observations) = detector.observe(event)
-                    && !observations.is_empty()
-                {
-                    let observations = observations.into_vec();
-                    let request = ObserveRequest {
-                        classifier: &declared.id,
-                        event: event.key(),
-                        at: event.time,
-                        observations: observations.clone(),
-                    };
-                    let answers = state.observe(&[request]).await?;
-                    known = answers.first().map_or_else(Vec::new, |answers| lines(&observations, answers));
-                }
+                known = lookups(detector.as_ref(), event, state).await?;
                 self.outcome(&declared.id, &verdict)
             };
             explanation.asked.push(Asked { classifier: declared.id.clone(), said, because, known });
@@ -127,6 +116,29 @@ impl Engine {
             None => (Said::No, "it looked at the record and at what was known, and saw no threat".to_owned()),
         }
     }
+}
+
+/// What the detector asks of state, in all rounds, and what it is answered: the same again, as for any redelivery.
+async fn lookups<S: State>(detector: &dyn Detector, event: &Event<'_>, state: &S) -> PortResult<Vec<String>> {
+    let (mut shown, mut known) = (Vec::new(), Known::default());
+    for round in 0..=FURTHER_ROUNDS_MAX {
+        let asked = if round == 0 { detector.observe(event) } else { detector.observe_further(event, &known) };
+        let observations = asked.map(Observations::into_vec).unwrap_or_default();
+        if observations.is_empty() && round > 0 {
+            break;
+        }
+        let request = ObserveRequest {
+            classifier: &detector.declaration().id,
+            event: event.key(),
+            at: event.time,
+            observations: observations.clone(),
+        };
+        for answers in state.observe(&[request]).await? {
+            shown.extend(lines(&observations, &answers));
+            known.extend(answers);
+        }
+    }
+    Ok(shown)
 }
 
 /// What was asked of state and answered.

@@ -6,6 +6,8 @@
 //!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
 //! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
 //! * [`Pattern::Root`](shared::Pattern::Root) becomes one rule on the caller's type.
+//! * [`Pattern::Intake`](shared::Pattern::Intake) becomes none: those records come from text logs and from the pipeline
+//!   itself.
 //! * [`Pattern::AnyApi`](shared::Pattern::AnyApi) becomes one rule that is **disabled**: switched on it brings every management event through
 //!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
 //!   the other rules bring.
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::intake;
 use crate::registry::Declaration;
 
 /// The quota of an event pattern in characters (EventBridge quotas page).
@@ -64,6 +67,7 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
     for Declaration { id, selectors, .. } in declared {
         for selector in selectors {
             match (selector.source.as_deref(), selector.name.as_deref()) {
+                (Some(source), Some(_)) if selector.notification && intake::is_own(source) => {}
                 (Some(source), Some(name)) if selector.notification => {
                     notifications.entry(source).or_default().add(name, id);
                 }

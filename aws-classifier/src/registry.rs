@@ -66,7 +66,9 @@ impl Selector {
         };
         match *pattern {
             Pattern::Api { source, names } => names.iter().map(|name| exact(false, source, name)).collect(),
-            Pattern::Notification { source, detail_type } => vec![exact(true, source, detail_type)],
+            Pattern::Notification { source, detail_type: name } | Pattern::Intake { source, name } => {
+                vec![exact(true, source, name)]
+            }
             Pattern::Root => vec![Self { root: true, ..Self::ANY_CALL }],
             Pattern::AnyApi => vec![Self::ANY_CALL],
         }
@@ -93,11 +95,22 @@ pub trait Detector: Send + Sync {
     fn use_places(&mut self, _places: &Places) {}
     /// See [`Classifier::wants`]. Asked only about events that one of its selectors selects.
     fn wants(&self, event: &Event<'_>) -> bool;
+    /// See [`Classifier::follow_up_s`].
+    fn follow_up_s(&self, _event: &Event<'_>) -> Option<u32> {
+        None
+    }
     /// See [`Classifier::observe`].
     ///
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed>;
+    /// See [`Classifier::observe_further`].
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn observe_further(&self, _event: &Event<'_>, _known: &Known) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
     /// See [`Classifier::classify`].
     ///
     /// # Errors
@@ -128,8 +141,16 @@ impl<C: Classifier> Detector for Plugged<C> {
         self.classifier.wants(event)
     }
 
+    fn follow_up_s(&self, event: &Event<'_>) -> Option<u32> {
+        self.classifier.follow_up_s(event)
+    }
+
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         self.classifier.observe(event)
+    }
+
+    fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed> {
+        self.classifier.observe_further(event, known)
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {

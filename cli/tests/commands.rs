@@ -42,9 +42,9 @@ fn the_demo_shows_findings_incidents_responses_and_what_to_try_next() {
     let folder = tempfile::tempdir().unwrap();
     let text = succeed(folder.path(), &["demo"]);
     for part in [
-        "8 critical, 6 high, 1 medium, 1 info",
-        "Incidents  16, 14 still open",
-        "Responses planned: 6",
+        "8 critical, 9 high, 1 medium, 1 info",
+        "Incidents  19, 17 still open",
+        "Responses planned: 9",
         "iam:UpdateAccessKey AccessKeyId=AKIAEXAMPLE0SVCBCKUP Status=Inactive UserName=svc-backup",
         "ec2:RevokeSecurityGroupIngress GroupId=sg-0a0000000000000e7",
         "Root user signed in to the console",
@@ -62,7 +62,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl", "--summary", "summary.json"]);
     let findings: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(findings.len(), 15);
+    assert_eq!(findings.len(), 18);
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
     let number = |key: &str| summary[key].as_u64().unwrap();
@@ -70,7 +70,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
         number("records_in"),
         number("classified") + number("ignored") + number("failed") + number("duplicates")
     );
-    assert_eq!(number("findings"), 15);
+    assert_eq!(number("findings"), 18);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     let folder = tempfile::tempdir().unwrap();
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
-    assert!(text.contains("15: 8 critical, 5 high, 1 medium, 1 info"), "{text}");
+    assert!(text.contains("18: 8 critical, 8 high, 1 medium, 1 info"), "{text}");
     let look = || {
         let log = fs::read_to_string(folder.path().join("kept/pipeline.log")).unwrap();
         let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap().count();
@@ -88,7 +88,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     succeed(folder.path(), &["run", "day.jsonl", "--data", "kept", "--summary", "summary.json"]);
     assert_eq!(first, look());
     let incidents: Vec<Value> = serde_json::from_str(&first.2).unwrap();
-    assert_eq!(incidents.len(), 15);
+    assert_eq!(incidents.len(), 18);
     let closed: Vec<Value> = serde_json::from_str(&succeed(
         folder.path(),
         &["incidents", "--data", "kept", "--format", "json", "--status", "closed"],
@@ -99,7 +99,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     assert!(text.contains("3 incidents"), "{text}");
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
-    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&15.into(), &0.into()));
+    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&18.into(), &0.into()));
 }
 
 #[test]
@@ -258,6 +258,77 @@ fn a_reader_that_leaves_early_is_no_error() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("error"), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn what_was_left_open_is_found_once_its_time_is_over_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = |minute: u32| {
+        format!(
+            r#"{{"eventVersion":"1.10","eventID":"e-{minute}","eventTime":"2026-03-01T{:02}:{:02}:00Z","eventSource":"ec2.amazonaws.com","eventName":"AuthorizeSecurityGroupIngress","awsRegion":"eu-central-1","recipientAccountId":"123456789012","userIdentity":{{"type":"Root"}},"requestParameters":{{"groupId":"sg-{minute}","cidrIp":"0.0.0.0/0","fromPort":22,"toPort":22,"ipProtocol":"tcp"}}}}"#,
+            minute / 60,
+            minute % 60
+        )
+    };
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    for file in 0..4 {
+        let lines: Vec<String> = (file * 30..(file + 1) * 30).map(opened).collect();
+        fs::write(folder.path().join(format!("logs/{file}.jsonl")), lines.join("\n")).unwrap();
+    }
+    let replay = |threads: &str| succeed(folder.path(), &["replay", "--format", "jsonl", "--threads", threads, "logs"]);
+    let one = replay("1");
+    assert_eq!(one, replay("4"));
+    // Two hours of openings, one a minute: the last of them are within their hour when the records end.
+    let left_open = one.lines().filter(|l| l.contains(r#""classifier":"security_group_left_open""#)).count();
+    assert_eq!(left_open, 60);
+}
+
+#[test]
+fn flow_and_access_logs_are_read_beside_trails_and_joined_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let call = |id: &str, time: &str, name: &str, rest: &str| {
+        format!(
+            r#"{{"eventVersion":"1.10","eventID":"{id}","eventTime":"{time}","eventSource":"ec2.amazonaws.com","eventName":"{name}","awsRegion":"eu-central-1","recipientAccountId":"123456789012","userIdentity":{{"type":"IAMUser","userName":"alice"}},{rest}}}"#
+        )
+    };
+    let trail = [
+        call(
+            "e-1",
+            "2026-03-01T09:00:00Z",
+            "ModifyNetworkInterfaceAttribute",
+            r#""requestParameters":{"networkInterfaceId":"eni-0a1","groupSet":{"items":[{"groupId":"sg-0a1"}]}}"#,
+        ),
+        call(
+            "e-2",
+            "2026-03-01T12:00:00Z",
+            "AuthorizeSecurityGroupIngress",
+            r#""requestParameters":{"groupId":"sg-0a1","cidrIp":"0.0.0.0/0","fromPort":22,"toPort":22,"ipProtocol":"tcp"}"#,
+        ),
+    ];
+    fs::write(logs.join("trail.jsonl"), trail.join("\n")).unwrap();
+    let flows = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n\
+                 2 123456789012 eni-0a1 203.0.113.9 10.0.0.4 51000 22 6 10 840 1772366520 1772366580 ACCEPT OK\n\
+                 no flow at all\n";
+    fs::write(logs.join("123456789012_vpcflowlogs_eu-central-1_fl-0a1_20260301T1200Z_0a1.log"), flows).unwrap();
+    let line = r#"203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 12 "-" "sqlmap/1.8""#;
+    fs::write(logs.join("access.log"), format!("{line}\n{line}\n")).unwrap();
+    let text = succeed(folder.path(), &["replay", "--format", "jsonl", "--summary", "summary.json", "logs"]);
+    let mut found: Vec<String> = text
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["classifier"].as_str().unwrap().to_owned())
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        ["security_group_accessed_after_opening", "security_group_opened_to_world", "web_scanner_detected"]
+    );
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
+    let numbers = ["records_in", "classified", "failed", "duplicates"].map(|key| summary[key].as_u64().unwrap());
+    assert_eq!(numbers, [6, 5, 1, 0]);
+    assert_eq!(summary["rejected"][0]["reason"], "neither JSON nor a line of a log this version reads");
 }
 
 /// A user makes a key for another; `s` seconds after noon.

@@ -16,6 +16,9 @@ use crate::observation::{Known, Observations};
 use crate::places::Places;
 use crate::ports::Files;
 
+/// How often [`Classifier::observe_further`] is asked: interface to groups to rules to what closed them is three.
+pub const FURTHER_ROUNDS_MAX: usize = 3;
+
 /// Which events a classifier wants. Feeds the dispatch index and the generated EventBridge rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -32,6 +35,14 @@ pub enum Pattern {
         source: &'static str,
         /// `detail-type`: `GuardDuty Finding`.
         detail_type: &'static str,
+    },
+    /// Records that the intake makes itself: lines of text logs, follow-ups. No EventBridge rule selects them, so that
+    /// nobody who may call `PutEvents` can forge one.
+    Intake {
+        /// `vpc-flow-logs`.
+        source: &'static str,
+        /// `Flow`.
+        name: &'static str,
     },
     /// Every CloudTrail record of the root user.
     Root,
@@ -232,11 +243,31 @@ pub trait Classifier: Send + Sync + 'static {
         true
     }
 
+    /// Whether to be shown this event once more, and after how many seconds: for threats that are something not done in
+    /// time. The follow-up is an event of its own with the request, response and caller of this one, the time at which
+    /// it is due, the source `pipeline.follow-up` and the classifier's id as its name, which its patterns must name
+    /// ([`Pattern::Intake`]). It depends on the event alone, and on nothing remembered. Only CloudTrail records have
+    /// follow-ups; those due after the last record do not come.
+    fn follow_up_s(&self, _event: &Event<'_>) -> Option<u32> {
+        None
+    }
+
     /// What to remember about this event. Called before `classify`, also for events that are no threat.
     ///
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
+        Ok(Observations::none())
+    }
+
+    /// What more to ask, now that the first answers are known: for facts that name what to look up next, such as an
+    /// instance whose groups must be found first. Asked again with the answers until it asks nothing, at most
+    /// [`FURTHER_ROUNDS_MAX`] times; each round is one call for the whole batch, after the round before of all its events.
+    /// A label and key that was asked must not come again: see [`Known::has`].
+    ///
+    /// # Errors
+    /// When a needed field is missing or of the wrong type.
+    fn observe_further(&self, _event: &Event<'_>, _known: &Known) -> Result<Observations, Malformed> {
         Ok(Observations::none())
     }
 

@@ -22,6 +22,8 @@ pub const MAX_COUNT_ENTRIES: usize = 1000;
 pub const MAX_DISTINCT_ENTRIES: usize = 256;
 /// Values kept of one last-value history, and recalls whose answers are kept.
 pub const MAX_LAST_ENTRIES: usize = 16;
+/// The highest threshold of a rate: our choice, what one key may take of a store is then 40 KB a window.
+pub const MAX_RATE: u32 = 10_000;
 /// Longer keys are cut, keeping a hash of the rest; longer values are cut.
 pub const MAX_KEY_BYTES: usize = 512;
 /// How long past its window an entry is kept for events that arrive late: our choice, well above the
@@ -43,6 +45,15 @@ pub enum Op {
     Distinct {
         /// The value.
         value: String,
+        /// Length of the window in seconds.
+        window_s: u32,
+    },
+    /// Counts the event among many, and answers whether it completes `threshold` within `window_s`. For what comes by the
+    /// thousand: keeps four bytes an event, none beyond the threshold, and reaches it once in a window. Windows begin at
+    /// thirtieths of `window_s`.
+    Rate {
+        /// What is counted up to, at most [`MAX_RATE`].
+        threshold: u32,
         /// Length of the window in seconds.
         window_s: u32,
     },
@@ -107,6 +118,12 @@ impl Observations {
     #[must_use]
     pub fn count(self, label: &'static str, key: impl Into<String>, weight: u32, window_s: u32) -> Self {
         self.with(label, key, Op::Count { weight, window_s })
+    }
+
+    /// [`Op::Rate`].
+    #[must_use]
+    pub fn rate(self, label: &'static str, key: impl Into<String>, threshold: u32, window_s: u32) -> Self {
+        self.with(label, key, Op::Rate { threshold, window_s })
     }
 
     /// [`Op::Distinct`].
@@ -175,7 +192,7 @@ fn bounded_key(text: String) -> String {
     format!("{}…{hash}", &text[..end])
 }
 
-/// The answer of [`Op::Count`] and [`Op::Distinct`].
+/// The answer of [`Op::Count`], [`Op::Distinct`] and [`Op::Rate`], whose totals end at its threshold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// The largest total without this event.
@@ -208,6 +225,14 @@ pub struct LastValues {
     pub previous: Option<(Timestamp, String)>,
     /// The oldest value after the event: it arrived earlier though it happened later.
     pub next: Option<(Timestamp, String)>,
+}
+
+impl LastValues {
+    /// The newest value that is not later than `at`, the event's time. Times have seconds, so a value of the same
+    /// second counts as earlier whatever its place.
+    pub fn by(&self, at: Timestamp) -> Option<&(Timestamp, String)> {
+        self.next.as_ref().filter(|(t, _)| *t <= at).or(self.previous.as_ref())
+    }
 }
 
 /// The answer of [`Op::See`].
@@ -246,7 +271,7 @@ impl Default for Turn {
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To `Count` and `Distinct`.
+    /// To `Count`, `Distinct` and `Rate`.
     Count(Count),
     /// To `Remember` and `Recall`.
     Last(LastValues),
@@ -296,6 +321,24 @@ impl Known {
         }
     }
 
+    /// All last values under `label`, in the order they were asked for: one for each key.
+    pub fn lasts<'k>(&'k self, label: &'k str) -> impl Iterator<Item = &'k LastValues> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Last(last) => Some(last),
+            _ => None,
+        })
+    }
+
+    /// Whether anything was asked under `label`.
+    pub fn has(&self, label: &str) -> bool {
+        self.find(label).is_some()
+    }
+
+    /// Adds the answers of a further round.
+    pub fn extend(&mut self, further: Self) {
+        self.0.extend(further.0);
+    }
+
     /// The sighting under `label`.
     pub fn seen(&self, label: &str) -> Seen {
         match self.find(label) {
@@ -329,6 +372,19 @@ pub enum StateRecord {
     Seen(Sighting),
     /// Leaders, oldest first.
     Leaders(Vec<Leader>),
+    /// A rate.
+    Rate(Rate),
+}
+
+/// Events in buckets of a thirtieth of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Length of a bucket; another one than the operation's makes the record void.
+    pub bucket_ms: i64,
+    /// Bucket number, and the events in it as the lower halves of their keys, sorted.
+    pub buckets: Vec<(i64, Vec<u32>)>,
+    /// The events that reached the threshold, and when they happened; at most [`MAX_LAST_ENTRIES`].
+    pub reached: Vec<(Timestamp, u64)>,
 }
 
 /// One event in a window.
@@ -409,6 +465,14 @@ impl StateRecord {
             Op::Distinct { value, window_s } => {
                 Answer::Count(Self::window(record).add(at, event, EntryKind::Value(value.clone()), *window_s))
             }
+            Op::Rate { threshold, window_s } => {
+                let bucket_ms = (i64::from(*window_s) * 1000 / BUCKETS).max(1);
+                if !matches!(record, Some(Self::Rate(rate)) if rate.bucket_ms == bucket_ms) {
+                    *record = Some(Self::Rate(Rate { bucket_ms, ..Rate::default() }));
+                }
+                let Some(Self::Rate(rate)) = record else { unreachable!("just set") };
+                Answer::Count(rate.add(at, event, u64::from(*threshold)))
+            }
             Op::Reset { window_s } => {
                 Self::window(record).add(at, event, EntryKind::Reset, *window_s);
                 Answer::Done
@@ -460,6 +524,10 @@ impl StateRecord {
             ) => (entries.last().map(|e| e.at), i64::from(*window_s)),
             (Self::Last(values), Op::Remember { ttl_s, .. } | Op::Recall { ttl_s }) => {
                 (values.last().map(|v| v.at), i64::from(*ttl_s))
+            }
+            (Self::Rate(rate), Op::Rate { window_s, .. }) => {
+                let end = |(bucket, _): &(i64, Vec<u32>)| Timestamp::from_millis((bucket + 1) * rate.bucket_ms);
+                (rate.buckets.last().map(end), i64::from(*window_s))
             }
             (Self::Seen(sighting), Op::See { ttl_s }) => (Some(sighting.last), i64::from(*ttl_s)),
             // A leader's followers are told to the next one: kept as long again as it leads.
@@ -547,6 +615,71 @@ fn neighbours(values: &[Value], at: Timestamp, event: u64, ttl_s: u32) -> LastVa
         .find(|(t, e, _)| (*t, *e) > (at, event) && t.as_millis().saturating_sub(at.as_millis()) <= ttl_ms)
         .map(|(t, _, value)| (t, value.clone()));
     LastValues { previous, next }
+}
+
+/// Buckets in a window of a rate.
+const BUCKETS: i64 = 30;
+
+impl Rate {
+    fn add(&mut self, at: Timestamp, event: u64, threshold: u64) -> Count {
+        let count = |before: u64, now: u64| Count { before, now, values: Vec::new() };
+        if self.reached.iter().any(|(_, known)| *known == event) {
+            return count(threshold.saturating_sub(1), threshold);
+        }
+        let bucket = at.as_millis().div_euclid(self.bucket_ms);
+        let newest = self.buckets.last().map_or(bucket, |(newest, _)| bucket.max(*newest));
+        let oldest_kept = newest - 2 * BUCKETS - LATENESS_S * 1000 / self.bucket_ms;
+        let expired = self.buckets.partition_point(|(number, _)| *number < oldest_kept);
+        self.buckets.drain(..expired);
+        let before = self.largest_around(bucket);
+        if before >= threshold || bucket < oldest_kept {
+            return count(before, before);
+        }
+        let place = self.buckets.partition_point(|(number, _)| *number < bucket);
+        if self.buckets.get(place).is_none_or(|(number, _)| *number != bucket) {
+            self.buckets.insert(place, (bucket, Vec::new()));
+        }
+        let ids = &mut self.buckets[place].1;
+        #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+        let id = event as u32;
+        let Err(free) = ids.binary_search(&id) else { return count(before, before) };
+        ids.insert(free, id);
+        let window_ms = BUCKETS * self.bucket_ms;
+        let is_near = |other: Timestamp| (other.as_millis() - at.as_millis()).abs() <= window_ms;
+        if before + 1 < threshold || self.reached.iter().any(|(other, _)| is_near(*other)) {
+            // Short of it, or reached already in this window: a steady flood reaches it once in a window.
+            return count(before + 1, before + 1);
+        }
+        if self.reached.len() >= MAX_LAST_ENTRIES {
+            self.reached.remove(0);
+        }
+        self.reached.push((at, event));
+        count(before, before + 1)
+    }
+
+    /// The largest total over all windows that contain the bucket.
+    fn largest_around(&self, bucket: i64) -> u64 {
+        let from = self.buckets.partition_point(|(number, _)| *number <= bucket - BUCKETS);
+        let to = self.buckets.partition_point(|(number, _)| *number < bucket + BUCKETS);
+        let near = &self.buckets[from..to];
+        let (mut largest, mut total, mut right) = (0, 0, 0);
+        for (left, (first, ids)) in near.iter().enumerate() {
+            if *first > bucket {
+                break;
+            }
+            while right < near.len() && near[right].0 < first + BUCKETS {
+                total += near[right].1.len() as u64;
+                right += 1;
+            }
+            if left < right {
+                largest = largest.max(total);
+                total -= ids.len() as u64;
+            }
+        }
+        // A window that begins at the bucket itself, when nothing is in it yet.
+        let own: u64 = near.iter().filter(|(n, _)| *n >= bucket).map(|(_, ids)| ids.len() as u64).sum();
+        largest.max(own)
+    }
 }
 
 struct Window<'r>(&'r mut Vec<Entry>);
@@ -731,6 +864,52 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
+
+    fn rate(record: &mut Option<StateRecord>, second: i64, event: u64) -> Count {
+        match StateRecord::apply(record, &Op::Rate { threshold: 1000, window_s: 300 }, T0.plus_seconds(second), event) {
+            Answer::Count(count) => count,
+            _ => Count::default(),
+        }
+    }
+
+    #[test]
+    fn a_flood_reaches_its_rate_once_in_a_window_and_says_so_again() {
+        let mut record = None;
+        let hashed = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut reached: Vec<u64> = Vec::new();
+        for round in 0..2 {
+            let found: Vec<u64> =
+                (0..40_000).filter(|i| rate(&mut record, *i as i64 * 280 / 40_000, hashed(*i)).reaches(1000)).collect();
+            assert_eq!(found.len(), 1, "round {round}");
+            reached.extend(found);
+        }
+        assert_eq!(reached, [999, 999], "a redelivered flood says what it said");
+        let Some(StateRecord::Rate(kept)) = record else { panic!("a rate") };
+        assert_eq!(kept.buckets.iter().map(|(_, ids)| ids.len()).sum::<usize>(), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn a_rate_is_reached_whatever_the_order_and_never_below(
+            mut order in Just((0_u64..1000).collect::<Vec<_>>()).prop_shuffle(), twice in 0_usize..1000, short: bool,
+        ) {
+            if short {
+                order.retain(|i| *i != 500);
+            }
+            order.insert(twice % order.len(), order[twice % order.len()]);
+            let mut record = None;
+            let reached = order.iter().filter(|i| rate(&mut record, **i as i64 / 4, **i).reaches(1000)).count();
+            prop_assert_eq!(reached, usize::from(!short));
+        }
+
+        #[test]
+        fn few_events_never_reach_a_rate(seconds in prop::collection::vec(0_i64..100_000, 0..999)) {
+            let mut record = None;
+            for (event, second) in seconds.iter().enumerate() {
+                prop_assert!(!rate(&mut record, *second, event as u64).reaches(1000));
+            }
+        }
+    }
 
     const T0: Timestamp = Timestamp::from_millis(1_772_366_400_000);
 

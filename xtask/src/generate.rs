@@ -140,6 +140,7 @@ fn events(pattern: &Pattern) -> String {
     match *pattern {
         Pattern::Api { source, names } => format!("{} of `{source}`", code_list(names)),
         Pattern::Notification { source, detail_type } => format!("`{detail_type}` of `{source}`"),
+        Pattern::Intake { source, name } => format!("`{name}` records of `{source}`"),
         Pattern::Root => "every call of the root user".to_owned(),
         Pattern::AnyApi => "every call (on EventBridge only with the rule `classifier-every-call` enabled)".to_owned(),
     }

@@ -8,6 +8,7 @@ pub mod console_login_impossible_travel;
 pub mod console_login_new_device;
 pub mod console_login_new_ip;
 pub mod console_login_without_mfa;
+pub mod ec2_instance_in_open_group;
 pub mod ec2_mass_instance_creation;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
@@ -17,11 +18,14 @@ pub mod iam_mfa_device_removed;
 pub mod region_unusual;
 pub mod root_account_used;
 pub mod s3_public_exposure;
+pub mod security_group_accessed_after_opening;
 pub mod security_group_closed;
+pub mod security_group_left_open;
 pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
 pub mod securityhub_finding;
 pub mod threat_intel_ip;
+pub mod web_scanner_detected;
 
 use crate::registry::{Plugin, plugin};
 
@@ -35,6 +39,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<console_login_new_device::ConsoleLoginNewDevice>(),
     plugin::<console_login_new_ip::ConsoleLoginNewIp>(),
     plugin::<console_login_without_mfa::ConsoleLoginWithoutMfa>(),
+    plugin::<ec2_instance_in_open_group::Ec2InstanceInOpenGroup>(),
     plugin::<ec2_mass_instance_creation::Ec2MassInstanceCreation>(),
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
@@ -44,9 +49,12 @@ pub static ALL: &[Plugin] = &[
     plugin::<region_unusual::RegionUnusual>(),
     plugin::<root_account_used::RootAccountUsed>(),
     plugin::<s3_public_exposure::S3PublicExposure>(),
+    plugin::<security_group_accessed_after_opening::SecurityGroupAccessedAfterOpening>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),
+    plugin::<security_group_left_open::SecurityGroupLeftOpen>(),
     plugin::<security_group_opened_repeatedly::SecurityGroupOpenedRepeatedly>(),
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
     plugin::<securityhub_finding::SecurityhubFinding>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),
+    plugin::<web_scanner_detected::WebScannerDetected>(),
 ];

@@ -1,4 +1,5 @@
-//! Log files: `{"Records":[…]}`, plain arrays, JSON lines, and JSON values one after another, of any size.
+//! Log files: `{"Records":[…]}`, plain arrays, JSON lines, JSON values one after another, and lines of text logs, of any
+//! size.
 //!
 //! The text is read in blocks; records are split and their headers read in one pass. A record that cannot be read is
 //! reported and the reader finds the next one: in an array at the next `{"eventVersion":` (which no JSON string can
@@ -11,7 +12,8 @@ use memchr::{memchr, memmem};
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
 
-use super::{IntakeError, decode};
+use super::text_log::{Line, TextLog};
+use super::{IntakeError, Leaf, decode};
 
 /// Longer records are refused; CloudTrail's own limit is 256 KiB an event, 1 MiB for enriched ones.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
@@ -22,6 +24,10 @@ const RECORD_START: &[u8] = b"{\"eventVersion\":";
 
 /// What the reader reports, in file order.
 pub trait Visitor {
+    /// The file's name, which may tell where its lines are from; empty when there is none.
+    fn file_name(&self) -> &str {
+        ""
+    }
     /// A record. `index` counts the records of the file from 0, `text` is its JSON, from which [`super::Leaf::of`] makes the
     /// event again.
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str);
@@ -84,6 +90,8 @@ struct Splitter {
     index: u64,
     /// Text was read: a byte order mark is none from here on.
     is_begun: bool,
+    /// What was learned about the lines of a text log.
+    lines: Option<Box<TextLog>>,
 }
 
 /// What one step did.
@@ -163,12 +171,7 @@ impl Splitter {
                     return Step::More(start);
                 }
             }
-            Some(_) => {
-                let rest = &text[scanner.position()..];
-                self.place = Place::LostInLines;
-                self.fail(&IntakeError::NotAnObject, rest.split('\n').next().unwrap_or(rest), visitor);
-                return Step::To(scanner.position());
-            }
+            Some(_) => return self.text_line(block, scanner.position(), visitor),
         }
         // Lines, when this line is a value of its own; else one value that may run over lines.
         let start = at + text[at..].len() - text[at..].trim_start().len();
@@ -188,6 +191,38 @@ impl Splitter {
             self.place = Place::LostInLines;
         }
         step
+    }
+
+    /// A line that is no JSON: one of a text log, or something unknown.
+    fn text_line(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
+        let text = block.text;
+        let (end, next) = match memchr(b'\n', &text.as_bytes()[at..]) {
+            Some(n) => (at + n, at + n + 1),
+            None if block.is_end => (text.len(), text.len()),
+            None if text.len() - at <= RECORD_BYTES_MAX => return Step::More(at),
+            None => {
+                self.place = Place::LostInLines;
+                self.fail(&IntakeError::TooLong, &text[at..], visitor);
+                return Step::To(text.len());
+            }
+        };
+        let line = &text[at..end];
+        if block.is_bad(&(at..end)) {
+            self.fail(&IntakeError::NotUtf8, line, visitor);
+            return Step::To(next);
+        }
+        let mut lines = self.lines.take().unwrap_or_else(|| Box::new(TextLog::of_file(visitor.file_name())));
+        match lines.line(line) {
+            Line::Header => {}
+            Line::Unknown => self.fail(&IntakeError::NotALogLine, line, visitor),
+            Line::Bad(error) => self.fail(&error, line, visitor),
+            Line::Record(text) => match Leaf::of(text).and_then(|leaf| leaf.event()) {
+                Ok(event) => self.pass(&event, text, visitor),
+                Err(error) => self.fail(&error, line, visitor),
+            },
+        }
+        self.lines = Some(lines);
+        Step::To(next)
     }
 
     fn in_array(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
@@ -417,7 +452,7 @@ mod tests {
     impl Visitor for Seen {
         fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
             assert_eq!(index as usize, self.names.len() + self.failed.len());
-            assert!(super::super::Leaf::of(text).is_ok(), "{text}");
+            assert!(Leaf::of(text).is_ok(), "{text}");
             self.names.push(event.name.clone().into_owned());
         }
 

@@ -1,6 +1,7 @@
 //! CloudWatch Logs subscriptions: `{"awslogs":{"data":"…"}}`, base64 of gzip of a batch of log lines, and the batch as it
 //! is inside (`logEvents`), which is how Firehose leaves it in S3. A line that is JSON is opened like any text, so
-//! CloudTrail records in a log group are records; other lines are not read yet and reported, never dropped.
+//! CloudTrail records in a log group are records, and lines of flow and access logs become records; others are reported, never
+//! dropped.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
@@ -9,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::json_scan::{RawValue, ScanError, Scanner};
 
+use super::text_log::{Line, TextLog};
 use super::{IntakeError, inflate};
 
 /// A batch that inflates to more is refused. CloudWatch Logs sends at most 1 MiB of events in one, our choice leaves
@@ -46,11 +48,12 @@ pub fn batch(awslogs: RawValue<'_>) -> Result<String, IntakeError> {
 /// # Errors
 /// When the batch is not as CloudWatch makes it.
 pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Result<(), IntakeError> {
-    let (mut kind, mut group, mut events) = (None, Cow::Borrowed(""), None);
+    let (mut kind, mut owner, mut group, mut events) = (None, Cow::Borrowed(""), Cow::Borrowed(""), None);
     Scanner::new(batch).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
         match key {
             "messageType" => kind = value.as_str(),
+            "owner" => owner = value.as_str().unwrap_or_default(),
             "logGroup" => group = value.as_str().unwrap_or_default(),
             "logEvents" => events = Some(value),
             _ => {}
@@ -66,14 +69,20 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Re
     if scanner.take(b']') {
         return Ok(());
     }
+    let mut text_log = TextLog::of_place(&owner, "");
     loop {
         let event = scanner.raw_value()?;
         match message(event) {
             Ok(Some(line)) if line.trim_start().starts_with('{') => each(Ok(&line)),
-            Ok(Some(_)) => {
-                let group = shared::text::one_line(&group, 100);
-                each(Err(IntakeError::Logs { why: format!("a line of {group} that is no CloudTrail record") }));
-            }
+            Ok(Some(line)) => match text_log.line(&line) {
+                Line::Header => {}
+                Line::Record(text) => each(Ok(text)),
+                Line::Bad(error) => each(Err(error)),
+                Line::Unknown => {
+                    let group = shared::text::one_line(&group, 100);
+                    each(Err(IntakeError::Logs { why: format!("a line of {group} that is no record") }));
+                }
+            },
             Ok(None) => each(Err(IntakeError::Logs { why: "logEvents[].message is missing or no string".to_owned() })),
             Err(error) => each(Err(error.into())),
         }

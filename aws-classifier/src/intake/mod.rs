@@ -1,15 +1,20 @@
 //! From text of any envelope to records.
 //!
 //! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`, CloudWatch Logs
-//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
+//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`text_log`] makes records of the
+//! lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
 //! reported with its field and its neighbours go on.
 
+pub mod access_log;
 pub mod alarm;
 pub mod event_bridge;
+pub mod flow_log;
+pub mod follow_up;
 pub mod inflate;
 pub mod log_file;
 pub mod logs;
 pub mod security_hub;
+pub mod text_log;
 
 use security_hub::Findings;
 use shared::event::{Event, RecordError};
@@ -33,6 +38,9 @@ pub enum IntakeError {
     /// Not an object or array.
     #[error("not a JSON object")]
     NotAnObject,
+    /// A line that is neither JSON nor of a text log.
+    #[error("neither JSON nor a line of a log this version reads")]
+    NotALogLine,
     /// Envelopes in envelopes without end.
     #[error("envelopes nested deeper than {NESTING_MAX}")]
     TooDeep,
@@ -70,7 +78,14 @@ impl From<ScanError> for IntakeError {
 impl IntakeError {
     /// Whether there was JSON to read; no when the bytes are something else altogether.
     pub const fn is_json(&self) -> bool {
-        !matches!(self, Self::Record(RecordError::Json(_)) | Self::NotAnObject | Self::NotUtf8 | Self::Truncated)
+        !matches!(
+            self,
+            Self::Record(RecordError::Json(_))
+                | Self::NotAnObject
+                | Self::NotALogLine
+                | Self::NotUtf8
+                | Self::Truncated
+        )
     }
 
     /// The field at fault; empty when there is none to name.
@@ -130,6 +145,11 @@ pub fn event(text: &str) -> Result<Event<'_>, IntakeError> {
         Ok(event) if !event.source.starts_with("aws:") => Ok(event),
         _ => Leaf::of(text)?.event(),
     }
+}
+
+/// Whether records of that source are made here: lines of text logs and follow-ups. They come from nowhere else.
+pub fn is_own(source: &str) -> bool {
+    source == follow_up::SOURCE || text_log::is_source(source)
 }
 
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
@@ -353,7 +373,7 @@ mod tests {
             let seen = names(&envelope);
             assert_eq!(seen.len(), 4, "{seen:?}");
             assert_eq!((&seen[0], &seen[3]), (&Ok("CreateUser".to_owned()), &Ok("CreateUser".to_owned())));
-            assert_eq!(seen[1], Err("CloudWatch Logs: a line of trail that is no CloudTrail record".to_owned()));
+            assert_eq!(seen[1], Err("CloudWatch Logs: a line of trail that is no record".to_owned()));
             assert_eq!(seen[2], Err("CloudWatch Logs: logEvents[].message is missing or no string".to_owned()));
         }
         let control = json!({"messageType": "CONTROL_MESSAGE", "logEvents": [line(json!("CWL CONTROL MESSAGE"))]});

@@ -188,9 +188,12 @@ mod tests {
             "2026-03-02T15:14:30Z high     config_rule_noncompliant (unknown)",
             "2026-03-02T15:21:30Z critical ec2_mass_instance_creation (bob)",
             "2026-03-02T15:32:00Z high     guardduty_finding (unknown)",
+            "2026-03-02T16:10:00Z high     security_group_left_open (bob)",
+            "2026-03-02T16:11:50Z high     security_group_left_open (bob)",
+            "2026-03-02T16:13:40Z high     security_group_left_open (bob)",
         ];
         assert_eq!(found, expected, "{found:#?}");
         assert_eq!((day.counts.failed, day.counts.duplicates, day.dead_letters), (0, 0, 0));
-        assert_eq!(day.outcomes.iter().filter(|o| o.status == shared::OutcomeStatus::DryRun).count(), 6);
+        assert_eq!(day.outcomes.iter().filter(|o| o.status == shared::OutcomeStatus::DryRun).count(), 9);
     }
 }

@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use aws_classifier::intake::inflate;
+use aws_classifier::intake::text_log::{Line, TextLog};
+use aws_classifier::intake::{Leaf, inflate};
 use memchr::memmem;
 use shared::Timestamp;
 
 /// Endings of files that are read when a folder is named. A file named itself is read whatever its ending.
-const ENDINGS: [&str; 6] = [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"];
+const ENDINGS: [&str; 8] = [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".log", ".log.gz", ".ndjson", ".ndjson.gz"];
 /// How much of a file is looked at for its first record's time.
 const HEAD_BYTES: u64 = 64 << 10;
 
@@ -39,7 +40,9 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A folder without a single log file.
-    #[error("no log files in {path}: files ending in .json, .json.gz, .jsonl or .ndjson are read")]
+    #[error(
+        "no log files in {path}: files ending in .json, .jsonl, .ndjson or .log, or in one of these and .gz, are read"
+    )]
     Empty {
         /// The folder.
         path: String,
@@ -128,11 +131,21 @@ fn time_in_head(mut file: File) -> Option<Timestamp> {
         let _ = inflate::stream(io::Cursor::new(head)).take(HEAD_BYTES).read_to_end(&mut text);
         head = text;
     }
-    ["\"eventTime\"", "\"time\""].iter().find_map(|key| {
+    let in_json = ["\"eventTime\"", "\"time\""].iter().find_map(|key| {
         let at = memmem::find(&head, key.as_bytes())? + key.len();
         let text = String::from_utf8_lossy(head.get(at..(at + 48).min(head.len()))?);
         let value = text.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split('"').next()?.to_owned();
         Timestamp::parse(&value)
+    });
+    in_json.or_else(|| time_in_lines(&String::from_utf8_lossy(&head)))
+}
+
+/// The time of the first line of a text log among the first few.
+fn time_in_lines(head: &str) -> Option<Timestamp> {
+    let mut lines = TextLog::default();
+    head.lines().take(10).find_map(|line| match lines.line(line) {
+        Line::Record(text) => Leaf::of(text).and_then(|leaf| leaf.event()).ok().map(|event| event.time),
+        _ => None,
     })
 }
 

@@ -5,6 +5,9 @@
 //! inflate, split and route; the calling thread takes their results file by file, drops duplicates, and holds records back
 //! until no file still to come can hold an earlier one, given the lateness bound. A record that comes later than the bound
 //! is handed out at once and counted as late.
+//!
+//! Follow-ups that classifiers ask for are made by the workers and take their place among the records; they are no records
+//! and are not counted. Those due after the last record stay out.
 
 mod inputs;
 mod recent;
@@ -18,9 +21,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex};
 
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::IntakeError;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
+use aws_classifier::intake::{IntakeError, Leaf};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
 use shared::event::Event;
@@ -237,8 +240,19 @@ struct Batch {
     /// Their texts, one after another.
     texts: String,
     rejected: Vec<Rejected>,
+    /// Follow-ups of wanted records, in their order.
+    follow_ups: Vec<FollowUp>,
     first_time: Option<Timestamp>,
+    last_time: Option<Timestamp>,
     input_bytes: u64,
+}
+
+struct FollowUp {
+    /// Position of its record in `wanted`.
+    of: usize,
+    due: Timestamp,
+    text: String,
+    slots: Box<[Slot]>,
 }
 
 struct Wanted {
@@ -355,9 +369,14 @@ impl Reading<'_> {
 }
 
 impl Visitor for Reading<'_> {
+    fn file_name(&self) -> &str {
+        self.name
+    }
+
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
         let batch = &mut self.batch;
         batch.first_time.get_or_insert(event.time);
+        batch.last_time = batch.last_time.max(Some(event.time));
         batch.ids.push(self.ids.hash_one((&*event.account, &*event.region, &*event.identity_id())));
         self.engine.concerned(event, &mut self.slots);
         let is_wanted = !self.slots.is_empty();
@@ -367,6 +386,14 @@ impl Visitor for Reading<'_> {
             let slots = self.slots.as_slice().into();
             batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes, is_wanted });
             batch.texts.push_str(text);
+            let of = batch.wanted.len() - 1;
+            for (due, text) in self.engine.follow_ups(event, &self.slots) {
+                let Ok(event) = Leaf::of(&text).and_then(|leaf| leaf.event()) else { continue };
+                let mut slots = Vec::new();
+                self.engine.concerned(&event, &mut slots);
+                let slots = slots.into();
+                batch.follow_ups.push(FollowUp { of, due, text: text.clone(), slots });
+            }
         }
         if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
             self.hand_over();
@@ -405,6 +432,8 @@ struct Merger<'m, C> {
     recent: RecentIds,
     waiting: ReorderBuffer,
     watermark: Timestamp,
+    /// The latest record so far: how far time has come.
+    newest: Timestamp,
 }
 
 impl<'m, C: Consumer> Merger<'m, C> {
@@ -418,6 +447,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
             recent: RecentIds::default(),
             waiting: ReorderBuffer::default(),
             watermark: Timestamp::from_millis(i64::MIN),
+            newest: Timestamp::from_millis(i64::MIN),
         }
     }
 
@@ -443,9 +473,12 @@ impl<'m, C: Consumer> Merger<'m, C> {
                 }
             }
             window.add(1);
-            self.advance(next_start)?;
+            if at + 1 < self.inputs.len() {
+                self.advance(next_start)?;
+            }
         }
-        self.watermark = Timestamp::from_millis(i64::MAX);
+        // A follow-up due after the last record stays out: nobody knows what happened until then.
+        self.watermark = self.newest;
         self.release()?;
         Ok(self.counts)
     }
@@ -454,12 +487,14 @@ impl<'m, C: Consumer> Merger<'m, C> {
         if let Some(first) = batch.first_time {
             self.advance(first.min(next_start))?;
         }
-        let mut wanted = batch.wanted.iter().peekable();
+        self.newest = self.newest.max(batch.last_time.unwrap_or(self.newest));
+        let mut follow_ups = batch.follow_ups.iter().peekable();
+        let mut wanted = batch.wanted.iter().enumerate().peekable();
         let mut text_at = 0;
         for (at, id) in batch.ids.iter().enumerate() {
             let is_new = self.recent.insert(*id);
-            let this = wanted.next_if(|w| w.at as usize == at);
-            if let Some(wanted) = this {
+            let this = wanted.next_if(|(_, w)| w.at as usize == at);
+            if let Some((of, wanted)) = this {
                 let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
                 text_at += text.len();
                 if is_new {
@@ -470,6 +505,13 @@ impl<'m, C: Consumer> Merger<'m, C> {
                         Origin { input, index: wanted.index, slots: wanted.slots.clone() },
                         text,
                     );
+                }
+                while let Some(follow_up) = follow_ups.next_if(|f| f.of == of) {
+                    if is_new {
+                        let slots = follow_up.slots.clone();
+                        let origin = Origin { input, index: wanted.index, slots };
+                        self.waiting.push(follow_up.due, origin, &follow_up.text);
+                    }
                 }
             } else if is_new {
                 self.counts.ignored += 1;

@@ -1,0 +1,422 @@
+//! Instance in a security group that is open to the world.
+//!
+//! **What it detects.** An instance is started, or an instance or network interface is given a security group, while
+//! that group is known to let the whole internet reach a watched port. Also when the record of the opening arrives after
+//! that of the instance.
+//!
+//! **Why it matters.** An open group harms nobody until something stands behind it. From this moment on scanners reach
+//! the instance within minutes.
+//!
+//! **False positives.** Bastions that are meant to be public: tag the instance `RemediationExclusion=Ignore`. Two rules
+//! that open one port are told apart by their ids only; where records lack them, the port counts as closed when the
+//! first of them goes. *Not knowable:* groups that were opened before the records begin; the groups of an instance whose
+//! `RunInstances`, `ModifyInstanceAttribute` or `ModifyNetworkInterfaceAttribute` is not among the records of the last
+//! `membership_days` (`StartInstances` names none); and, for an instance with several interfaces, the groups of all of
+//! them after one was changed: the last change counts.
+//!
+//! **Response.** `ec2_instance_quarantine` takes the instance off the network, `security_group_rule_revoke` closes the
+//! group.
+//!
+//! **References.** <https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html>,
+//! <https://attack.mitre.org/techniques/T1133/>
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::Timestamp;
+use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
+use shared::event::Event;
+use shared::finding::Severity;
+use shared::observation::{Known, LastValues, Observations};
+use shared::ports::Files;
+
+use crate::gates::{self, Change, Gate};
+use crate::ingress::{self, Rule};
+use crate::membership::{self, Member};
+
+/// State cuts values at 512 bytes: so many instance ids fit.
+const IDS_REMEMBERED_MAX: usize = 20;
+
+/// See the module.
+pub struct Ec2InstanceInOpenGroup {
+    settings: Settings,
+}
+
+/// The `[classifiers.ec2_instance_in_open_group]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The TCP ports that count. Default: those of `security_group_opened_to_world`; change both together.
+    pub ports: Vec<u16>,
+    /// How many days an opened group is known. Default 90, the reach of CloudTrail's event history.
+    pub known_days: u32,
+    /// How many days the groups of an instance are known, for `StartInstances`. Default 90, as above.
+    pub membership_days: u32,
+    /// The tag that leaves an instance out. Default `RemediationExclusion`, as the system before this one had it.
+    pub exclusion_tag: String,
+    /// Its value. Default `Ignore`.
+    pub exclusion_value: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ports: vec![22, 3389, 3306, 5432, 21, 23],
+            known_days: 90,
+            membership_days: 90,
+            exclusion_tag: "RemediationExclusion".to_owned(),
+            exclusion_value: "Ignore".to_owned(),
+        }
+    }
+}
+
+impl Classifier for Ec2InstanceInOpenGroup {
+    const META: Meta = Meta {
+        id: "ec2_instance_in_open_group",
+        title: "Instance in a security group that is open to the world",
+        severity: Severity::Critical,
+        techniques: &["T1133", "T1562.007"],
+        patterns: &[Pattern::Api {
+            source: "ec2.amazonaws.com",
+            names: &[
+                "AttachNetworkInterface",
+                "AuthorizeSecurityGroupIngress",
+                "CreateTags",
+                "DeleteSecurityGroup",
+                "DeleteTags",
+                "ModifyInstanceAttribute",
+                "ModifyNetworkInterfaceAttribute",
+                "ModifySecurityGroupRules",
+                "RevokeSecurityGroupIngress",
+                "RunInstances",
+                "StartInstances",
+            ],
+        }],
+        failed_calls: FailedCalls::Ignored,
+        responses: &["ec2_instance_quarantine", "security_group_rule_revoke"],
+        references: &[
+            "https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html",
+            "https://attack.mitre.org/techniques/T1133/",
+        ],
+    };
+    type Settings = Settings;
+
+    fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
+        if settings.ports.is_empty() {
+            return Err(SettingsError::new("ports", "name at least one port"));
+        }
+        for (key, days) in [("known_days", settings.known_days), ("membership_days", settings.membership_days)] {
+            if !(1..=3650).contains(&days) {
+                return Err(SettingsError::new(key, "must be from 1 to 3650"));
+            }
+        }
+        if settings.exclusion_tag.is_empty() {
+            return Err(SettingsError::new("exclusion_tag", "must not be empty"));
+        }
+        Ok(Self { settings })
+    }
+
+    fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        match Call::of(event) {
+            Call::Group => self.observe_group(event),
+            Call::Tags => self.observe_tags(event),
+            Call::Members => self.observe_members(event),
+        }
+    }
+
+    fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed> {
+        let mut observations = Observations::none();
+        if Call::of(event) != Call::Members || known.has("closed") {
+            return Ok(observations);
+        }
+        let named = self.named(event, known)?;
+        if known.has("members") {
+            for Way { group, gate, rules, .. } in self.ways(event, &named, known)? {
+                for key in gates::closing_keys(&gates::group_key(&event.account, &event.region, &group), gate, &rules) {
+                    observations = observations.recall("closed", key, self.known_s());
+                }
+            }
+            return Ok(observations);
+        }
+        let days = self.membership_s();
+        if let (Some((_, owner)), [member]) = (known.last("owner").by(event.time), &*membership::members(event)?)
+            && member.instance.is_empty()
+        {
+            // An interface of a known instance was given other groups.
+            let groups = member.groups.join(",");
+            let key = format!("{}/{owner}", place(event));
+            observations = observations.recall("excluded", key.clone(), days).remember("groups", key, groups, days);
+        }
+        for group in groups_of(&named) {
+            let key = gates::group_key(&event.account, &event.region, group);
+            let ids: Vec<&str> = having(&named, group).take(IDS_REMEMBERED_MAX).collect();
+            for gate in Gate::all(&self.settings.ports) {
+                observations = observations.recall("opened", gate.key(&key), self.known_s());
+            }
+            observations = observations.remember("members", key, ids.join(","), self.known_s());
+        }
+        Ok(observations)
+    }
+
+    fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
+        match Call::of(event) {
+            Call::Tags => Ok(None),
+            Call::Group => self.joined_before_we_knew(event, known),
+            Call::Members => {
+                let named = self.named(event, known)?;
+                let mut closings = known.lasts("closed");
+                let mut open = self.ways(event, &named, known)?;
+                open.retain(|way| {
+                    let asked = gates::closing_keys("", way.gate, &way.rules).count();
+                    let answers: Vec<&LastValues> = closings.by_ref().take(asked).collect();
+                    gates::is_open_still(way.since, event.time, &answers)
+                });
+                let Some(group) = open.first().map(|way| way.group.clone()) else { return Ok(None) };
+                open.retain(|way| way.group == group);
+                let ids: Vec<&str> = having(&named, &group).collect();
+                Ok(Some(evidence(&group, &ids, &open, event.time)))
+            }
+        }
+    }
+}
+
+/// An instance or interface by its best name, with the groups it has.
+struct Named {
+    id: String,
+    groups: Vec<String>,
+}
+
+/// A way in: a gate of a group, and what opened it when.
+struct Way {
+    group: String,
+    gate: Gate,
+    since: Timestamp,
+    rules: Vec<Rule>,
+}
+
+impl Ec2InstanceInOpenGroup {
+    const fn known_s(&self) -> u32 {
+        self.settings.known_days * 86_400
+    }
+
+    const fn membership_s(&self) -> u32 {
+        self.settings.membership_days * 86_400
+    }
+
+    /// Remembers what the call opens and closes. For an opening, asks who joined the group and what closed it since:
+    /// their records may have been faster.
+    fn observe_group(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        let change = Change::of(event, &self.settings.ports)?;
+        let mut observations = change.remember_opened(Observations::none(), self.known_s());
+        observations = change.remember_closed(observations, self.known_s());
+        if !change.opened.is_empty() {
+            observations = observations.recall("members", change.key.clone(), self.known_s());
+            for (gate, _) in &change.opened {
+                observations = observations.recall("closed", gate.key(&change.key), self.known_s());
+            }
+        }
+        Ok(observations)
+    }
+
+    fn observe_members(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        let (place, days) = (place(event), self.membership_s());
+        let mut observations = Observations::none();
+        let members = membership::members(event)?;
+        for (instance, groups) in by_instance(&members) {
+            let key = format!("{place}/{instance}");
+            observations = if is_tagged(event, &instance, &self.settings)? {
+                observations.remember("excluded", key.clone(), "yes", days)
+            } else {
+                observations.recall("excluded", key.clone(), days)
+            };
+            observations = if groups.is_empty() {
+                observations.recall("groups", key, days)
+            } else {
+                observations.remember("groups", key, groups.join(","), days)
+            };
+        }
+        for Member { instance, interface, .. } in members.iter().filter(|m| !m.interface.is_empty()) {
+            let key = format!("{place}/{interface}");
+            observations = if instance.is_empty() {
+                observations.recall("owner", key, days)
+            } else {
+                observations.remember("owner", key, instance, days)
+            };
+        }
+        Ok(observations)
+    }
+}
+
+impl Ec2InstanceInOpenGroup {
+    /// `CreateTags` and `DeleteTags` on instances.
+    fn observe_tags(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        let request = event.request()?;
+        let mut observations = Observations::none();
+        if !has_tag(&request["tagSet"]["items"], &self.settings) {
+            return Ok(observations);
+        }
+        let value = if event.name.eq_ignore_ascii_case("CreateTags") { "yes" } else { "no" };
+        let resources = request["resourcesSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
+        for id in resources.iter().filter_map(|r| r["resourceId"].as_str()).filter(|id| id.starts_with("i-")) {
+            let key = format!("{}/{id}", place(event));
+            observations = observations.remember("excluded", key, value, self.membership_s());
+        }
+        Ok(observations)
+    }
+
+    /// Who the event is about, with their groups, less those that are left out by their tag.
+    fn named(&self, event: &Event<'_>, known: &Known) -> Result<Vec<Named>, Malformed> {
+        let members = membership::members(event)?;
+        let is_excluded =
+            |last: Option<&LastValues>| last.and_then(|l| l.by(event.time)).is_some_and(|(_, value)| value == "yes");
+        let (mut exclusions, mut earlier) = (known.lasts("excluded"), known.lasts("groups"));
+        let mut named = Vec::new();
+        for (instance, groups) in by_instance(&members) {
+            let (exclusion, earlier) = (exclusions.next(), earlier.next());
+            if is_excluded(exclusion) || is_tagged(event, &instance, &self.settings)? {
+                continue;
+            }
+            let groups = match earlier.and_then(|l| l.by(event.time)) {
+                Some((_, value)) if groups.is_empty() => value.split(',').map(str::to_owned).collect(),
+                _ => groups,
+            };
+            named.push(Named { id: instance, groups });
+        }
+        for member in members.into_iter().filter(|m| m.instance.is_empty() && !m.groups.is_empty()) {
+            if !is_excluded(exclusions.next()) {
+                let owner = known.last("owner").by(event.time).map(|(_, owner)| owner.clone());
+                named.push(Named { id: owner.unwrap_or(member.interface), groups: member.groups });
+            }
+        }
+        Ok(named)
+    }
+
+    /// The gates of the groups of `named` that were opened, in the order in which they were asked for.
+    fn ways(&self, event: &Event<'_>, named: &[Named], known: &Known) -> Result<Vec<Way>, Malformed> {
+        let mut answers = known.lasts("opened");
+        let mut ways = Vec::new();
+        for group in groups_of(named) {
+            for gate in Gate::all(&self.settings.ports) {
+                if let Some((since, rules)) = answers.next().and_then(|l| l.by(event.time)) {
+                    let rules = ingress::from_memory(rules).collect();
+                    ways.push(Way { group: group.to_owned(), gate, since: *since, rules });
+                }
+            }
+        }
+        Ok(ways)
+    }
+
+    /// The record of an opening comes after that of an instance which joined the group later.
+    fn joined_before_we_knew(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
+        let Some((joined, ids)) = known.last("members").next else { return Ok(None) };
+        let change = Change::of(event, &self.settings.ports)?;
+        let open: Vec<Way> = change
+            .opened
+            .into_iter()
+            .zip(known.lasts("closed"))
+            .filter(|(_, closed)| closed.next.as_ref().is_none_or(|(at, _)| *at > joined))
+            .map(|((gate, rules), _)| Way { group: change.group.clone(), gate, since: event.time, rules })
+            .collect();
+        let ids: Vec<&str> = ids.split(',').filter(|id| !id.is_empty()).collect();
+        Ok((!open.is_empty()).then(|| evidence(&change.group, &ids, &open, joined)))
+    }
+}
+
+fn evidence(group: &str, ids: &[&str], open: &[Way], joined: Timestamp) -> Evidence {
+    let ports = gates::ports(open.iter().map(|way| way.gate));
+    let first = ids.first().copied().unwrap_or_default();
+    let (instances, others): (Vec<&str>, Vec<&str>) = ids.iter().partition(|id| id.starts_with("i-"));
+    let mut rules: Vec<Value> = Vec::new();
+    for rule in open.iter().flat_map(|way| &way.rules).map(Rule::to_fact) {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    let since = open.iter().map(|way| way.since).min().unwrap_or(joined);
+    let who = if first.is_empty() { "An instance".to_owned() } else { first.chars().take(32).collect() };
+    let group_shown: String = group.chars().take(32).collect();
+    let mut evidence = Evidence::about(if first.is_empty() { group } else { first })
+        .titled(format!("{who} has the security group {group_shown}, which is open to the world"))
+        .topic(format!("security_group_open/{group}"))
+        .fact("group_id", group)
+        .fact("ports", ports)
+        .fact("world_rules", rules)
+        .fact("open_for_s", joined.seconds_since(since));
+    for (name, ids) in [("instance_ids", instances), ("interface_ids", others)] {
+        if ids.iter().any(|id| !id.is_empty()) {
+            evidence = evidence.fact(name, ids);
+        }
+    }
+    evidence
+}
+
+/// Account and region: what an id is unique in.
+fn place(event: &Event<'_>) -> String {
+    [&*event.account, &*event.region].join("/")
+}
+
+/// The instances of a call, each once with the groups of all its interfaces; the empty one when the call started instances
+/// and its record does not tell which.
+fn by_instance(members: &[Member]) -> Vec<(String, Vec<String>)> {
+    let mut instances: Vec<(String, Vec<String>)> = Vec::new();
+    for member in members.iter().filter(|m| !m.instance.is_empty() || m.interface.is_empty()) {
+        let at = instances.iter().position(|(id, _)| *id == member.instance).unwrap_or_else(|| {
+            instances.push((member.instance.clone(), Vec::new()));
+            instances.len() - 1
+        });
+        let groups = &mut instances[at].1;
+        groups.extend(member.groups.iter().filter(|g| !groups.contains(g)).cloned().collect::<Vec<_>>());
+    }
+    instances
+}
+
+fn groups_of(named: &[Named]) -> Vec<&str> {
+    let mut groups: Vec<&str> = named.iter().flat_map(|n| &n.groups).map(String::as_str).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+fn having<'n>(named: &'n [Named], group: &'n str) -> impl Iterator<Item = &'n str> {
+    named.iter().filter(move |n| n.groups.iter().any(|g| g == group)).map(|n| &*n.id)
+}
+
+/// Whether the call itself gives the instance the tag that leaves it out.
+fn is_tagged(event: &Event<'_>, instance: &str, settings: &Settings) -> Result<bool, Malformed> {
+    let asked = event.request()?["tagSpecificationSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let made = event.response()?["instancesSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(asked.iter().any(|set| set["resourceType"] == "instance" && has_tag(&set["tags"], settings))
+        || made.iter().any(|i| i["instanceId"] == instance && has_tag(&i["tagSet"]["items"], settings)))
+}
+
+/// Whether a list of `{"key", "value"}` has the tag. `DeleteTags` may leave the value out.
+fn has_tag(tags: &Value, settings: &Settings) -> bool {
+    tags.as_array().is_some_and(|tags| {
+        tags.iter().any(|tag| {
+            tag["key"] == settings.exclusion_tag.as_str()
+                && tag["value"].as_str().is_none_or(|v| v == settings.exclusion_value)
+        })
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Opens or closes a group.
+    Group,
+    /// Gives an instance or interface groups, or starts it.
+    Members,
+    /// Tags it.
+    Tags,
+}
+
+impl Call {
+    fn of(event: &Event<'_>) -> Self {
+        let name = &*event.name;
+        if gates::CALLS.iter().any(|call| call.eq_ignore_ascii_case(name)) {
+            Self::Group
+        } else if ["CreateTags", "DeleteTags"].iter().any(|call| call.eq_ignore_ascii_case(name)) {
+            Self::Tags
+        } else {
+            Self::Members
+        }
+    }
+}
