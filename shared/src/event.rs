@@ -66,6 +66,22 @@ pub enum EventKind {
 pub enum Part {
     /// `userIdentity`.
     Identity,
+    /// `userIdentity.arn`.
+    CallerArn,
+    /// `userIdentity.accountId`.
+    CallerAccount,
+    /// `userIdentity.principalId`.
+    CallerId,
+    /// `userIdentity.userName`.
+    CallerName,
+    /// `userIdentity.accessKeyId`.
+    AccessKey,
+    /// `userIdentity.sessionContext.sessionIssuer.arn`.
+    IssuerArn,
+    /// `userIdentity.sessionContext.sessionIssuer.userName`.
+    IssuerName,
+    /// `userIdentity.sessionContext.attributes.mfaAuthenticated`.
+    Mfa,
     /// `requestParameters`.
     Request,
     /// `responseElements`.
@@ -115,6 +131,7 @@ pub struct Event<'a> {
     /// The whole record (CloudTrail) or the whole detail (notification).
     pub record: &'a str,
     identity_raw: Option<&'a str>,
+    caller: Caller<'a>,
     request_raw: Option<&'a str>,
     response_raw: Option<&'a str>,
     additional_raw: Option<&'a str>,
@@ -270,69 +287,56 @@ impl Identity {
     }
 }
 
-/// `userIdentity` as CloudTrail writes it. Every field may be absent or null.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireIdentity {
-    r#type: Option<String>,
-    arn: Option<String>,
-    account_id: Option<String>,
-    principal_id: Option<String>,
-    user_name: Option<String>,
-    access_key_id: Option<String>,
-    invoked_by: Option<String>,
-    session_context: Option<WireSession>,
+/// Members of `userIdentity` as they stand in the record; `None` when absent or null. Nearly every rule asks for one of
+/// them, so they are noted while the header is read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Caller<'a> {
+    arn: Option<&'a str>,
+    account: Option<&'a str>,
+    id: Option<&'a str>,
+    name: Option<&'a str>,
+    access_key: Option<&'a str>,
+    session: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireSession {
-    session_issuer: Option<WireIssuer>,
-    attributes: Option<WireAttributes>,
+/// Members of `userIdentity.sessionContext`, in the same way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session<'a> {
+    issuer_arn: Option<&'a str>,
+    issuer_name: Option<&'a str>,
+    mfa: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireIssuer {
-    arn: Option<String>,
-    user_name: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireAttributes {
-    mfa_authenticated: Option<Value>,
-}
-
-impl From<WireIdentity> for Identity {
-    fn from(wire: WireIdentity) -> Self {
-        let session = wire.session_context.unwrap_or_default();
-        let issuer = session.session_issuer.unwrap_or_default();
-        let principal_id = wire.principal_id.unwrap_or_default();
-        let kind = wire.r#type.unwrap_or_default();
-        let session_name = match principal_id.split_once(':') {
-            Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
-            _ => String::new(),
-        };
-        let mfa = session.attributes.and_then(|a| a.mfa_authenticated).and_then(|v| match v {
-            Value::Bool(b) => Some(b),
-            Value::String(s) => Some(s == "true"),
-            _ => None,
+impl<'a> Session<'a> {
+    /// What does not look as expected is passed over.
+    fn read(raw: &'a str) -> Self {
+        let mut session = Self::default();
+        let _ = Scanner::new(raw).object::<ScanError>(|key, s| match (key, s.peek()) {
+            ("sessionIssuer", Some(b'{')) => s.object(|key, s| {
+                let value = s.raw_value()?;
+                match key {
+                    "arn" => session.issuer_arn = present(value),
+                    "userName" => session.issuer_name = present(value),
+                    _ => {}
+                }
+                Ok(())
+            }),
+            ("attributes", Some(b'{')) => s.object(|key, s| {
+                let value = s.raw_value()?;
+                if key == "mfaAuthenticated" {
+                    session.mfa = present(value);
+                }
+                Ok(())
+            }),
+            _ => s.raw_value().map(drop),
         });
-        Self {
-            kind,
-            arn: wire.arn.unwrap_or_default(),
-            account: wire.account_id.unwrap_or_default(),
-            principal_id,
-            user_name: wire.user_name.unwrap_or_default(),
-            access_key_id: wire.access_key_id.unwrap_or_default(),
-            invoked_by: wire.invoked_by.unwrap_or_default(),
-            issuer_arn: issuer.arn.unwrap_or_default(),
-            issuer_name: issuer.user_name.unwrap_or_default(),
-            session_name,
-            mfa,
-        }
+        session
     }
+}
+
+/// The text of a JSON string; empty when it is none.
+fn text(raw: Option<&str>) -> String {
+    raw.and_then(|raw| RawValue::of(raw).as_str()).map(Cow::into_owned).unwrap_or_default()
 }
 
 /// The header of a notification, read by the intake from its envelope.
@@ -375,6 +379,7 @@ impl<'a> Event<'a> {
             invoked_by: NONE,
             record,
             identity_raw: None,
+            caller: Caller::default(),
             request_raw: None,
             response_raw: None,
             additional_raw: None,
@@ -474,9 +479,26 @@ impl<'a> Event<'a> {
                     if at == Some(b'{') {
                         s.object::<ScanError>(|key, s| match key {
                             "type" => string(s, &mut event.identity_type, "userIdentity.type"),
-                            "accountId" => string(s, &mut caller_account, "userIdentity.accountId"),
                             "invokedBy" => string(s, &mut event.invoked_by, "userIdentity.invokedBy"),
-                            _ => s.raw_value().map(drop),
+                            "accountId" => {
+                                let from = s.position();
+                                string(s, &mut caller_account, "userIdentity.accountId")?;
+                                event.caller.account =
+                                    present(RawValue::of(text[from..s.position()].trim_ascii_start()));
+                                Ok(())
+                            }
+                            _ => {
+                                let value = s.raw_value()?;
+                                match key {
+                                    "arn" => event.caller.arn = present(value),
+                                    "principalId" => event.caller.id = present(value),
+                                    "userName" => event.caller.name = present(value),
+                                    "accessKeyId" => event.caller.access_key = present(value),
+                                    "sessionContext" => event.caller.session = present(value),
+                                    _ => {}
+                                }
+                                Ok(())
+                            }
                         })?;
                         event.identity_raw = Some(&text[from..s.position()]);
                     } else if !s.raw_value()?.is_null() {
@@ -526,22 +548,50 @@ impl<'a> Event<'a> {
     /// The caller. Fields that are absent or of an odd type are empty.
     pub fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| {
-            let raw = self.identity_raw.unwrap_or("{}");
-            let identity = serde_json::from_str::<WireIdentity>(raw).map(Identity::from);
-            Box::new(
-                identity.unwrap_or_else(|_| Identity {
-                    kind: self.identity_type.clone().into_owned(),
-                    ..Identity::default()
-                }),
-            )
+            let kind = self.identity_type.clone().into_owned();
+            let principal_id = text(self.caller.id);
+            let session_name = match principal_id.split_once(':') {
+                Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
+                _ => String::new(),
+            };
+            let session = self.session();
+            let mfa = session.mfa.and_then(|raw| match raw {
+                "true" | "\"true\"" => Some(true),
+                _ => (raw == "false" || raw.starts_with('"')).then_some(false),
+            });
+            Box::new(Identity {
+                kind,
+                arn: text(self.caller.arn),
+                account: text(self.caller.account),
+                principal_id,
+                user_name: text(self.caller.name),
+                access_key_id: text(self.caller.access_key),
+                invoked_by: self.invoked_by.clone().into_owned(),
+                issuer_arn: text(session.issuer_arn),
+                issuer_name: text(session.issuer_name),
+                session_name,
+                mfa,
+            })
         })
+    }
+
+    fn session(&self) -> Session<'a> {
+        self.caller.session.map(Session::read).unwrap_or_default()
     }
 
     /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
     /// no tree.
-    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+    pub fn raw(&self, part: Part) -> Option<&'a str> {
         match part {
             Part::Identity => self.identity_raw,
+            Part::CallerArn => self.caller.arn,
+            Part::CallerAccount => self.caller.account,
+            Part::CallerId => self.caller.id,
+            Part::CallerName => self.caller.name,
+            Part::AccessKey => self.caller.access_key,
+            Part::IssuerArn => self.session().issuer_arn,
+            Part::IssuerName => self.session().issuer_name,
+            Part::Mfa => self.session().mfa,
             Part::Request => self.request_raw,
             Part::Response => self.response_raw,
             Part::Additional => self.additional_raw,
@@ -645,13 +695,20 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
-    /// region and [`Event::identity_id`].
+    /// A stable 64-bit name of this event for state entries: of account, region and [`Event::identity_id`]. The id of a
+    /// CloudTrail record is a random UUID, whose halves do; any other is hashed.
     pub fn key(&self) -> u64 {
         *self.key.get_or_init(|| {
-            let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
-            let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
-            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            let id = self.identity_id();
+            let id = Uuid::try_parse(&id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()));
+            let (high, low) = id.as_u64_pair();
+            // FNV-1a, 64 bits.
+            let place = [&*self.account, "/", &*self.region];
+            let place = place
+                .iter()
+                .flat_map(|text| text.bytes())
+                .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            high ^ low.rotate_left(32) ^ place
         })
     }
 }
@@ -693,7 +750,10 @@ mod tests {
     use super::*;
 
     fn identity(text: &str) -> Identity {
-        serde_json::from_str::<WireIdentity>(text).unwrap().into()
+        let record = format!(
+            r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s","eventName":"n","userIdentity":{text}}}"#
+        );
+        Event::from_cloudtrail(&record).unwrap().identity().clone()
     }
 
     const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",

@@ -124,7 +124,11 @@ impl Detector for Correlation {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        self.steps.iter().any(|step| step.rule.holds(event))
+        match &self.steps[..] {
+            // Its selectors are those of the correlation, which select the event already.
+            [step] => step.rule.wants(event),
+            steps => steps.iter().any(|step| step.rule.holds(event)),
+        }
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
