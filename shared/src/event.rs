@@ -66,22 +66,6 @@ pub enum EventKind {
 pub enum Part {
     /// `userIdentity`.
     Identity,
-    /// `userIdentity.arn`.
-    CallerArn,
-    /// `userIdentity.accountId`.
-    CallerAccount,
-    /// `userIdentity.principalId`.
-    CallerId,
-    /// `userIdentity.userName`.
-    CallerName,
-    /// `userIdentity.accessKeyId`.
-    AccessKey,
-    /// `userIdentity.sessionContext.sessionIssuer.arn`.
-    IssuerArn,
-    /// `userIdentity.sessionContext.sessionIssuer.userName`.
-    IssuerName,
-    /// `userIdentity.sessionContext.attributes.mfaAuthenticated`.
-    Mfa,
     /// `requestParameters`.
     Request,
     /// `responseElements`.
@@ -94,7 +78,28 @@ pub enum Part {
     VpcEndpoint,
     /// `sessionCredentialFromConsole`.
     FromConsole,
+    /// `userIdentity.arn`; this and the next are asked for by nearly every rule.
+    CallerArn,
+    /// `userIdentity.accountId`.
+    CallerAccount,
+    /// `userIdentity.principalId`.
+    CallerId,
+    /// `userIdentity.userName`.
+    CallerName,
+    /// `userIdentity.accessKeyId`.
+    AccessKey,
+    /// `userIdentity.sessionContext`.
+    Session,
+    /// `userIdentity.sessionContext.sessionIssuer.arn`.
+    IssuerArn,
+    /// `userIdentity.sessionContext.sessionIssuer.userName`.
+    IssuerName,
+    /// `userIdentity.sessionContext.attributes.mfaAuthenticated`.
+    Mfa,
 }
+
+/// How many parts are noted while the header is read: those up to [`Part::Session`].
+const PARTS: usize = Part::Session as usize + 1;
 
 /// One record: its header, and its body on demand.
 pub struct Event<'a> {
@@ -130,14 +135,8 @@ pub struct Event<'a> {
     pub invoked_by: Cow<'a, str>,
     /// The whole record (CloudTrail) or the whole detail (notification).
     pub record: &'a str,
-    identity_raw: Option<&'a str>,
-    caller: Caller<'a>,
-    request_raw: Option<&'a str>,
-    response_raw: Option<&'a str>,
-    additional_raw: Option<&'a str>,
-    resources_raw: Option<&'a str>,
-    vpc_endpoint_raw: Option<&'a str>,
-    from_console_raw: Option<&'a str>,
+    /// As they stand in the record; `None` when absent or null.
+    parts: [Option<&'a str>; PARTS],
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
     key: OnceCell<u64>,
     identity: OnceCell<Box<Identity>>,
@@ -152,6 +151,38 @@ pub struct Event<'a> {
 impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("kind", &self.kind).field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// Where the header and the parts of a CloudTrail record stand in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    time: Timestamp,
+    read_only: Option<bool>,
+    header: [Span; 12],
+    parts: [Span; PARTS],
+}
+
+/// A stretch of a record; empty when there is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    bytes: u32,
+}
+
+impl Span {
+    fn of(text: Option<&str>, record: &str) -> Self {
+        let Some(text) = text else { return Self::default() };
+        let start = (text.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize);
+        match (u32::try_from(start), u32::try_from(text.len())) {
+            (Ok(start), Ok(bytes)) => Self { start, bytes },
+            _ => Self::default(),
+        }
+    }
+
+    fn within(self, record: &str) -> Option<&str> {
+        let start = self.start as usize;
+        record.get(start..start + self.bytes as usize).filter(|text| !text.is_empty())
     }
 }
 
@@ -287,19 +318,7 @@ impl Identity {
     }
 }
 
-/// Members of `userIdentity` as they stand in the record; `None` when absent or null. Nearly every rule asks for one of
-/// them, so they are noted while the header is read.
-#[derive(Clone, Copy, Debug, Default)]
-struct Caller<'a> {
-    arn: Option<&'a str>,
-    account: Option<&'a str>,
-    id: Option<&'a str>,
-    name: Option<&'a str>,
-    access_key: Option<&'a str>,
-    session: Option<&'a str>,
-}
-
-/// Members of `userIdentity.sessionContext`, in the same way.
+/// Members of `userIdentity.sessionContext` as they stand in the record; `None` when absent or null.
 #[derive(Clone, Copy, Debug, Default)]
 struct Session<'a> {
     issuer_arn: Option<&'a str>,
@@ -378,14 +397,7 @@ impl<'a> Event<'a> {
             identity_type: NONE,
             invoked_by: NONE,
             record,
-            identity_raw: None,
-            caller: Caller::default(),
-            request_raw: None,
-            response_raw: None,
-            additional_raw: None,
-            resources_raw: None,
-            vpc_endpoint_raw: None,
-            from_console_raw: None,
+            parts: [None; PARTS],
             key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
@@ -467,12 +479,12 @@ impl<'a> Event<'a> {
                         _ => None,
                     };
                 }
-                "requestParameters" => event.request_raw = present(s.raw_value()?),
-                "responseElements" => event.response_raw = present(s.raw_value()?),
-                "additionalEventData" => event.additional_raw = present(s.raw_value()?),
-                "resources" => event.resources_raw = present(s.raw_value()?),
-                "vpcEndpointId" => event.vpc_endpoint_raw = present(s.raw_value()?),
-                "sessionCredentialFromConsole" => event.from_console_raw = present(s.raw_value()?),
+                "requestParameters" => event.parts[Part::Request as usize] = present(s.raw_value()?),
+                "responseElements" => event.parts[Part::Response as usize] = present(s.raw_value()?),
+                "additionalEventData" => event.parts[Part::Additional as usize] = present(s.raw_value()?),
+                "resources" => event.parts[Part::Resources as usize] = present(s.raw_value()?),
+                "vpcEndpointId" => event.parts[Part::VpcEndpoint as usize] = present(s.raw_value()?),
+                "sessionCredentialFromConsole" => event.parts[Part::FromConsole as usize] = present(s.raw_value()?),
                 "userIdentity" => {
                     let at = s.peek();
                     let from = s.position();
@@ -481,26 +493,28 @@ impl<'a> Event<'a> {
                             "type" => string(s, &mut event.identity_type, "userIdentity.type"),
                             "invokedBy" => string(s, &mut event.invoked_by, "userIdentity.invokedBy"),
                             "accountId" => {
+                                s.peek();
                                 let from = s.position();
                                 string(s, &mut caller_account, "userIdentity.accountId")?;
-                                event.caller.account =
-                                    present(RawValue::of(text[from..s.position()].trim_ascii_start()));
+                                event.parts[Part::CallerAccount as usize] =
+                                    present(RawValue::of(&text[from..s.position()]));
                                 Ok(())
                             }
                             _ => {
                                 let value = s.raw_value()?;
-                                match key {
-                                    "arn" => event.caller.arn = present(value),
-                                    "principalId" => event.caller.id = present(value),
-                                    "userName" => event.caller.name = present(value),
-                                    "accessKeyId" => event.caller.access_key = present(value),
-                                    "sessionContext" => event.caller.session = present(value),
-                                    _ => {}
-                                }
+                                let part = match key {
+                                    "arn" => Part::CallerArn,
+                                    "principalId" => Part::CallerId,
+                                    "userName" => Part::CallerName,
+                                    "accessKeyId" => Part::AccessKey,
+                                    "sessionContext" => Part::Session,
+                                    _ => return Ok(()),
+                                };
+                                event.parts[part as usize] = present(value);
                                 Ok(())
                             }
                         })?;
-                        event.identity_raw = Some(&text[from..s.position()]);
+                        event.parts[Part::Identity as usize] = Some(&text[from..s.position()]);
                     } else if !s.raw_value()?.is_null() {
                         wrong = Some(RecordError::Wrong { field: "userIdentity", expected: "an object" });
                     }
@@ -533,6 +547,61 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
+    /// Where everything stands, so that the header need not be read again; `None` unless this is a CloudTrail record
+    /// whose header has no escapes.
+    pub fn outline(&self) -> Option<Outline> {
+        let header = [
+            Some(&self.source),
+            Some(&self.name),
+            Some(&self.event_id),
+            Some(&self.account),
+            Some(&self.region),
+            Some(&self.source_ip),
+            Some(&self.user_agent),
+            Some(&self.event_type),
+            Some(&self.identity_type),
+            Some(&self.invoked_by),
+            self.error_code.as_ref(),
+            self.error_message.as_ref(),
+        ];
+        if self.kind != EventKind::CloudTrail || header.iter().flatten().any(|text| matches!(text, Cow::Owned(_))) {
+            return None;
+        }
+        Some(Outline {
+            time: self.time,
+            read_only: self.read_only,
+            header: header.map(|text| Span::of(text.map(|text| &**text), self.record)),
+            parts: self.parts.map(|part| Span::of(part, self.record)),
+        })
+    }
+
+    /// The event that had this outline; `record` is its [`Event::record`].
+    pub fn from_outline(record: &'a str, outline: &Outline) -> Self {
+        let mut event = Self::empty(EventKind::CloudTrail, record);
+        event.time = outline.time;
+        event.read_only = outline.read_only;
+        let [header @ .., error_code, error_message] = &outline.header;
+        let fields = [
+            &mut event.source,
+            &mut event.name,
+            &mut event.event_id,
+            &mut event.account,
+            &mut event.region,
+            &mut event.source_ip,
+            &mut event.user_agent,
+            &mut event.event_type,
+            &mut event.identity_type,
+            &mut event.invoked_by,
+        ];
+        for (field, span) in fields.into_iter().zip(header) {
+            *field = Cow::Borrowed(span.within(record).unwrap_or_default());
+        }
+        event.error_code = error_code.within(record).map(Cow::Borrowed);
+        event.error_message = error_message.within(record).map(Cow::Borrowed);
+        event.parts = outline.parts.map(|part| part.within(record));
+        event
+    }
+
     /// An event from a notification; `detail` is its body, a JSON object.
     pub fn notification(header: NotificationHeader<'a>, detail: &'a str) -> Self {
         let mut event = Self::empty(EventKind::Notification, detail);
@@ -549,7 +618,7 @@ impl<'a> Event<'a> {
     pub fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| {
             let kind = self.identity_type.clone().into_owned();
-            let principal_id = text(self.caller.id);
+            let principal_id = text(self.raw(Part::CallerId));
             let session_name = match principal_id.split_once(':') {
                 Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
                 _ => String::new(),
@@ -561,11 +630,11 @@ impl<'a> Event<'a> {
             });
             Box::new(Identity {
                 kind,
-                arn: text(self.caller.arn),
-                account: text(self.caller.account),
+                arn: text(self.raw(Part::CallerArn)),
+                account: text(self.raw(Part::CallerAccount)),
                 principal_id,
-                user_name: text(self.caller.name),
-                access_key_id: text(self.caller.access_key),
+                user_name: text(self.raw(Part::CallerName)),
+                access_key_id: text(self.raw(Part::AccessKey)),
                 invoked_by: self.invoked_by.clone().into_owned(),
                 issuer_arn: text(session.issuer_arn),
                 issuer_name: text(session.issuer_name),
@@ -576,28 +645,17 @@ impl<'a> Event<'a> {
     }
 
     fn session(&self) -> Session<'a> {
-        self.caller.session.map(Session::read).unwrap_or_default()
+        self.raw(Part::Session).map(Session::read).unwrap_or_default()
     }
 
     /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
     /// no tree.
     pub fn raw(&self, part: Part) -> Option<&'a str> {
         match part {
-            Part::Identity => self.identity_raw,
-            Part::CallerArn => self.caller.arn,
-            Part::CallerAccount => self.caller.account,
-            Part::CallerId => self.caller.id,
-            Part::CallerName => self.caller.name,
-            Part::AccessKey => self.caller.access_key,
             Part::IssuerArn => self.session().issuer_arn,
             Part::IssuerName => self.session().issuer_name,
             Part::Mfa => self.session().mfa,
-            Part::Request => self.request_raw,
-            Part::Response => self.response_raw,
-            Part::Additional => self.additional_raw,
-            Part::Resources => self.resources_raw,
-            Part::VpcEndpoint => self.vpc_endpoint_raw,
-            Part::FromConsole => self.from_console_raw,
+            part => self.parts[part as usize],
         }
     }
 
@@ -647,7 +705,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn request(&self) -> Result<&Value, Malformed> {
-        lazily(&self.request, self.request_raw, "requestParameters")
+        lazily(&self.request, self.raw(Part::Request), "requestParameters")
     }
 
     /// `responseElements`; `Null` when absent.
@@ -655,7 +713,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn response(&self) -> Result<&Value, Malformed> {
-        lazily(&self.response, self.response_raw, "responseElements")
+        lazily(&self.response, self.raw(Part::Response), "responseElements")
     }
 
     /// `additionalEventData`; `Null` when absent.
@@ -663,7 +721,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn additional(&self) -> Result<&Value, Malformed> {
-        lazily(&self.additional, self.additional_raw, "additionalEventData")
+        lazily(&self.additional, self.raw(Part::Additional), "additionalEventData")
     }
 
     /// The whole record (CloudTrail) or detail (notification) as a tree.
@@ -759,6 +817,25 @@ mod tests {
     const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",
         "arn":"arn:aws:sts::123456789012:assumed-role/NAME/alice",
         "sessionContext":{"sessionIssuer":{"type":"Role","arn":"arn:aws:iam::123456789012:role/PATHNAME","userName":"NAME"}}}"#;
+
+    #[test]
+    fn an_outline_gives_the_same_event() {
+        let record = format!(
+            r#"{{ "eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","readOnly":true,
+            "errorCode":"AccessDenied","userAgent":"é","requestParameters":{{"a":[1]}},"userIdentity":{SESSION},
+            "eventID":"6f7c8a51-3a2e-4c52-9d5b-0f2b1f0a7c11","responseElements":null}}"#
+        );
+        let event = Event::from_cloudtrail(&record).unwrap();
+        let outline = event.outline().unwrap();
+        let again = Event::from_outline(&record, &outline);
+        assert_eq!((again.outline(), again.identity()), (Some(outline), event.identity()));
+        assert_eq!((&*again.user_agent, again.error_code.as_deref()), ("é", Some("AccessDenied")));
+        assert_eq!((&*again.account, again.error_message.is_none()), ("123456789012", true));
+        assert_eq!(again.request().unwrap(), event.request().unwrap());
+        assert_eq!((again.raw(Part::Response), again.key(), again.time), (None, event.key(), event.time));
+        let escaped = record.replace('é', "\\u00e9");
+        assert_eq!(Event::from_cloudtrail(&escaped).unwrap().outline(), None);
+    }
 
     #[test]
     fn role_sessions_are_known_by_issuer_and_session_name() {

@@ -107,8 +107,8 @@ impl Feed<'_> {
 impl Consumer for Feed<'_> {
     type Error = Failure;
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), Failure> {
-        self.packer.add(record.text).map_or(Ok(()), |message| self.send(message))
+    fn record(&mut self, record: Record) -> Result<(), Failure> {
+        self.packer.add(&record.text).map_or(Ok(()), |message| self.send(message))
     }
 
     fn advanced(&mut self) -> Result<(), Failure> {
