@@ -174,7 +174,7 @@ fn every_own_rule_shows_both_sides_and_nothing_else_lies_there() {
 #[test]
 fn own_rules_are_well_formed() {
     let loaded = rules::load(
-        &rules::Settings { own: true, ..rules::Settings::default() },
+        &rules::Settings::default(),
         &[],
         &shared::adapters::memory::NoFiles,
     );
