@@ -431,6 +431,22 @@ impl<'a> Event<'a> {
     /// As [`Event::from_cloudtrail`].
     #[inline]
     pub fn scan_cloudtrail(text: &'a str, scanner: &mut Scanner<'a>) -> Result<Self, RecordError> {
+        let mut again = scanner.clone();
+        match Self::scan(text, scanner, |key| key) {
+            Err(RecordError::Missing { field }) => {
+                Self::scan(text, &mut again, as_cloudtrail_writes).map_err(|_| RecordError::Missing { field })
+            }
+            other => other,
+        }
+    }
+
+    /// `as_written` gives the name of a header field for a key.
+    #[inline]
+    fn scan(
+        text: &'a str,
+        scanner: &mut Scanner<'a>,
+        as_written: impl Fn(&'a str) -> &'a str,
+    ) -> Result<Self, RecordError> {
         scanner.peek();
         let start = scanner.position();
         let mut event = Self::empty(EventKind::CloudTrail, "");
@@ -447,7 +463,7 @@ impl<'a> Event<'a> {
                 }
                 Ok::<(), ScanError>(())
             };
-            match key {
+            match as_written(key) {
                 "eventTime" => {
                     let mut text = Cow::Borrowed("");
                     string(s, &mut text, "eventTime")?;
@@ -489,7 +505,7 @@ impl<'a> Event<'a> {
                     let at = s.peek();
                     let from = s.position();
                     if at == Some(b'{') {
-                        s.object::<ScanError>(|key, s| match key {
+                        s.object::<ScanError>(|key, s| match as_written(key) {
                             "type" => string(s, &mut event.identity_type, "userIdentity.type"),
                             "invokedBy" => string(s, &mut event.invoked_by, "userIdentity.invokedBy"),
                             "accountId" => {
@@ -502,7 +518,7 @@ impl<'a> Event<'a> {
                             }
                             _ => {
                                 let value = s.raw_value()?;
-                                let part = match key {
+                                let part = match as_written(key) {
                                     "arn" => Part::CallerArn,
                                     "principalId" => Part::CallerId,
                                     "userName" => Part::CallerName,
@@ -771,6 +787,38 @@ impl<'a> Event<'a> {
     }
 }
 
+/// The name that CloudTrail gives a header field. Athena, Glue and whatever stands on them turn it to lower case, as they
+/// do with columns; what lies inside parameters is left as it was.
+fn as_cloudtrail_writes(key: &str) -> &str {
+    const NAMES: [&str; 24] = [
+        "eventTime",
+        "eventSource",
+        "eventName",
+        "eventID",
+        "awsRegion",
+        "sourceIPAddress",
+        "userAgent",
+        "eventType",
+        "recipientAccountId",
+        "errorCode",
+        "errorMessage",
+        "readOnly",
+        "requestParameters",
+        "responseElements",
+        "additionalEventData",
+        "vpcEndpointId",
+        "sessionCredentialFromConsole",
+        "userIdentity",
+        "accountId",
+        "invokedBy",
+        "principalId",
+        "userName",
+        "accessKeyId",
+        "sessionContext",
+    ];
+    NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(key)).unwrap_or(key)
+}
+
 fn present(raw: RawValue<'_>) -> Option<&str> {
     (!raw.is_null()).then_some(raw.text)
 }
@@ -817,6 +865,15 @@ mod tests {
     const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",
         "arn":"arn:aws:sts::123456789012:assumed-role/NAME/alice",
         "sessionContext":{"sessionIssuer":{"type":"Role","arn":"arn:aws:iam::123456789012:role/PATHNAME","userName":"NAME"}}}"#;
+
+    #[test]
+    fn a_store_may_have_turned_the_header_to_lower_case() {
+        let record = r#"{"eventtime":"2026-03-01 00:00:00","eventsource":"iam.amazonaws.com","eventname":"CreateUser","awsregion":"us-east-1",
+            "useridentity":{"arn":"a","accountid":"123456789012","username":"bob"},"requestparameters":{"userName":"eve"}}"#;
+        let event = Event::from_cloudtrail(record).unwrap();
+        assert_eq!((&*event.name, &*event.region, &*event.account), ("CreateUser", "us-east-1", "123456789012"));
+        assert_eq!((&*event.identity().user_name, event.request_str("/userName").unwrap()), ("bob", Some("eve")));
+    }
 
     #[test]
     fn an_outline_gives_the_same_event() {
