@@ -97,11 +97,11 @@ fn resource(event: &Event<'_>) -> String {
     // What cannot be read as an object names nothing.
     let _ = Scanner::new(parameters).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
-        let has = |ending: &&str| {
+        let has = |ending: &str| {
             key.len() >= ending.len()
                 && key.as_bytes()[key.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
         };
-        if let Some(rank) = ENDINGS.iter().position(|ending| has(&ending))
+        if let Some(rank) = ENDINGS.iter().position(|ending| has(ending))
             && best.as_ref().is_none_or(|(other, name, _)| (rank, key) < (*other, *name))
             && let Some(text) = value.as_str().filter(|text| !text.is_empty())
         {
