@@ -4,23 +4,32 @@
 //! aws,testing --test ministack -- --ignored`, which the gate runs.
 #![cfg(all(feature = "aws", feature = "testing"))]
 
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger, DynamoState};
-use shared::adapters::aws::{DynamoClient, sdk};
+use shared::adapters::aws::{DynamoClient, S3Archive, S3Client, S3Objects, sdk};
 use shared::incident::IncidentStatus;
 use shared::observation::{Observations, ObserveRequest};
-use shared::ports::{Claim, IncidentFilter, Incidents, Ledger, State};
-use shared::testing::{incidents_suite, ledger_suite, sample_incident, state_suite};
+use shared::ports::{Claim, IncidentFilter, Incidents, Ledger, ObjectBody, Objects, PortResult, State};
+use shared::testing::{archive_suite, incidents_suite, ledger_suite, sample_incident, state_suite};
 use shared::{Incident, Timestamp};
 
-/// A client of the emulator, never of AWS.
-async fn dynamo() -> DynamoClient {
+/// The emulator, never AWS.
+async fn emulator() -> SdkConfig {
     let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("AWS_ENDPOINT_URL is set by scripts/ministack");
     assert!(endpoint.starts_with("http://127.0.0.1:"), "{endpoint} is not on this machine");
-    DynamoClient::new(&sdk::config().await)
+    sdk::config().await
+}
+
+async fn dynamo() -> DynamoClient {
+    DynamoClient::new(&emulator().await)
+}
+
+async fn s3() -> S3Client {
+    S3Client::new(&emulator().await)
 }
 
 fn key(name: &str, kind: KeyType) -> KeySchemaElement {
@@ -91,6 +100,50 @@ async fn incidents_keep_their_contract() {
     incidents_suite(&DynamoIncidents::new(client, table)).await;
 }
 
+#[tokio::test]
+#[ignore = "needs MiniStack: scripts/test starts it"]
+async fn the_archive_keeps_its_contract() {
+    let bucket = format!("archive-{}", uuid::Uuid::now_v7());
+    s3().await.create_bucket().bucket(&bucket).send().await.expect("a bucket");
+    let archive = S3Archive::new(s3().await, bucket.clone());
+    // The suite looks past the port from outside of our runtime.
+    let read = |name: &str| {
+        let (bucket, name) = (bucket.clone(), name.to_owned());
+        let reading = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(content(&bucket, &name))
+        });
+        reading.join().expect("it does not panic").ok()
+    };
+    archive_suite(&archive, read).await;
+}
+
+/// The content of an object, in the pieces it came in.
+async fn content(bucket: &str, key: &str) -> PortResult<Vec<u8>> {
+    let mut body = S3Objects::new(s3().await).open(bucket, key).await?;
+    let mut content = Vec::new();
+    while let Some(piece) = body.next().await? {
+        content.extend(piece);
+    }
+    Ok(content)
+}
+
+#[tokio::test]
+#[ignore = "needs MiniStack: scripts/test starts it"]
+async fn objects_are_read_whole_and_missing_ones_are_permanent() {
+    let bucket = format!("trail-{}", uuid::Uuid::now_v7());
+    s3().await.create_bucket().bucket(&bucket).send().await.expect("a bucket");
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let key = "AWSLogs/a b+ü.json";
+    let put = s3().await.put_object().bucket(&bucket).key(key).body(bytes.clone().into()).send().await;
+    put.expect("an object");
+    assert!(content(&bucket, key).await.expect("read") == bytes, "three megabytes, byte for byte");
+    for (bucket, key) in [(bucket.as_str(), "nothing"), ("no-such-bucket", key)] {
+        let error = content(bucket, key).await.expect_err("there is none");
+        assert!(!error.is_retryable() && error.to_string().contains(&format!("s3://{bucket}/{key}")), "{error}");
+    }
+}
+
 /// More than one read takes, and more than are written at a time.
 #[tokio::test]
 #[ignore = "needs MiniStack: scripts/test starts it"]
@@ -146,6 +199,19 @@ async fn of_two_that_claim_the_same_work_one_gets_it() {
         let claims = [left.expect("claims"), right.expect("claims")];
         assert!(claims.contains(&Claim::Ours) && claims.contains(&Claim::Busy { until: second(60) }), "{claims:?}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs MiniStack: scripts/test starts it"]
+async fn a_claim_that_was_taken_over_is_not_given_up_by_its_former_holder() {
+    let client = dynamo().await;
+    let table = state_table(&client).await;
+    let [one, two] = [(); 2].map(|()| DynamoLedger::new(client.clone(), table.clone()));
+    assert_eq!(one.claim("k", second(0), second(10)).await.expect("claims"), Claim::Ours);
+    assert_eq!(two.claim("k", second(10), second(70)).await.expect("claims"), Claim::Ours);
+    one.release("k").await.expect("nothing to give up");
+    let third = one.claim("k", second(11), second(90)).await.expect("claims");
+    assert_eq!(third, Claim::Busy { until: second(70) });
 }
 
 /// A threat and its good news at the same time: each writes itself and then looks for the other.

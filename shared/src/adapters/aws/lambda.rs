@@ -4,9 +4,9 @@
 //! later is named in the answer (`ReportBatchItemFailures`): SQS makes it visible again and, after `maxReceiveCount`, moves it
 //! to the dead-letter queue. What will never work is sent to the function's own dead-letter queue at once, with its reason
 //! as an attribute, and is answered as done after that; if it cannot be sent there, it is named like the others and SQS
-//! moves it in the end, without a reason. A failed record is never dropped. Reasons are logged here, once.
+//! moves it in the end, without a reason. A failed record is never dropped. Reasons are logged here, once. To redrive what was
+//! sent there, name the destination: SQS knows no source queue of such a message.
 
-use std::fmt;
 use std::io::Write;
 use std::time::Instant;
 
@@ -126,12 +126,6 @@ struct Meter<W> {
     before: Totals,
     /// What the start took; told with the first batch.
     cold_start_ms: Option<u64>,
-}
-
-impl<H: fmt::Debug, T, W> fmt::Debug for Function<H, T, W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function").field("component", &self.component).field("handler", &self.handler).finish()
-    }
 }
 
 impl<H: Handler, T: Fn(&H) -> Totals, W: Write> Function<H, T, W> {

@@ -2,7 +2,10 @@
 //!
 //! `pk` is `ledger/KEY`; `lease_until` is in epoch milliseconds; `done` holds the result and is absent while the work is
 //! in progress; `claimed_by` names the call that claimed it, so that a call which the SDK repeats because the answer was
-//! lost meets its own claim and takes it.
+//! lost meets its own claim and takes it, and nobody gives up a claim that someone else has taken over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -19,16 +22,25 @@ const DONE: &str = "done";
 /// then has lost it long ago.
 const ABANDONED_S: i64 = 86_400;
 
+/// Claims of this process that are remembered; our choice, a megabyte at most. What is forgotten ends with its lease.
+const CLAIMS_MAX: usize = 10_000;
+
 /// A [`Ledger`] in the state table.
 #[derive(Clone, Debug)]
 pub struct DynamoLedger {
     table: Table,
+    /// Our claims, by key: what `claimed_by` says of each.
+    claims: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl DynamoLedger {
     /// In `table`, with the keys of [`super`]; the client is built once, in `main`.
-    pub const fn new(client: Client, table: String) -> Self {
-        Self { table: Table { client, name: table } }
+    pub fn new(client: Client, table: String) -> Self {
+        Self { table: Table { client, name: table }, claims: Arc::default() }
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,13 +64,20 @@ impl Ledger for DynamoLedger {
             .expression_attribute_names("#claimed_by", CLAIMED_BY)
             .expression_attribute_names("#done", DONE)
             .expression_attribute_names("#until", LEASE_UNTIL)
-            .expression_attribute_values(":me", text(me))
+            .expression_attribute_values(":me", text(&*me))
             .expression_attribute_values(":now", number(now.as_millis()))
             .return_values_on_condition_check_failure(
                 aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure::AllOld,
             );
         match Box::pin(call.send()).await {
-            Ok(_) => Ok(Claim::Ours),
+            Ok(_) => {
+                let mut claims = self.claims();
+                if claims.len() >= CLAIMS_MAX {
+                    claims.clear();
+                }
+                claims.insert(key.to_owned(), me);
+                Ok(Claim::Ours)
+            }
             Err(error) if is_condition(&error) => match error.into_service_error() {
                 PutItemError::ConditionalCheckFailedException(found) => self.found(key, found.item),
                 other => Err(PortError::retryable(self.table.could_not("write"), other)),
@@ -68,6 +87,7 @@ impl Ledger for DynamoLedger {
     }
 
     async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
+        self.claims().remove(key);
         let call = self
             .table
             .client
@@ -80,17 +100,19 @@ impl Ledger for DynamoLedger {
     }
 
     async fn release(&self, key: &str) -> PortResult<()> {
+        let Some(me) = self.claims().remove(key) else { return Ok(()) };
         let call = self
             .table
             .client
             .delete_item()
             .table_name(&self.table.name)
             .key(PK, text(pk(key)))
-            .condition_expression("attribute_not_exists(#done)")
-            .expression_attribute_names("#done", DONE);
+            .condition_expression("#claimed_by = :me")
+            .expression_attribute_names("#claimed_by", CLAIMED_BY)
+            .expression_attribute_values(":me", text(me));
         match Box::pin(call.send()).await {
             Ok(_) => Ok(()),
-            // What is done is not given up.
+            // It is done, or someone else's by now.
             Err(error) if is_condition(&error) => Ok(()),
             Err(error) => Err(self.table.error("write", error)),
         }
