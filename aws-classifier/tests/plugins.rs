@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::{self, Leaf, follow_up, text_log};
+use aws_classifier::intake::{self, Leaf, follow_up};
 use aws_classifier::patterns::{self, RuleState};
 use aws_classifier::registry::{Declaration, Plugin};
 use quamina::Quamina;
@@ -369,8 +369,8 @@ fn generated_rules_select_every_record_that_fired() {
             let fired: BTreeSet<String> = findings(plugin, fixture, 1).into_iter().map(record_id).collect();
             for text in &fixture.records {
                 let event = Leaf::of(text).unwrap().event().unwrap();
-                // Lines of text logs do not come over EventBridge.
-                if !fired.contains(&*event.event_id) || text_log::is_source(&event.source) {
+                // What is made here, such as lines of text logs, does not come over EventBridge.
+                if !fired.contains(&*event.event_id) || intake::is_own(&event.source) {
                     continue;
                 }
                 let matched = matcher.matches_for_event(envelope(text, &event).as_bytes()).unwrap();

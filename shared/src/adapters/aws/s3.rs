@@ -25,6 +25,7 @@ impl S3Objects {
 pub struct S3Body {
     /// For error messages.
     name: String,
+    content_type: Option<String>,
     stream: ByteStream,
 }
 
@@ -37,11 +38,15 @@ impl Objects for S3Objects {
             let what = format!("could not read {name}: {}", DisplayErrorContext(&error));
             failed(what, is_retryable(&error))
         })?;
-        Ok(S3Body { name, stream: answer.body })
+        Ok(S3Body { name, content_type: answer.content_type, stream: answer.body })
     }
 }
 
 impl ObjectBody for S3Body {
+    fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         // A connection that breaks in the middle: the object is there, so it can be read again.
         let chunk = self.stream.try_next().await;
