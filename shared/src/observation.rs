@@ -514,6 +514,23 @@ impl StateRecord {
         Window(entries)
     }
 
+    /// Forgets the oldest eighth of what it keeps; `false` when there is only one entry left. For stores whose records must
+    /// not exceed a size: events that arrive late may then be answered as if what came before had not been.
+    pub fn forget_oldest(&mut self) -> bool {
+        fn forget<T>(entries: &mut Vec<T>) -> bool {
+            let many = entries.len().div_ceil(8).min(entries.len().saturating_sub(1));
+            entries.drain(..many);
+            many > 0
+        }
+        match self {
+            Self::Window(entries) => forget(entries),
+            Self::Last(values) => forget(values),
+            Self::Seen(sighting) => forget(&mut sighting.recent),
+            Self::Leaders(leaders) => forget(leaders),
+            Self::Rate(rate) => forget(&mut rate.buckets),
+        }
+    }
+
     /// The event time after which the record answers nothing any more, given the longest life an
     /// operation gave it. Adapters may delete it then, and need not.
     pub fn expires_at(&self, op: &Op) -> Timestamp {

@@ -1,17 +1,17 @@
 //! Adapters that call AWS, and what a Lambda function needs around a handler. Behind the feature `aws`.
-//!
-//! What is not here yet: state, ledger and incidents in DynamoDB. Until they are, a Lambda function keeps these in its
-//! process's memory and says so when it starts ([`lambda::warn_of_memory`]).
 
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
+pub mod dynamo;
 pub mod lambda;
+pub mod sdk;
 mod sqs;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod loopback;
 
-/// The SQS client, so that a component needs no dependency of its own to build one.
+/// The clients, so that a component needs no dependencies of its own to build them.
+pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_sdk_sqs::Client as SqsClient;
 pub use sqs::SqsOutbox;
 
@@ -29,9 +29,20 @@ pub fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 }
 
 /// The codes that services answer with status 400 and mean "later": `Throttling`, `ThrottlingException`, `Throttled`,
-/// `RequestThrottled`, `KmsThrottled`, `KMSThrottling`, `RequestLimitExceeded`, also with a namespace in front.
+/// `RequestThrottled`, `KmsThrottled`, `KMSThrottling`, `RequestLimitExceeded`, also with a namespace in front. Credentials
+/// that have expired are renewed by the next try.
 fn is_retryable_code(code: &str) -> bool {
-    const CODES: [&str; 5] =
-        ["RequestLimitExceeded", "InternalError", "InternalFailure", "ServiceUnavailable", "OverLimit"];
+    const CODES: [&str; 10] = [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalError",
+        "InternalFailure",
+        "OverLimit",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    ];
     code.contains("Throttl") || CODES.iter().any(|c| code.ends_with(c))
 }

@@ -1,0 +1,118 @@
+//! The ledger as items of the state table.
+//!
+//! `pk` is `ledger/KEY`; `lease_until` is in epoch milliseconds; `done` holds the result and is absent while the work is
+//! in progress; `claimed_by` names the call that claimed it, so that a call which the SDK repeats because the answer was
+//! lost meets its own claim and takes it.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+
+use super::{EXPIRES_AT, Item, PK, Table, is_condition, number, number_of, partition_key, text, text_of};
+use crate::ports::{Claim, LEDGER_RETENTION_S, Ledger, PortError, PortResult};
+use crate::time::Timestamp;
+
+const LEASE_UNTIL: &str = "lease_until";
+const CLAIMED_BY: &str = "claimed_by";
+const DONE: &str = "done";
+
+/// How long after its lease a claim that nobody completed may be deleted. A day, our choice: whoever still works on it
+/// then has lost it long ago.
+const ABANDONED_S: i64 = 86_400;
+
+/// A [`Ledger`] in the state table.
+#[derive(Clone, Debug)]
+pub struct DynamoLedger {
+    table: Table,
+}
+
+impl DynamoLedger {
+    /// In `table`, with the keys of [`super`]; the client is built once, in `main`.
+    pub const fn new(client: Client, table: String) -> Self {
+        Self { table: Table { client, name: table } }
+    }
+}
+
+impl Ledger for DynamoLedger {
+    async fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> PortResult<Claim> {
+        let me = uuid::Uuid::now_v7().to_string();
+        let expires = now.max(lease_until).plus_seconds(ABANDONED_S);
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .item(PK, text(pk(key)))
+            .item(LEASE_UNTIL, number(lease_until.as_millis()))
+            .item(CLAIMED_BY, text(&*me))
+            .item(EXPIRES_AT, number(seconds(expires)))
+            .condition_expression(
+                "attribute_not_exists(#pk) OR #claimed_by = :me OR (attribute_not_exists(#done) AND #until <= :now)",
+            )
+            .expression_attribute_names("#pk", PK)
+            .expression_attribute_names("#claimed_by", CLAIMED_BY)
+            .expression_attribute_names("#done", DONE)
+            .expression_attribute_names("#until", LEASE_UNTIL)
+            .expression_attribute_values(":me", text(me))
+            .expression_attribute_values(":now", number(now.as_millis()))
+            .return_values_on_condition_check_failure(
+                aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure::AllOld,
+            );
+        match Box::pin(call.send()).await {
+            Ok(_) => Ok(Claim::Ours),
+            Err(error) if is_condition(&error) => match error.into_service_error() {
+                PutItemError::ConditionalCheckFailedException(found) => self.found(key, found.item),
+                other => Err(PortError::retryable(self.table.could_not("write"), other)),
+            },
+            Err(error) => Err(self.table.error("write", error)),
+        }
+    }
+
+    async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .item(PK, text(pk(key)))
+            .item(DONE, text(result))
+            .item(EXPIRES_AT, number(seconds(now.plus_seconds(LEDGER_RETENTION_S))));
+        Box::pin(call.send()).await.map(drop).map_err(|error| self.table.error("write", error))
+    }
+
+    async fn release(&self, key: &str) -> PortResult<()> {
+        let call = self
+            .table
+            .client
+            .delete_item()
+            .table_name(&self.table.name)
+            .key(PK, text(pk(key)))
+            .condition_expression("attribute_not_exists(#done)")
+            .expression_attribute_names("#done", DONE);
+        match Box::pin(call.send()).await {
+            Ok(_) => Ok(()),
+            // What is done is not given up.
+            Err(error) if is_condition(&error) => Ok(()),
+            Err(error) => Err(self.table.error("write", error)),
+        }
+    }
+}
+
+impl DynamoLedger {
+    /// What the item that refused a claim says.
+    fn found(&self, key: &str, item: Option<Item>) -> PortResult<Claim> {
+        let item = item.ok_or_else(|| self.table.damaged(key, "its content was not returned"))?;
+        if let Some(result) = text_of(&item, DONE) {
+            return Ok(Claim::Done(result.to_owned()));
+        }
+        let until = number_of(&item, LEASE_UNTIL).ok_or_else(|| self.table.damaged(key, "no lease_until"))?;
+        Ok(Claim::Busy { until: Timestamp::from_millis(until) })
+    }
+}
+
+fn pk(key: &str) -> String {
+    partition_key("ledger", key)
+}
+
+const fn seconds(at: Timestamp) -> i64 {
+    at.as_millis().div_euclid(1000)
+}
