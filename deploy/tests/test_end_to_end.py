@@ -53,13 +53,19 @@ def local(day):
         yield running
 
 
+# They fire on the event that completes their window, which is the one that *arrives* last; in one process all arrive in order.
+COUNTING = {"console_login_failed_repeatedly", "ec2_mass_instance_creation", "security_group_opened_repeatedly"}
+
+
 def essence(incident: dict) -> dict:
-    """An incident without what depends on the clock, on the order of arrival, and on the id that EventBridge gives: `PutEvents`
-    makes a new id for each event, and a notification has no other. CloudTrail records carry their own."""
+    """An incident without what depends on the clock and the order of arrival. MiniStack gives every envelope a new id and the
+    present time, and a notification has no other; CloudTrail records carry their own."""
     kept = {k: v for k, v in incident.items() if k not in ("created_at", "updated_at", "note", "incident_id", "details")}
     details = incident["details"]
     kept["principal"], kept["title"] = details.get("principal"), details.get("title")
-    if incident["source"].endswith(".amazonaws.com"):
+    if incident["event_type"] in COUNTING or not incident["source"].endswith(".amazonaws.com"):
+        del kept["timestamp"]
+    else:
         kept["incident_id"] = incident["incident_id"]
     return kept
 
@@ -93,6 +99,8 @@ def dead_letters(local: emulators.LocalAws, component: str) -> list[dict]:
 
 
 def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
+    # A message that meets another execution at the same work comes back.
+    shorten_visibility(local, 3)
     local.put(day["records"])
     assert local.settle() == {}, "dead letters"
     same(local.incidents(), day["incidents"])
@@ -104,7 +112,7 @@ def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
         if incident["severity"] == "CRITICAL":
             about = [m for m in mails if incident["timestamp"][:19] in m["text"] or incident["event"] in m["text"]]
             assert about, f"nobody was told of {incident['event']}"
-    trail = next(m for m in mails if "cloudtrail" in m["text"].lower())
+    trail = next(mail for mail in mails if "CloudTrail was stopped" in mail["subject"])
     for part in ("carol", "203.0.113.66", emulators.ACCOUNT):
         assert part in trail["text"], trail["text"]
 
