@@ -3,25 +3,40 @@
 //! A message with an unreadable record is reported as failed, with the record's place and field, after its good records
 //! were handled; it ends in the dead-letter queue, and redriving it repeats nothing, because finding ids and
 //! state are idempotent per event.
+//!
+//! A message may also say that log files were created in S3. They are read as they come in, a few hundred wanted records
+//! at a time, and classified in the order of the file.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
+use shared::Timestamp;
 use shared::envelope::Envelope;
 use shared::event::Event;
-use shared::ports::{BatchResult, FailedMessage, Handler, Message, Outbox, PortError, State};
+use shared::ports::{BatchResult, FailedMessage, Handler, Message, ObjectBody, Outbox, PortError, State};
 use tracing::{info, warn};
 
 use crate::engine::Engine;
-use crate::intake;
+use crate::intake::inflate::InflatePieces;
+use crate::intake::log_file::{Pieces, Visitor};
+use crate::intake::s3_object::{self, Object};
+use crate::intake::{self, IntakeError, follow_up};
 use crate::noise::Tally;
+use crate::routing::Slot;
+use crate::surroundings::{OneMachine, Surroundings};
 
 /// Reasons kept of one message: enough to see what is wrong, bounded for hostile ones.
 const REASONS_MAX: usize = 5;
+/// Wanted records of a log file that are classified together: our choice, some hundred kilobytes of text.
+const RECORDS_TOGETHER: usize = 500;
+/// Compressed bytes that are inflated at a time. Gzip makes at most 1,032 times as much of them: 17 MB.
+const INFLATE_BYTES: usize = 16 << 10;
 
 /// What happened to records: `records_in = classified + ignored + failed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records found in messages.
+    /// Records found in messages and log files. A notification that names no log file counts as a record, ignored or
+    /// failed; a follow-up counts when it is due.
     pub records_in: u64,
     /// At least one classifier looked at it.
     pub classified: u64,
@@ -38,39 +53,119 @@ pub struct Counts {
 }
 
 /// The classifier component.
-pub struct ClassifierHandler<S, O> {
+pub struct ClassifierHandler<S, O, W = OneMachine> {
     engine: Engine,
     state: S,
     findings: O,
+    surroundings: W,
     counts: Cell<Counts>,
     kept_back: RefCell<Tally>,
 }
 
 struct Record {
     message: usize,
-    index: usize,
+    /// The log file it is from.
+    file: Option<Rc<str>>,
+    index: u64,
     text: String,
 }
 
-#[derive(Default, Clone)]
-struct Trouble {
-    failed: usize,
-    reasons: Vec<String>,
-}
-
-impl Trouble {
-    fn add(&mut self, index: usize, reason: &str) {
-        self.failed += 1;
-        if self.reasons.len() < REASONS_MAX {
-            self.reasons.push(format!("record {index}: {reason}"));
-        }
+impl Record {
+    fn trouble<'b>(&self, batch: &'b mut Batch) -> &'b mut Trouble {
+        &mut batch.troubles[self.message]
     }
 }
 
+/// Keeps the records of a log file that concern a classifier.
+struct Wanted<'h> {
+    engine: &'h Engine,
+    file: Rc<str>,
+    message: usize,
+    /// Used again for each event.
+    slots: Vec<Slot>,
+    records: Vec<Record>,
+    ignored: u64,
+    trouble: Trouble,
+}
+
+impl Visitor for Wanted<'_> {
+    fn file_name(&self) -> &str {
+        &self.file
+    }
+
+    fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
+        self.engine.concerned(event, &mut self.slots);
+        if self.slots.is_empty() {
+            self.ignored += 1;
+        } else {
+            let (file, text) = (Some(Rc::clone(&self.file)), text.to_owned());
+            self.records.push(Record { message: self.message, file, index, text });
+        }
+    }
+
+    fn failed(&mut self, index: u64, error: &IntakeError, _text: &str) {
+        self.trouble.add(Some(&self.file), index, &error.to_string());
+    }
+}
+
+/// What went wrong with one message.
+#[derive(Default)]
+struct Trouble {
+    failed: u64,
+    reasons: Vec<String>,
+    /// Something that has nothing to do with records.
+    error: Option<PortError>,
+}
+
+impl Trouble {
+    fn add(&mut self, file: Option<&str>, index: u64, reason: &str) {
+        self.failed += 1;
+        if self.reasons.len() < REASONS_MAX {
+            self.reasons.push(match file {
+                Some(file) => format!("{file} record {index}: {reason}"),
+                None => format!("record {index}: {reason}"),
+            });
+        }
+    }
+
+    /// What can still succeed gets its chance.
+    fn fail(&mut self, error: PortError) {
+        if self.error.as_ref().is_none_or(|known| !known.is_retryable()) {
+            self.error = Some(error);
+        }
+    }
+
+    fn into_failure(self, message: &Message) -> Option<FailedMessage> {
+        let unreadable = (self.failed > 0).then(|| format!("{} unreadable: {}", self.failed, self.reasons.join("; ")));
+        let retryable = self.error.as_ref().is_some_and(PortError::is_retryable);
+        let error = self.error.map(|error| error.to_string());
+        let reason = [error, unreadable].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        if reason.is_empty() {
+            return None;
+        }
+        warn!(message.id = %message.message_id, "records failed: {reason}");
+        Some(FailedMessage { message_id: message.message_id.clone(), reason, retryable })
+    }
+}
+
+/// What a batch comes to.
+struct Batch {
+    troubles: Vec<Trouble>,
+    counts: Counts,
+    kept_back: Tally,
+}
+
 impl<S: State, O: Outbox> ClassifierHandler<S, O> {
-    /// A handler that remembers in `state` and sends findings to `findings`.
+    /// A handler that remembers in `state` and sends findings to `findings`, behind a reader.
     pub fn new(engine: Engine, state: S, findings: O) -> Self {
-        Self { engine, state, findings, counts: Cell::default(), kept_back: RefCell::default() }
+        Self::surrounded(engine, state, findings, OneMachine)
+    }
+}
+
+impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
+    /// A handler that remembers in `state` and sends findings to `findings`.
+    pub fn surrounded(engine: Engine, state: S, findings: O, surroundings: W) -> Self {
+        Self { engine, state, findings, surroundings, counts: Cell::default(), kept_back: RefCell::default() }
     }
 
     /// What was kept back since the start.
@@ -88,58 +183,166 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
         &self.engine
     }
 
-    async fn try_handle(&self, batch: &[Message]) -> Result<Vec<Trouble>, PortError> {
-        let mut troubles = vec![Trouble::default(); batch.len()];
+    async fn try_handle(&self, messages: &[Message]) -> Result<Vec<Trouble>, PortError> {
+        let mut batch = Batch {
+            troubles: messages.iter().map(|_| Trouble::default()).collect(),
+            counts: Counts::default(),
+            kept_back: Tally::default(),
+        };
         let mut records: Vec<Record> = Vec::new();
-        let mut counts = Counts::default();
-        for (message, Message { body, .. }) in batch.iter().enumerate() {
+        let mut objects: Vec<(usize, Object)> = Vec::new();
+        for (message, Message { body, .. }) in messages.iter().enumerate() {
+            let created = if W::HAVE_READER { None } else { s3_object::created(body) };
+            if let Some(created) = created {
+                batch.counts.ignored += created.ignored;
+                for i in 0..created.failed {
+                    batch.troubles[message].add(None, i, "a notification of S3 that names no bucket and key");
+                }
+                objects.extend(created.objects.into_iter().map(|object| (message, object)));
+                continue;
+            }
             let mut index = 0;
             intake::decode(body, &mut |leaf| {
                 match leaf {
-                    Ok(leaf) => records.push(Record { message, index, text: leaf.text.to_owned() }),
-                    Err(error) => troubles[message].add(index, &error.to_string()),
+                    Ok(leaf) => records.push(Record { message, file: None, index, text: leaf.text.to_owned() }),
+                    Err(error) => batch.troubles[message].add(None, index, &error.to_string()),
                 }
                 index += 1;
             });
         }
+        self.classify(&records, &mut batch).await?;
+        for (message, object) in objects {
+            if let Err(error) = self.read(message, &object, &mut batch).await {
+                if !error.is_retryable() {
+                    batch.troubles[message].failed += 1;
+                }
+                batch.troubles[message].fail(error);
+            }
+        }
+        let Batch { troubles, mut counts, kept_back } = batch;
+        (counts.suppressed, counts.repeats) = (kept_back.suppressed, kept_back.repeats);
+        self.kept_back.borrow_mut().merge(&kept_back);
+        counts.failed = troubles.iter().map(|t| t.failed).sum();
+        counts.records_in = counts.classified + counts.ignored + counts.failed;
+        self.count(counts);
+        Ok(troubles)
+    }
+
+    /// Classifies records, sends what is found, and sends follow-ups on their way.
+    async fn classify(&self, records: &[Record], batch: &mut Batch) -> Result<(), PortError> {
         let mut events: Vec<Event<'_>> = Vec::with_capacity(records.len());
         let mut sources: Vec<&Record> = Vec::with_capacity(records.len());
-        for record in &records {
+        let mut selected: Vec<Vec<Slot>> = Vec::with_capacity(records.len());
+        let mut later: Vec<(Timestamp, String)> = Vec::new();
+        for record in records {
             match intake::event(&record.text) {
+                Ok(event) if event.source == follow_up::SOURCE && !self.surroundings.is_due(event.time) => {
+                    later.push((event.time, record.text.clone()));
+                }
                 Ok(event) => {
+                    let mut slots = Vec::new();
+                    self.engine.concerned(&event, &mut slots);
+                    if !W::HAVE_READER {
+                        later.extend(self.engine.follow_ups(&event, &slots));
+                    }
                     events.push(event);
+                    selected.push(slots);
                     sources.push(record);
                 }
-                Err(error) => troubles[record.message].add(record.index, &error.to_string()),
+                Err(error) => record.trouble(batch).add(record.file.as_deref(), record.index, &error.to_string()),
             }
         }
         let mut bodies = Vec::new();
-        let mut kept_back = Tally::default();
-        for (verdict, source) in self.engine.run(&events, &self.state).await?.into_iter().zip(sources) {
-            counts.findings += verdict.findings.len() as u64;
-            kept_back.add(&verdict.withheld, &verdict.lapsed);
+        let verdicts = self.engine.run_selected(&events, &selected, &self.state).await?;
+        for (verdict, source) in verdicts.into_iter().zip(sources) {
+            batch.counts.findings += verdict.findings.len() as u64;
+            batch.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in verdict.findings {
-                info!(finding.id = %finding.finding_id, event.id = %finding.event_id, severity = %finding.severity,
-                      "found {}", finding.classifier);
+                info!(finding.id = %finding.finding_id, correlation.id = %finding.event_id,
+                      severity = %finding.severity, "found {}", finding.classifier);
                 bodies.push(Envelope::finding(finding).to_body());
             }
             if let Some((classifier, malformed)) = verdict.malformed.first() {
-                troubles[source.message].add(source.index, &format!("{classifier} could not read {malformed}"));
+                let reason = format!("{classifier} could not read {malformed}");
+                source.trouble(batch).add(source.file.as_deref(), source.index, &reason);
             } else if verdict.concerned {
-                counts.classified += 1;
+                batch.counts.classified += 1;
             } else {
-                counts.ignored += 1;
+                batch.counts.ignored += 1;
             }
         }
         if !bodies.is_empty() {
             self.findings.send(&bodies).await?;
         }
-        (counts.suppressed, counts.repeats) = (kept_back.suppressed, kept_back.repeats);
-        self.kept_back.borrow_mut().merge(&kept_back);
-        counts.failed = troubles.iter().map(|t| t.failed as u64).sum();
-        counts.records_in = counts.classified + counts.ignored + counts.failed;
-        self.count(counts);
-        Ok(troubles)
+        if !later.is_empty() {
+            self.surroundings.postpone(later).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
+    async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
+        if !object.is_cloudtrail_log() {
+            batch.counts.ignored += 1;
+            return Ok(());
+        }
+        let mut wanted = Wanted {
+            engine: &self.engine,
+            file: object.name().into(),
+            message,
+            slots: Vec::new(),
+            records: Vec::new(),
+            ignored: 0,
+            trouble: Trouble::default(),
+        };
+        let read = self.read_into(object, &mut wanted, batch).await;
+        batch.counts.ignored += wanted.ignored;
+        let Trouble { failed, reasons, .. } = wanted.trouble;
+        let trouble = &mut batch.troubles[message];
+        trouble.failed += failed;
+        trouble.reasons.extend(reasons);
+        trouble.reasons.truncate(REASONS_MAX);
+        read
+    }
+
+    async fn read_into(&self, object: &Object, wanted: &mut Wanted<'_>, batch: &mut Batch) -> Result<(), PortError> {
+        let mut text = Pieces::default();
+        let streamed = self.stream(object, &mut text, wanted, batch).await;
+        if matches!(&streamed, Err(error) if error.is_retryable()) {
+            // It will be read again from its beginning.
+            return streamed;
+        }
+        text.finish(wanted);
+        self.classify(&std::mem::take(&mut wanted.records), batch).await?;
+        streamed
+    }
+
+    /// Reads the object into `text` as it comes in, and classifies what has been found when that is enough.
+    async fn stream(
+        &self,
+        object: &Object,
+        text: &mut Pieces,
+        wanted: &mut Wanted<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), PortError> {
+        let damaged = |error| PortError::permanent(format!("{} is damaged: {error}", object.name()), error);
+        let mut body = self.surroundings.open(object).await?;
+        let mut gzip = object.key.ends_with(".gz").then(InflatePieces::default);
+        while let Some(chunk) = body.next().await? {
+            for piece in chunk.chunks(INFLATE_BYTES) {
+                match &mut gzip {
+                    Some(gzip) => text.push(&gzip.push(piece).map_err(damaged)?, wanted),
+                    None => text.push(piece, wanted),
+                }
+                if wanted.records.len() >= RECORDS_TOGETHER {
+                    self.classify(&std::mem::take(&mut wanted.records), batch).await?;
+                }
+            }
+        }
+        if let Some(gzip) = gzip {
+            text.push(&gzip.finish().map_err(damaged)?, wanted);
+        }
+        Ok(())
     }
 
     fn count(&self, batch: Counts) {
@@ -156,29 +359,20 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
     }
 }
 
-impl<S: State, O: Outbox> Handler for ClassifierHandler<S, O> {
+impl<S: State, O: Outbox, W: Surroundings> Handler for ClassifierHandler<S, O, W> {
     async fn handle(&self, batch: &[Message]) -> BatchResult {
         let failed = match self.try_handle(batch).await {
-            Ok(troubles) => batch
-                .iter()
-                .zip(troubles)
-                .filter(|(_, trouble)| trouble.failed > 0)
-                .map(|(message, trouble)| {
-                    let reason = format!("{} unreadable: {}", trouble.failed, trouble.reasons.join("; "));
-                    warn!(message.id = %message.message_id, "records failed: {reason}");
-                    FailedMessage { message_id: message.message_id.clone(), reason, retryable: false }
-                })
-                .collect(),
+            Ok(troubles) => {
+                batch.iter().zip(troubles).filter_map(|(message, trouble)| trouble.into_failure(message)).collect()
+            }
             Err(error) => {
                 warn!("batch of {} not handled: {error}", batch.len());
-                batch
-                    .iter()
-                    .map(|message| FailedMessage {
-                        message_id: message.message_id.clone(),
-                        reason: error.to_string(),
-                        retryable: error.is_retryable(),
-                    })
-                    .collect()
+                let failed = |message: &Message| FailedMessage {
+                    message_id: message.message_id.clone(),
+                    reason: error.to_string(),
+                    retryable: error.is_retryable(),
+                };
+                batch.iter().map(failed).collect()
             }
         };
         BatchResult { failed }

@@ -21,3 +21,4 @@ pub mod registry;
 pub mod routing;
 pub mod rules;
 pub mod sign_in;
+pub mod surroundings;

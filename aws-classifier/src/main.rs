@@ -1,46 +1,52 @@
 //! The classifier as a Lambda function: SQS batches in, findings to the responder's queue. Wiring only.
 //!
-//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `RESPONDER_QUEUE_URL`,
-//! `RUST_LOG` (default `info`). Files that settings name are relative to the function's own folder.
-//!
-//! **What classifiers remember is in the memory of this process** until the DynamoDB adapter exists: counts, first-seen
-//! and last-value state is not shared between concurrent executions and is lost when Lambda recycles one. Stateless
-//! classifiers are not affected. The function warns about it at every start.
+//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`,
+//! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
+//! queue), `RUST_LOG` (default `info`). Files that settings name are relative to the function's own folder.
 
 use aws_classifier::engine::Engine;
-use aws_classifier::handler::ClassifierHandler;
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use serde_json::Value;
-use shared::adapters::aws::lambda::{self, CONFIG_VARIABLE};
-use shared::adapters::aws::{SqsClient, SqsOutbox};
-use shared::adapters::disk::DiskFiles;
-use shared::adapters::memory::MemoryState;
-use tracing_subscriber::EnvFilter;
+use aws_classifier::handler::{ClassifierHandler, Counts};
+use aws_classifier::surroundings::Cloud;
+use shared::adapters::aws::dynamo::DynamoState;
+use shared::adapters::aws::lambda::{self, Totals};
+use shared::adapters::aws::runtime::{self, Error, Start};
+use shared::adapters::aws::{DynamoClient, S3Client, S3Objects};
+use shared::adapters::disk::{DiskFiles, SystemClock};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    let start = Start::new("classifier").await?;
+    let engine = engine(&start.configuration)?;
+    let state = DynamoState::new(
+        DynamoClient::new(&start.sdk),
+        lambda::required("STATE_TABLE", "the name of the state table")?,
+    );
+    let findings = start.queue("RESPONDER_QUEUE_URL", "the URL of the responder's queue")?;
+    let cloud = Cloud {
+        own_queue: start.queue("CLASSIFIER_QUEUE_URL", "the URL of the classifier's own queue")?,
+        objects: S3Objects::new(S3Client::new(&start.sdk)),
+        clock: SystemClock,
+    };
+    let handler = ClassifierHandler::surrounded(engine, state, findings, cloud);
+    runtime::serve(start.function(handler, |handler| totals(handler.counts()))?).await
+}
 
-    let engine = engine()?;
-    let findings = lambda::required("RESPONDER_QUEUE_URL", "the URL of the responder's queue")?;
-    lambda::warn_of_memory("classifier", "what classifiers remember");
-    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let handler =
-        ClassifierHandler::new(engine, MemoryState::default(), SqsOutbox::new(SqsClient::new(&aws), findings));
-
-    let handler = &handler;
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Error> {
-        Ok(lambda::handle(handler, &event.payload).await?)
-    }))
-    .await
+/// The metrics of the classifier, by name.
+fn totals(counts: Counts) -> Totals {
+    vec![
+        ("records_in", counts.records_in),
+        ("records_classified", counts.classified),
+        ("records_ignored", counts.ignored),
+        ("records_failed", counts.failed),
+        ("findings", counts.findings),
+        ("findings_suppressed", counts.suppressed),
+        ("findings_repeated", counts.repeats),
+    ]
 }
 
 /// The classifiers, or every mistake of the configuration at once.
-fn engine() -> Result<Engine, Error> {
-    let variable = std::env::var(CONFIG_VARIABLE).ok();
-    let (name, text) = lambda::configuration(variable.as_deref())?;
-    let mut document = lambda::document(&name, &text);
+fn engine((name, text): &(String, String)) -> Result<Engine, Error> {
+    let mut document = lambda::document(name, text);
     let files = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
     let engine = Engine::configure(&mut document, &files, &[]);
     document.finish()?;

@@ -5,12 +5,14 @@
 //!
 //! What it deliberately does not do: it tells nobody and decides nothing.
 
+pub mod archive;
 pub mod handler;
 pub mod incidents;
 pub mod record;
 pub mod settings;
 pub mod sink;
 
+pub use archive::ArchiveLog;
 pub use handler::Logger;
 pub use record::Format;
 pub use settings::{LoggerSettings, configure};

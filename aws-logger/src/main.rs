@@ -1,39 +1,29 @@
-//! The logger as a Lambda function: findings, outcomes and receipts in, one structured line each on standard output,
-//! which Lambda puts into CloudWatch Logs. Wiring only.
+//! The logger as a Lambda function: findings, outcomes and receipts in; the incident store, one structured line each on
+//! standard output, which Lambda puts into CloudWatch Logs, and the same lines as objects in a bucket. Wiring only.
 //!
-//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `RUST_LOG` (default `info`; the
-//! function's own log goes to standard error).
-//!
-//! **Ledger and incidents are in the memory of this process** until the DynamoDB adapters exist: the lines are complete,
-//! the incident store is not readable from outside and is lost when Lambda recycles the process, and a receipt that
-//! reaches another execution than its finding goes to the dead-letter queue. Run it with a reserved concurrency of 1
-//! until then. The function warns about it at every start.
+//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its ledger is,
+//! `INCIDENT_TABLE`, `ARCHIVE_BUCKET` (without it, lines are not archived), `DLQ_URL` (its own dead-letter queue), `RUST_LOG`
+//! (default `info`; the function's own log goes to standard error).
 
-use aws_logger::{Logger, WriteLog, configure};
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use serde_json::Value;
-use shared::adapters::aws::lambda::{self, CONFIG_VARIABLE};
+use aws_logger::{ArchiveLog, Logger, WriteLog, configure};
+use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger};
+use shared::adapters::aws::lambda;
+use shared::adapters::aws::runtime::{self, Error, Start};
+use shared::adapters::aws::{DynamoClient, S3Archive, S3Client};
 use shared::adapters::disk::SystemClock;
-use shared::adapters::memory::{MemoryIncidents, MemoryLedger};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
-
-    let variable = std::env::var(CONFIG_VARIABLE).ok();
-    let (name, text) = lambda::configuration(variable.as_deref())?;
-    let mut document = lambda::document(&name, &text);
+    let start = Start::new("logger").await?;
+    let (name, text) = &start.configuration;
+    let mut document = lambda::document(name, text);
     let settings = configure(&mut document);
     document.finish()?;
-    lambda::warn_of_memory("logger", "incidents and what was logged");
-    let lines = WriteLog::new(std::io::stdout());
-    let handler = Logger::new(settings.format, MemoryIncidents::default(), MemoryLedger::default(), lines, SystemClock);
-
-    let handler = &handler;
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Error> {
-        Ok(lambda::handle(handler, &event.payload).await?)
-    }))
-    .await
+    let dynamo = DynamoClient::new(&start.sdk);
+    let ledger = DynamoLedger::new(dynamo.clone(), lambda::required("STATE_TABLE", "the name of the state table")?);
+    let incidents = DynamoIncidents::new(dynamo, lambda::required("INCIDENT_TABLE", "the name of the incident table")?);
+    let archive = lambda::optional("ARCHIVE_BUCKET").map(|b| S3Archive::new(S3Client::new(&start.sdk), b));
+    let lines = ArchiveLog::new(WriteLog::new(std::io::stdout()), archive);
+    let handler = Logger::new(settings.format, incidents, ledger, lines, SystemClock);
+    runtime::serve(start.function(handler, |_| Vec::new())?).await
 }

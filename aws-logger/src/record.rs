@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shared::finding::Effect;
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Receipt, Severity};
+use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Receipt, Severity, Timestamp};
 
 /// The version of the schema whose fields are used: <https://schema.ocsf.io/1.5.0/classes/detection_finding>.
 const OCSF_VERSION: &str = "1.5.0";
@@ -53,6 +53,19 @@ pub fn key_of(line: &str) -> Option<String> {
     }
     let (_, key) = line.rsplit_once(" key=")?;
     (!key.contains('\\')).then(|| key.to_owned())
+}
+
+/// The time of a line this module wrote, in either format; a receipt has none in the second.
+pub fn time_of(line: &str) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Line {
+        time: i64,
+    }
+    if line.starts_with('{') {
+        return serde_json::from_str::<Line>(line).ok().map(|line| Timestamp::from_millis(line.time));
+    }
+    let (_, rest) = line.split_once(" event_time=")?;
+    Timestamp::parse(rest.split(' ').next()?)
 }
 
 fn ocsf(envelope: &Envelope) -> Value {

@@ -91,6 +91,41 @@ pub trait Outbox {
     fn send(&self, bodies: &[String]) -> impl Future<Output = PortResult<()>>;
 }
 
+/// A message to be received later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// The body.
+    pub body: String,
+    /// How many seconds it stays invisible, at most [`DELAY_S_MAX`].
+    pub delay_s: u32,
+}
+
+/// The longest delay of a message: that of SQS (`DelaySeconds`, API reference of `SendMessage`).
+pub const DELAY_S_MAX: u32 = 900;
+
+/// The sending side of a queue that can hold messages back.
+pub trait DelayedOutbox {
+    /// Sends all messages; when it fails, some may have been sent.
+    fn send_delayed(&self, messages: &[Delayed]) -> impl Future<Output = PortResult<()>>;
+}
+
+/// Opens objects, such as log files in a bucket.
+pub trait Objects {
+    /// An opened object.
+    type Body: ObjectBody;
+    /// Opens the object `key` of `bucket`.
+    ///
+    /// # Errors
+    /// Permanent when it does not exist or may not be read.
+    fn open(&self, bucket: &str, key: &str) -> impl Future<Output = PortResult<Self::Body>>;
+}
+
+/// The bytes of an opened object.
+pub trait ObjectBody {
+    /// The next bytes, as they come in; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
+}
+
 /// How a queue treats what is not deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSettings {

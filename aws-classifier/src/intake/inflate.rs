@@ -1,7 +1,7 @@
 //! Gzip, bounded. Ordinary CloudTrail files are inflated in one go by libdeflate; large, multi-member and damaged ones
 //! go through a streaming decoder, so that memory stays bounded and what can be read is read.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use libdeflater::{Crc, Decompressor};
@@ -61,6 +61,45 @@ pub fn stream<R: Read + Send + 'static>(gzip: R) -> Box<dyn Read + Send> {
     })
 }
 
+/// Inflates a gzip file, all its members, that arrives in pieces.
+pub struct InflatePieces {
+    decoder: flate2::write::MultiGzDecoder<Vec<u8>>,
+    read: u64,
+    inflated: u64,
+}
+
+impl Default for InflatePieces {
+    fn default() -> Self {
+        Self { decoder: flate2::write::MultiGzDecoder::new(Vec::new()), read: 0, inflated: 0 }
+    }
+}
+
+impl InflatePieces {
+    /// What the next piece inflates to, at most 1,032 times its size.
+    ///
+    /// # Errors
+    /// When the file is damaged or a bomb.
+    pub fn push(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
+        self.decoder.write_all(piece)?;
+        let inflated = std::mem::take(self.decoder.get_mut());
+        self.read += piece.len() as u64;
+        self.inflated += inflated.len() as u64;
+        if is_bomb(self.inflated, self.read) { Err(bomb()) } else { Ok(inflated) }
+    }
+
+    /// What is left.
+    ///
+    /// # Errors
+    /// When the file ends too early or its checksum is wrong.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        self.decoder.finish()
+    }
+}
+
+fn bomb() -> io::Error {
+    io::Error::other(format!("inflates to more than {RATIO_MAX} times its size, a gzip bomb"))
+}
+
 struct Counted<R> {
     inner: R,
     read: u64,
@@ -84,8 +123,54 @@ impl<R: Read> Read for Bounded<R> {
         let n = self.decoder.read(buffer)?;
         self.inflated += n as u64;
         if is_bomb(self.inflated, self.decoder.get_ref().get_ref().read) {
-            return Err(io::Error::other(format!("inflates to more than {RATIO_MAX} times its size, a gzip bomb")));
+            return Err(bomb());
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn inflated(gzip: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+        let (mut pieces, mut text) = (InflatePieces::default(), Vec::new());
+        for piece in gzip.chunks(piece) {
+            text.extend(pieces.push(piece)?);
+        }
+        text.extend(pieces.finish()?);
+        Ok(text)
+    }
+
+    #[test]
+    fn pieces_of_any_size_and_several_members_are_inflated() {
+        let both = [gzip(b"one line\n"), gzip(b"another line\n")].concat();
+        for piece in [1, 2, 7, 1000] {
+            assert_eq!(inflated(&both, piece).expect("whole"), b"one line\nanother line\n", "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn damaged_files_and_bombs_are_refused() {
+        let good = gzip(&b"some text that repeats itself, some text that repeats itself".repeat(50));
+        for cut in [1, 5, 9, good.len() / 2] {
+            assert!(inflated(&good[..good.len() - cut], 16).is_err(), "{cut} bytes are missing");
+        }
+        let mut wrong = good.clone();
+        let sum = wrong.len() - 6;
+        wrong[sum] ^= 1;
+        assert!(inflated(&wrong, 16).is_err(), "the checksum is wrong");
+        assert!(inflated(b"no gzip at all", 16).is_err());
+        let error = inflated(&gzip(&vec![b' '; 64 << 20]), 16 << 10).expect_err("a bomb");
+        assert!(error.to_string().contains("bomb"), "{error}");
     }
 }

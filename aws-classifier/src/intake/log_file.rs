@@ -66,6 +66,32 @@ pub fn read_stream(mut input: impl Read, visitor: &mut dyn Visitor) -> io::Resul
     }
 }
 
+/// Reads text that arrives in pieces of any size, in bounded memory.
+#[derive(Default)]
+pub struct Pieces {
+    splitter: Splitter,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were looked at and are the beginning of a record.
+    seen: usize,
+}
+
+impl Pieces {
+    /// Takes the next piece and reports the records that are complete, a block at a time.
+    pub fn push(&mut self, piece: &[u8], visitor: &mut dyn Visitor) {
+        self.buffer.extend_from_slice(piece);
+        if self.buffer.len() - self.seen >= BLOCK_BYTES {
+            let consumed = self.splitter.consume(&self.buffer, false, visitor);
+            self.buffer.drain(..consumed);
+            self.seen = self.buffer.len();
+        }
+    }
+
+    /// Reports the rest.
+    pub fn finish(mut self, visitor: &mut dyn Visitor) {
+        self.splitter.consume(&self.buffer, true, visitor);
+    }
+}
+
 /// Where in the file's structure the reader stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
@@ -497,6 +523,10 @@ mod tests {
                 }
             }
             assert_eq!(seen, whole, "in blocks of {block}");
+            let (mut pieces, mut seen) = (Pieces::default(), Seen::default());
+            bytes.chunks(block).for_each(|piece| pieces.push(piece, &mut seen));
+            pieces.finish(&mut seen);
+            assert_eq!(seen, whole, "in pieces of {block}");
         }
         whole
     }

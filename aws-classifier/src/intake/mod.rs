@@ -13,6 +13,7 @@ pub mod follow_up;
 pub mod inflate;
 pub mod log_file;
 pub mod logs;
+pub mod s3_object;
 pub mod security_hub;
 pub mod text_log;
 

@@ -4,6 +4,9 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 pub mod dynamo;
 pub mod lambda;
+#[cfg(feature = "lambda")]
+pub mod runtime;
+mod s3;
 pub mod sdk;
 mod sqs;
 
@@ -12,8 +15,10 @@ pub mod loopback;
 
 /// The clients, so that a component needs no dependencies of its own to build them.
 pub use aws_sdk_dynamodb::Client as DynamoClient;
+pub use aws_sdk_s3::Client as S3Client;
 pub use aws_sdk_sqs::Client as SqsClient;
-pub use sqs::SqsOutbox;
+pub use s3::{S3Archive, S3Objects};
+pub use sqs::{SqsOutbox, TraceHeader};
 
 /// Whether the same call may work later: time-outs, broken connections, 5xx, throttles. What else a service says (it is
 /// not there, it is denied, it is invalid) stays wrong until someone changes something.

@@ -1,25 +1,47 @@
 //! A [`Handler`] behind an SQS event source mapping, without a dependency on the Lambda runtime.
 //!
-//! The event is read by hand, record by record: a typed batch would fail whole on one bad record. The answer names
-//! every message that failed, retryable or not (`ReportBatchItemFailures`): SQS makes it visible again and, after
-//! `maxReceiveCount`, moves it to the dead-letter queue. A failed record is never answered as done. The reason is
-//! logged here, once.
+//! The event is read by hand, record by record: a typed batch would fail whole on one bad record. What failed and may work
+//! later is named in the answer (`ReportBatchItemFailures`): SQS makes it visible again and, after `maxReceiveCount`, moves it
+//! to the dead-letter queue. What will never work is sent to the function's own dead-letter queue at once, with its reason
+//! as an attribute, and is answered as done after that; if it cannot be sent there, it is named like the others and SQS
+//! moves it in the end, without a reason. A failed record is never dropped. Reasons are logged here, once.
 
-use serde_json::{Value, json};
+use std::fmt;
+use std::io::Write;
+use std::time::Instant;
 
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::sqs::{SqsOutbox, TraceHeader};
 use crate::config::Document;
-use crate::ports::{BatchResult, FailedMessage, Handler, Message};
+use crate::ports::{BatchResult, DeadLetter, FailedMessage, Handler, Message};
 use crate::text::one_line;
+use crate::time::Timestamp;
 
 /// The environment variable that holds the configuration: TOML text when it holds a line break or `=`, else a path.
 pub const CONFIG_VARIABLE: &str = "PIPELINE_CONFIG";
+
+/// The namespace of all metrics.
+const NAMESPACE: &str = "AwsSecurityPipeline";
 
 /// Longer reasons are cut in the log.
 const REASON_CHARS_MAX: usize = 1_000;
 
 /// The top-level sections of the one configuration file. A function reads its own; the others must not be errors.
-const SECTIONS: [&str; 8] =
-    ["actions", "channels", "classifier", "classifiers", "logger", "notifier", "responder", "source"];
+const SECTIONS: [&str; 11] = [
+    "actions",
+    "allow",
+    "channels",
+    "classifier",
+    "classifiers",
+    "geo",
+    "logger",
+    "notifier",
+    "responder",
+    "rules",
+    "source",
+];
 
 /// An invocation that cannot be answered record by record. The whole batch comes back.
 #[derive(Debug, thiserror::Error)]
@@ -67,33 +89,201 @@ impl SqsEvent {
     }
 }
 
-/// `{"batchItemFailures":[{"itemIdentifier":…}]}`: every failed message, retryable or not, once.
-pub fn response(result: &BatchResult) -> Value {
-    let mut ids: Vec<&str> = result.failed.iter().map(|f| f.message_id.as_str()).collect();
+/// `{"batchItemFailures":[{"itemIdentifier":…}]}`, each id once.
+fn response(mut ids: Vec<&str>) -> Value {
     ids.sort_unstable();
     ids.dedup();
     let items: Vec<Value> = ids.into_iter().map(|id| json!({"itemIdentifier": id})).collect();
     json!({"batchItemFailures": items})
 }
 
-/// One invocation: reads the event, lets `handler` work, logs every failure with its reason, answers.
-///
-/// # Errors
-/// When the event cannot be answered record by record; Lambda then returns the whole batch.
-pub async fn handle<H: Handler>(handler: &H, event: &Value) -> Result<Value, EventError> {
-    let SqsEvent { messages, failed } = SqsEvent::parse(event)?;
-    let mut result = handler.handle(&messages).await;
-    result.failed.extend(failed);
-    for FailedMessage { message_id, reason, retryable } in &result.failed {
-        let count = messages.iter().find(|m| m.message_id == *message_id).map_or(0, |m| m.receive_count);
-        let reason = one_line(reason, REASON_CHARS_MAX);
-        if *retryable {
-            tracing::warn!(message.id = %message_id, receive_count = count, "message {message_id} comes back: {reason}");
-        } else {
-            tracing::error!(message.id = %message_id, receive_count = count, "message {message_id} cannot be handled: {reason}");
+/// Which invocation it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Invocation<'i> {
+    /// Lambda's request id.
+    pub request_id: &'i str,
+    /// The X-Ray trace header.
+    pub trace: Option<&'i str>,
+}
+
+/// A component's own counters: totals since the start, by metric name.
+pub type Totals = Vec<(&'static str, u64)>;
+
+/// A component as a function: its handler with dead letters, trace and metrics around it.
+pub struct Function<H, T, W> {
+    component: &'static str,
+    handler: H,
+    /// What the handler has counted so far.
+    totals: T,
+    dead_letters: SqsOutbox,
+    trace: TraceHeader,
+    meter: std::cell::RefCell<Meter<W>>,
+}
+
+/// Writes metrics, and knows what was written before.
+struct Meter<W> {
+    out: W,
+    before: Totals,
+    /// What the start took; told with the first batch.
+    cold_start_ms: Option<u64>,
+}
+
+impl<H: fmt::Debug, T, W> fmt::Debug for Function<H, T, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function").field("component", &self.component).field("handler", &self.handler).finish()
+    }
+}
+
+impl<H: Handler, T: Fn(&H) -> Totals, W: Write> Function<H, T, W> {
+    /// A function that began to start at `started` and writes its metrics to `metrics`, which is standard output.
+    /// `dead_letters` is the dead-letter queue of its own queue; `trace` is shared with the outboxes of its handler.
+    pub fn new(
+        component: &'static str,
+        handler: H,
+        totals: T,
+        dead_letters: SqsOutbox,
+        trace: TraceHeader,
+        metrics: W,
+        started: Instant,
+    ) -> Self {
+        let cold_start_ms = Some(ms_since(started));
+        let meter = Meter { out: metrics, before: totals(&handler), cold_start_ms }.into();
+        Self { component, handler, totals, dead_letters, trace, meter }
+    }
+
+    /// One invocation: reads the event, lets the handler work, buries what will never work, writes the metrics, answers.
+    ///
+    /// # Errors
+    /// When the event cannot be answered record by record; Lambda then returns the whole batch.
+    pub async fn invoke(&self, event: &Value, invocation: Invocation<'_>) -> Result<Value, EventError> {
+        let started = Instant::now();
+        self.trace.set(invocation.trace);
+        let SqsEvent { messages, failed } = SqsEvent::parse(event)?;
+        let count = messages.len() + failed.len();
+        let BatchResult { failed: mut failures } = self.handler.handle(&messages).await;
+        failures.extend(failed);
+        let mut returned = Vec::new();
+        let (mut retryable, mut permanent) = (0, 0);
+        for failure in &failures {
+            let message = messages.iter().find(|m| m.message_id == failure.message_id);
+            self.log_failure(failure, message, invocation);
+            if failure.retryable {
+                retryable += 1;
+                returned.push(failure.message_id.as_str());
+            } else {
+                permanent += 1;
+                if !self.bury(failure, message).await {
+                    returned.push(failure.message_id.as_str());
+                }
+            }
+        }
+        let batch = [
+            ("messages_in", count as u64),
+            ("messages_failed_retryable", retryable),
+            ("messages_failed_permanent", permanent),
+        ];
+        let written = self.meter.borrow_mut().write(
+            self.component,
+            &batch,
+            (self.totals)(&self.handler),
+            ms_since(started),
+            invocation.request_id,
+        );
+        if let Err(error) = written {
+            tracing::warn!("could not write metrics: {error}");
+        }
+        Ok(response(returned))
+    }
+
+    /// Whether the message is in the dead-letter queue now, and need not come back.
+    async fn bury(&self, failure: &FailedMessage, message: Option<&Message>) -> bool {
+        // A record without a body cannot be sent.
+        let Some(message) = message else { return false };
+        let letter = DeadLetter {
+            message_id: message.message_id.clone(),
+            body: message.body.clone(),
+            reason: failure.reason.clone(),
+            receive_count: message.receive_count,
+        };
+        match self.dead_letters.bury(self.component, &letter).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(message.id = %message.message_id, "message {} stays in its queue: {error}", message.message_id);
+                false
+            }
         }
     }
-    Ok(response(&result))
+
+    fn log_failure(&self, failure: &FailedMessage, message: Option<&Message>, invocation: Invocation<'_>) {
+        let FailedMessage { message_id, reason, retryable } = failure;
+        let reason = one_line(reason, REASON_CHARS_MAX);
+        let count = message.map_or(0, |m| m.receive_count);
+        let correlation = message.and_then(|m| correlation_id(&m.body)).unwrap_or_default();
+        let (component, request) = (self.component, invocation.request_id);
+        if *retryable {
+            tracing::warn!(component, request.id = request, correlation.id = correlation, message.id = %message_id,
+                receive_count = count, "message {message_id} comes back: {reason}");
+        } else {
+            tracing::error!(component, request.id = request, correlation.id = correlation, message.id = %message_id,
+                receive_count = count, "message {message_id} cannot be handled: {reason}");
+        }
+    }
+}
+
+impl<W: Write> Meter<W> {
+    /// One line in CloudWatch's embedded metric format, from which CloudWatch Logs makes metrics:
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+    fn write(
+        &mut self,
+        component: &str,
+        batch: &[(&'static str, u64)],
+        totals: Totals,
+        batch_ms: u64,
+        request_id: &str,
+    ) -> std::io::Result<()> {
+        let mut metrics = Vec::new();
+        let mut values = Map::new();
+        let mut add = |name: &str, unit: &str, value: u64| {
+            metrics.push(json!({"Name": name, "Unit": unit}));
+            values.insert(name.to_owned(), value.into());
+        };
+        for (name, value) in batch {
+            add(name, "Count", *value);
+        }
+        for ((name, now), before) in totals.iter().zip(self.before.iter().map(|(_, n)| *n).chain(std::iter::repeat(0)))
+        {
+            add(name, "Count", now.saturating_sub(before));
+        }
+        add("batch_ms", "Milliseconds", batch_ms);
+        if let Some(ms) = self.cold_start_ms.take() {
+            add("cold_start_ms", "Milliseconds", ms);
+        }
+        self.before = totals;
+        values.insert("component".to_owned(), component.into());
+        values.insert("request_id".to_owned(), request_id.into());
+        let now = crate::ports::Clock::now(&crate::adapters::disk::SystemClock);
+        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [["component"]], "Metrics": metrics});
+        values.insert(
+            "_aws".to_owned(),
+            json!({"Timestamp": Timestamp::as_millis(now), "CloudWatchMetrics": [directive]}),
+        );
+        // One write, so that nothing comes in between.
+        self.out.write_all(format!("{}\n", Value::Object(values)).as_bytes())?;
+        self.out.flush()
+    }
+}
+
+fn ms_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The correlation id of a message between components.
+fn correlation_id(body: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Correlated {
+        correlation_id: String,
+    }
+    serde_json::from_str::<Correlated>(body).ok().map(|c| one_line(&c.correlation_id, 200))
 }
 
 /// The configuration's name for error messages and its text, from what [`CONFIG_VARIABLE`] holds; nothing means the
@@ -127,23 +317,20 @@ pub fn document<'t>(name: &str, text: &'t str) -> Document<'t> {
 /// # Errors
 /// Names the variable and what it is for.
 pub fn required(variable: &str, what: &str) -> Result<String, String> {
-    match std::env::var(variable) {
-        Ok(value) if !value.trim().is_empty() => Ok(value),
-        _ => Err(format!("environment variable {variable} is not set: it must hold {what}")),
-    }
+    optional(variable).ok_or_else(|| format!("environment variable {variable} is not set: it must hold {what}"))
 }
 
-/// Says, at every start, what memory adapters mean in a Lambda function.
-pub fn warn_of_memory(component: &str, what: &str) {
-    tracing::warn!(
-        component,
-        "{component} keeps {what} in the memory of this process: it is not shared between concurrent executions and \
-         is lost when Lambda recycles one"
-    );
+/// The value of an environment variable that may be missing or empty.
+pub fn optional(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.trim().is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sqs::config::retry::RetryConfig;
+    use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+
+    use super::super::loopback::{Answer, Loopback};
     use super::*;
 
     fn event() -> Value {
@@ -168,6 +355,34 @@ mod tests {
         }
     }
 
+    fn function(endpoint: &str) -> Function<Words, impl Fn(&Words) -> Totals, Vec<u8>> {
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .endpoint_url(endpoint)
+            .build();
+        let (client, trace) = (aws_sdk_sqs::Client::from_conf(config), TraceHeader::default());
+        let dead_letters = SqsOutbox::new(client, "https://queue/dead".into(), trace.clone());
+        let calls = std::cell::Cell::new(0);
+        let totals = move |_: &Words| {
+            calls.set(calls.get() + 1);
+            vec![("records_in", 10 * calls.get())]
+        };
+        Function::new("classifier", Words, totals, dead_letters, trace, Vec::new(), Instant::now())
+    }
+
+    fn buried() -> Answer {
+        let entry = json!({"Id": "0", "MessageId": "x", "MD5OfMessageBody": "0".repeat(32)});
+        Answer::json("200 OK", &json!({"Successful": [entry], "Failed": []}))
+    }
+
+    fn ids(answer: &Value) -> Vec<&str> {
+        let items = answer["batchItemFailures"].as_array().expect("an array");
+        items.iter().map(|item| item["itemIdentifier"].as_str().expect("text")).collect()
+    }
+
     #[test]
     fn records_are_read_one_by_one() {
         let read = SqsEvent::parse(&event()).expect("an SQS event");
@@ -177,19 +392,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_failed_record_is_named_and_no_other() {
-        let answer = handle(&Words, &event()).await.expect("answered");
-        let ids: Vec<_> = ["b", "c", "d"].map(|id| json!({"itemIdentifier": id})).into();
-        assert_eq!(answer, json!({"batchItemFailures": ids}));
-        let none = handle(&Words, &json!({"Records": []})).await.expect("answered");
+    async fn what_may_work_later_comes_back_and_what_never_works_is_buried_with_its_reason() {
+        let server = Loopback::answering([buried()]);
+        let function = function(server.endpoint());
+        let answer = function.invoke(&event(), Invocation::default()).await.expect("answered");
+        assert_eq!(ids(&answer), ["b", "d"], "a record without a body cannot be buried");
+        let sent: Value = serde_json::from_str(&server.requests()[0]).expect("JSON");
+        let [letter] = &sent["Entries"].as_array().expect("entries")[..] else { panic!("one letter: {sent}") };
+        assert_eq!(letter["MessageBody"], "bad");
+        assert_eq!(letter["MessageAttributes"]["reason"]["StringValue"], "because");
+        let none = function.invoke(&json!({"Records": []}), Invocation::default()).await.expect("answered");
         assert_eq!(none, json!({"batchItemFailures": []}));
     }
 
     #[tokio::test]
+    async fn what_cannot_be_buried_comes_back() {
+        let denied = Answer::json("403 Forbidden", &json!({"__type": "AccessDeniedException"}));
+        let server = Loopback::answering([denied]);
+        let function = function(server.endpoint());
+        let answer = function.invoke(&event(), Invocation::default()).await.expect("answered");
+        assert_eq!(ids(&answer), ["b", "c", "d"]);
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_answered_by_record_fails_whole() {
+        let function = function("http://127.0.0.1:9");
         for event in [json!({}), json!({"Records": {}}), json!([]), json!({"Records": [{"body": "x"}]})] {
-            assert!(handle(&Words, &event).await.is_err(), "{event}");
+            assert!(function.invoke(&event, Invocation::default()).await.is_err(), "{event}");
         }
+    }
+
+    #[tokio::test]
+    async fn every_batch_writes_one_line_of_metrics() {
+        let server = Loopback::answering([buried(), buried()]);
+        let function = function(server.endpoint());
+        for request_id in ["r-1", "r-2"] {
+            function.invoke(&event(), Invocation { request_id, trace: None }).await.expect("answered");
+        }
+        let text = String::from_utf8(function.meter.borrow().out.clone()).expect("text");
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        let [first, second] = &lines[..] else { panic!("two lines: {text}") };
+        let directive = &first["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(directive["Namespace"], "AwsSecurityPipeline");
+        assert_eq!(directive["Dimensions"], json!([["component"]]));
+        for metric in directive["Metrics"].as_array().expect("metrics") {
+            assert!(first[metric["Name"].as_str().expect("a name")].is_u64(), "{metric} has a value");
+        }
+        assert!(first["_aws"]["Timestamp"].as_i64() > Some(1_700_000_000_000), "milliseconds");
+        let counts = |line: &Value| {
+            ["messages_in", "messages_failed_retryable", "messages_failed_permanent", "records_in"]
+                .map(|n| line[n].as_u64().expect(n))
+        };
+        assert_eq!((counts(first), counts(second)), ([4, 1, 2, 10], [4, 1, 2, 10]), "of the batch, no totals");
+        assert_eq!((&second["component"], &second["request_id"]), (&json!("classifier"), &json!("r-2")));
+        assert!(first["cold_start_ms"].is_u64() && second["cold_start_ms"].is_null(), "told once");
     }
 
     #[test]
@@ -202,7 +458,8 @@ mod tests {
 
     #[test]
     fn sections_of_other_components_are_left_alone_and_unknown_ones_are_not() {
-        let all = "[logger]\nformat = 1\n[actions.x]\ny = 1\n[channels.fax]\nz = 1\n";
+        let all =
+            "[logger]\nformat = 1\n[actions.x]\ny = 1\n[channels.fax]\nz = 1\n[geo]\n[rules]\n[[allow]]\nname = 1\n";
         document("pipeline.toml", all).finish().expect("not ours");
         document("pipeline.toml", "[loger]\nx = 1\n").finish().expect_err("unknown");
     }

@@ -1,11 +1,17 @@
-//! The sending side of an SQS queue.
+//! The sending side of an SQS queue: messages for the next component, messages for later, dead letters.
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::{BatchResultErrorEntry, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+    SendMessageBatchRequestEntry,
+};
 
 use super::{is_retryable, is_retryable_code};
-use crate::ports::{Outbox, PortError, PortResult};
+use crate::ports::{DeadLetter, Delayed, DelayedOutbox, Outbox, PortError, PortResult};
+use crate::text::one_line;
 
 /// Entries of one `SendMessageBatch` (API reference).
 const ENTRIES_MAX: usize = 10;
@@ -15,31 +21,81 @@ const BYTES_MAX: usize = 262_144;
 /// How often entries that the service failed to take are offered: the SDK retries whole calls, not single entries.
 const ATTEMPTS: usize = 3;
 
+/// Longer reasons of dead letters are cut.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// The X-Ray trace header of the invocation under way. Messages carry it on (`AWSTraceHeader`), so that a trace leads from
+/// the event to the mail.
+#[derive(Clone, Debug, Default)]
+pub struct TraceHeader(Arc<RwLock<Option<String>>>);
+
+impl TraceHeader {
+    /// Sets what messages carry from now on, such as `Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1`.
+    pub fn set(&self, header: Option<&str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = header.map(str::to_owned);
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// An [`Outbox`] over `SendMessageBatch`. Standard queues; duplicates are the receiver's business.
 #[derive(Clone, Debug)]
 pub struct SqsOutbox {
     client: Client,
     queue_url: String,
+    trace: TraceHeader,
+}
+
+/// One message with what goes beside its body.
+#[derive(Clone, Debug, Default)]
+struct Letter {
+    body: String,
+    delay_s: Option<u32>,
+    attributes: Vec<(&'static str, String)>,
 }
 
 impl SqsOutbox {
     /// Sends to `queue_url`; the client is built once, in `main`.
-    pub const fn new(client: Client, queue_url: String) -> Self {
-        Self { client, queue_url }
+    pub const fn new(client: Client, queue_url: String, trace: TraceHeader) -> Self {
+        Self { client, queue_url, trace }
+    }
+
+    /// Puts a message into this queue, which is the dead-letter queue of `component`, with the attributes `reason`,
+    /// `component`, `message_id` and `receive_count`.
+    ///
+    /// # Errors
+    /// As every port call. The message is not there then, as far as we know.
+    pub async fn bury(&self, component: &str, letter: &DeadLetter) -> PortResult<()> {
+        let attributes = vec![
+            ("reason", one_line(&letter.reason, REASON_CHARS_MAX).replace(['\u{fffe}', '\u{ffff}'], "·")),
+            ("component", component.to_owned()),
+            ("message_id", letter.message_id.clone()),
+            ("receive_count", letter.receive_count.to_string()),
+        ];
+        self.send_letters(&[Letter { body: permitted(&letter.body), delay_s: None, attributes }]).await
+    }
+
+    /// Every letter is offered, also when an earlier one failed.
+    async fn send_letters(&self, letters: &[Letter]) -> PortResult<()> {
+        let mut problem = Problem::default();
+        let mut rest = letters;
+        while !rest.is_empty() {
+            let (batch, next) = rest.split_at(batch_length(rest));
+            self.send_batch(batch, &mut problem).await;
+            rest = next;
+        }
+        problem.into_result(&self.queue_url)
     }
 
     /// Sends one batch; entries that fail for the moment are tried again, and what remains is named.
-    async fn send_batch(&self, bodies: &[String], problem: &mut Problem) {
-        let mut waiting: Vec<usize> = (0..bodies.len()).collect();
+    async fn send_batch(&self, letters: &[Letter], problem: &mut Problem) {
+        let mut waiting: Vec<usize> = (0..letters.len()).collect();
         let mut refusals: Vec<BatchResultErrorEntry> = Vec::new();
+        let trace = self.trace.get();
         for _ in 0..ATTEMPTS {
-            let entries = waiting.iter().map(|i| {
-                SendMessageBatchRequestEntry::builder()
-                    .id(i.to_string())
-                    .message_body(&bodies[*i])
-                    .build()
-                    .expect("id and body are set")
-            });
+            let entries = waiting.iter().map(|i| letters[*i].entry(*i, trace.as_deref()));
             let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries.collect()));
             // Boxed: the SDK's futures are some hundred types deep, which would overflow the compiler's depth limit in
             // a component that awaits this from a few functions away.
@@ -55,7 +111,7 @@ impl SqsOutbox {
             for refusal in never {
                 problem.add(false, 1, &reason(refusal));
             }
-            waiting = later.iter().filter_map(|r| r.id.parse().ok()).filter(|i| *i < bodies.len()).collect();
+            waiting = later.iter().filter_map(|r| r.id.parse().ok()).filter(|i| *i < letters.len()).collect();
             if waiting.is_empty() {
                 return;
             }
@@ -65,26 +121,56 @@ impl SqsOutbox {
     }
 }
 
-impl Outbox for SqsOutbox {
-    /// Every body is offered, also when an earlier one failed.
-    async fn send(&self, bodies: &[String]) -> PortResult<()> {
-        let bodies: Vec<String> = bodies.iter().map(|body| permitted(body)).collect();
-        let mut problem = Problem::default();
-        let mut rest = bodies.as_slice();
-        while !rest.is_empty() {
-            let (batch, next) = rest.split_at(batch_length(rest));
-            self.send_batch(batch, &mut problem).await;
-            rest = next;
+impl Letter {
+    fn of(body: &str) -> Self {
+        Self { body: permitted(body), ..Self::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        // A message's size counts names, types and values of its attributes; the type is `String`.
+        self.body.len() + self.attributes.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>()
+    }
+
+    fn entry(&self, id: usize, trace: Option<&str>) -> SendMessageBatchRequestEntry {
+        let mut entry = SendMessageBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message_body(&self.body)
+            .set_delay_seconds(self.delay_s.map(|s| i32::try_from(s).unwrap_or(i32::MAX)));
+        for (name, value) in &self.attributes {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
+            entry = entry.message_attributes(*name, value.expect("the type is set"));
         }
-        problem.into_result(&self.queue_url)
+        if let Some(trace) = trace {
+            let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
+            entry = entry.message_system_attributes(
+                MessageSystemAttributeNameForSends::AwsTraceHeader,
+                value.expect("the type is set"),
+            );
+        }
+        entry.build().expect("id and body are set")
     }
 }
 
-/// How many of the first bodies fit into one call; at least one.
-fn batch_length(bodies: &[String]) -> usize {
+impl Outbox for SqsOutbox {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        let letters: Vec<Letter> = bodies.iter().map(|body| Letter::of(body)).collect();
+        self.send_letters(&letters).await
+    }
+}
+
+impl DelayedOutbox for SqsOutbox {
+    async fn send_delayed(&self, messages: &[Delayed]) -> PortResult<()> {
+        let letters: Vec<Letter> =
+            messages.iter().map(|m| Letter { delay_s: Some(m.delay_s), ..Letter::of(&m.body) }).collect();
+        self.send_letters(&letters).await
+    }
+}
+
+/// How many of the first letters fit into one call; at least one.
+fn batch_length(letters: &[Letter]) -> usize {
     let mut bytes = 0;
-    let fitting = bodies.iter().take(ENTRIES_MAX).take_while(|body| {
-        bytes += body.len();
+    let fitting = letters.iter().take(ENTRIES_MAX).take_while(|letter| {
+        bytes += letter.bytes();
         bytes <= BYTES_MAX
     });
     fitting.count().max(1)
@@ -154,7 +240,7 @@ mod tests {
             .retry_config(RetryConfig::disabled())
             .endpoint_url(server.endpoint())
             .build();
-        SqsOutbox::new(Client::from_conf(config), QUEUE.to_owned())
+        SqsOutbox::new(Client::from_conf(config), QUEUE.to_owned(), TraceHeader::default())
     }
 
     /// All but the entries of `failed` succeed.
@@ -191,8 +277,9 @@ mod tests {
         assert_eq!(requests.iter().map(|r| entries(r).len()).collect::<Vec<_>>(), [10, 2]);
         assert_eq!(entries(&requests[1])[1], ("1".to_owned(), "11-xxxx".to_owned()));
 
-        let big = bodies(3, 100_000);
-        assert_eq!((batch_length(&big), batch_length(&bodies(1, 300_000)), batch_length(&big[2..])), (2, 1, 1));
+        let letters = |count, bytes| bodies(count, bytes).iter().map(|b| Letter::of(b)).collect::<Vec<_>>();
+        let big = letters(3, 100_000);
+        assert_eq!((batch_length(&big), batch_length(&letters(1, 300_000)), batch_length(&big[2..])), (2, 1, 1));
     }
 
     #[tokio::test]
@@ -249,5 +336,34 @@ mod tests {
         let (sent, meant): (Value, Value) =
             (serde_json::from_str(&sent).expect("JSON"), serde_json::from_str(&body).expect("JSON"));
         assert_eq!(sent, meant);
+    }
+
+    #[tokio::test]
+    async fn messages_carry_the_trace_and_their_delay() {
+        let server = Loopback::answering([answer(&["0"], &[]), answer(&["0"], &[])]);
+        let outbox = outbox(&server);
+        outbox.trace.set(Some("Root=1-5759e988-bd862e3fe1be46a994272793"));
+        outbox.send_delayed(&[Delayed { body: "later".into(), delay_s: 900 }]).await.expect("sent");
+        outbox.trace.set(None);
+        outbox.send(&["now".into()]).await.expect("sent");
+        let sent: Vec<Value> = server.requests().iter().map(|r| serde_json::from_str(r).expect("JSON")).collect();
+        let [later, now] = [0, 1].map(|i| &sent[i]["Entries"][0]);
+        assert_eq!((&later["DelaySeconds"], &now["DelaySeconds"]), (&json!(900), &Value::Null));
+        let trace = &later["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"];
+        assert_eq!(trace, "Root=1-5759e988-bd862e3fe1be46a994272793");
+        assert_eq!(now["MessageSystemAttributes"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn a_dead_letter_says_why_and_whose_it_is() {
+        let server = Loopback::answering([answer(&["0"], &[])]);
+        let letter =
+            DeadLetter { message_id: "m-1".into(), body: "bad".into(), reason: "not\nJSON".into(), receive_count: 2 };
+        outbox(&server).bury("classifier", &letter).await.expect("sent");
+        let sent: Value = serde_json::from_str(&server.requests()[0]).expect("JSON");
+        let attribute = |name: &str| sent["Entries"][0]["MessageAttributes"][name]["StringValue"].clone();
+        let all = ["reason", "component", "message_id", "receive_count"].map(attribute);
+        assert_eq!(all, ["not·JSON", "classifier", "m-1", "2"].map(Value::from));
+        assert_eq!(sent["Entries"][0]["MessageBody"], "bad");
     }
 }

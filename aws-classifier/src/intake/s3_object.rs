@@ -1,0 +1,169 @@
+//! Notifications that objects were created in S3: which log files there are to read.
+//!
+//! They come as S3 sends them to a queue, as an SNS topic passes those on, or as EventBridge's "Object Created". Pure: what
+//! is named here is opened by the handler.
+
+use serde_json::Value;
+
+/// An object in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The object's key, as it is.
+    pub key: String,
+}
+
+impl Object {
+    /// Whether it is a log file of CloudTrail, by the place CloudTrail gives it:
+    /// `[prefix/]AWSLogs/[organisation/]account/CloudTrail/region/YYYY/MM/DD/…json.gz`. Digests lie under
+    /// `CloudTrail-Digest`, insights under `CloudTrail-Insight`.
+    pub fn is_cloudtrail_log(&self) -> bool {
+        self.key.contains("AWSLogs/")
+            && self.key.contains("/CloudTrail/")
+            && [".json.gz", ".json"].iter().any(|ending| self.key.ends_with(ending))
+    }
+
+    /// `s3://BUCKET/KEY`.
+    pub fn name(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+/// What a message body announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    /// The objects.
+    pub objects: Vec<Object>,
+    /// Notifications of something else: a removal, the test event that S3 sends when notifications are set up.
+    pub ignored: u64,
+    /// Notifications that name no bucket or key.
+    pub failed: u64,
+}
+
+/// Reads a message body; `None` when it is no notification of S3.
+pub fn created(body: &str) -> Option<Created> {
+    // Nearly no body is one, and all others are read elsewhere.
+    if !["aws:s3", "aws.s3", "s3:TestEvent"].iter().any(|mark| body.contains(mark)) {
+        return None;
+    }
+    let body: Value = serde_json::from_str(body).ok()?;
+    // A notification of SNS has it as text.
+    match body["Message"].as_str().filter(|_| body["TopicArn"].is_string()) {
+        Some(inner) => of(&serde_json::from_str(inner).ok()?),
+        None => of(&body),
+    }
+}
+
+fn of(body: &Value) -> Option<Created> {
+    let mut created = Created::default();
+    if body["Event"] == "s3:TestEvent" {
+        created.ignored = 1;
+    } else if body["source"] == "aws.s3" && body["detail-type"] == "Object Created" {
+        let detail = &body["detail"];
+        created.add(detail["bucket"]["name"].as_str(), detail["object"]["key"].as_str().map(str::to_owned));
+    } else {
+        let records = body["Records"].as_array()?;
+        if records.is_empty() || records.iter().any(|record| record["eventSource"] != "aws:s3") {
+            return None;
+        }
+        for record in records {
+            if record["eventName"].as_str().is_some_and(|name| name.starts_with("ObjectCreated:")) {
+                let s3 = &record["s3"];
+                created.add(s3["bucket"]["name"].as_str(), s3["object"]["key"].as_str().and_then(decoded));
+            } else {
+                created.ignored += 1;
+            }
+        }
+    }
+    Some(created)
+}
+
+impl Created {
+    fn add(&mut self, bucket: Option<&str>, key: Option<String>) {
+        match (bucket, key) {
+            (Some(bucket), Some(key)) => self.objects.push(Object { bucket: bucket.to_owned(), key }),
+            _ => self.failed += 1,
+        }
+    }
+}
+
+/// A key as S3's own notifications write it: percent-encoded, `+` for a space. EventBridge's are not encoded.
+fn decoded(key: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        bytes.push(match first {
+            b'+' => b' ',
+            b'%' => {
+                let (digits, behind) = rest.split_at_checked(2)?;
+                rest = behind;
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "AWSLogs/123456789012/CloudTrail/eu-west-1/2026/03/01/a b+ü.json.gz";
+
+    fn record(name: &str, key: &str) -> Value {
+        json!({"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": name, "awsRegion": "eu-west-1",
+               "s3": {"bucket": {"name": "trail"}, "object": {"key": key, "size": 1024}}})
+    }
+
+    fn one(key: &str) -> Option<Created> {
+        let objects = vec![Object { bucket: "trail".to_owned(), key: key.to_owned() }];
+        Some(Created { objects, ..Created::default() })
+    }
+
+    #[test]
+    fn all_three_ways_name_the_same_object() {
+        let encoded = "AWSLogs/123456789012/CloudTrail/eu-west-1/2026/03/01/a+b%2B%C3%BC.json.gz";
+        let direct = json!({"Records": [record("ObjectCreated:Put", encoded)]});
+        let topic = json!({"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t",
+                           "Message": direct.to_string()});
+        let bridge = json!({"source": "aws.s3", "detail-type": "Object Created",
+                            "detail": {"bucket": {"name": "trail"}, "object": {"key": KEY, "size": 1}}});
+        for body in [direct, topic, bridge] {
+            assert_eq!(created(&body.to_string()), one(KEY), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_log_file_is_told_apart() {
+        let is_log = |key: &str| Object { bucket: "trail".into(), key: key.into() }.is_cloudtrail_log();
+        assert!(is_log(KEY));
+        assert!(is_log("prefix/AWSLogs/o-1/123456789012/CloudTrail/us-east-1/2026/03/01/x.json.gz"));
+        assert!(!is_log("AWSLogs/123456789012/CloudTrail-Digest/us-east-1/2026/03/01/x.json.gz"));
+        assert!(!is_log("AWSLogs/123456789012/CloudTrail-Insight/us-east-1/2026/03/01/x.json.gz"));
+        assert!(!is_log("AWSLogs/123456789012/vpcflowlogs/us-east-1/2026/03/01/x.log.gz"));
+        assert!(!is_log("AWSLogs/123456789012/CloudTrail/"));
+        assert!(!is_log("backup/CloudTrail/x.json.gz"));
+    }
+
+    #[test]
+    fn other_notifications_are_counted_and_other_bodies_left_alone() {
+        let mixed = json!({"Records": [record("ObjectRemoved:Delete", "k"), record("ObjectCreated:Copy", "k"),
+                                       {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put"},
+                                       record("ObjectCreated:Put", "%zz")]});
+        let found = created(&mixed.to_string()).expect("of S3");
+        assert_eq!((found.objects.len(), found.ignored, found.failed), (1, 1, 2));
+        let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "trail"});
+        assert_eq!(created(&test.to_string()), Some(Created { ignored: 1, ..Created::default() }));
+        let call = json!({"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail",
+                          "detail": {"eventSource": "s3.amazonaws.com", "eventName": "PutObject"}});
+        let others = json!({"Records": [record("ObjectCreated:Put", "k"), {"eventSource": "aws:sqs", "body": "x"}]});
+        for body in [call.to_string(), others.to_string(), "aws:s3".to_owned(), "{\"Records\":[]}".to_owned()] {
+            assert_eq!(created(&body), None, "{body}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What stands around the classifier: on one machine a reader that opens log files and makes follow-ups, in the cloud
+//! nobody, so the handler does both itself.
+
+use shared::Timestamp;
+use shared::ports::{Clock, DELAY_S_MAX, Delayed, DelayedOutbox, ObjectBody, Objects, PortError, PortResult};
+
+use crate::intake::s3_object::Object;
+
+/// How long after its time a follow-up is held: the events that answer it may arrive late. CloudTrail delivers within
+/// 15 minutes (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/get-and-view-cloudtrail-log-files.html>).
+const LATENESS_S: i64 = 900;
+
+/// See the module.
+pub trait Surroundings {
+    /// A log file that was opened.
+    type File: ObjectBody;
+
+    /// Whether a reader in front of the queue opens files and makes follow-ups. Without one, the handler does.
+    const HAVE_READER: bool;
+
+    /// Opens a log file.
+    ///
+    /// # Errors
+    /// Permanent when it does not exist or may not be read.
+    fn open(&self, object: &Object) -> impl Future<Output = PortResult<Self::File>>;
+
+    /// Whether a follow-up of that time is to be classified now.
+    fn is_due(&self, at: Timestamp) -> bool;
+
+    /// Sends follow-ups, each with its time, to the classifier's own queue, from where they come when they are due, or
+    /// before and are postponed again.
+    ///
+    /// # Errors
+    /// Those of the queue; some may have been sent.
+    fn postpone(&self, follow_ups: Vec<(Timestamp, String)>) -> impl Future<Output = PortResult<()>>;
+}
+
+/// A reader does it all: the chain of `pipeline run`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OneMachine;
+
+/// There is no such file.
+#[derive(Clone, Copy, Debug)]
+pub enum NoFile {}
+
+impl ObjectBody for NoFile {
+    async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
+        match *self {}
+    }
+}
+
+impl Surroundings for OneMachine {
+    type File = NoFile;
+    const HAVE_READER: bool = true;
+
+    async fn open(&self, object: &Object) -> PortResult<NoFile> {
+        let what = format!("{} is not read here: name log files on the command line", object.name());
+        Err(PortError::Permanent { what, source: None })
+    }
+
+    fn is_due(&self, _at: Timestamp) -> bool {
+        true
+    }
+
+    async fn postpone(&self, _follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {
+        Ok(())
+    }
+}
+
+/// A Lambda function: files are objects in S3, follow-ups wait in the function's own queue.
+///
+/// A message can be held back for [`DELAY_S_MAX`] seconds, so one that waits longer comes and goes: four times and a last
+/// one for the hour of `security_group_left_open`.
+#[derive(Clone, Debug)]
+pub struct Cloud<Q, B, C> {
+    /// The classifier's own queue.
+    pub own_queue: Q,
+    /// The buckets.
+    pub objects: B,
+    /// The clock that says what is due. Classifiers never see it.
+    pub clock: C,
+}
+
+impl<Q: DelayedOutbox, B: Objects, C: Clock> Surroundings for Cloud<Q, B, C> {
+    type File = B::Body;
+    const HAVE_READER: bool = false;
+
+    fn open(&self, object: &Object) -> impl Future<Output = PortResult<B::Body>> {
+        self.objects.open(&object.bucket, &object.key)
+    }
+
+    fn is_due(&self, at: Timestamp) -> bool {
+        self.clock.now() >= at.plus_seconds(LATENESS_S)
+    }
+
+    async fn postpone(&self, follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {
+        let now = self.clock.now();
+        let delayed = |(at, body): (Timestamp, String)| {
+            // Rounded up: one that comes a moment too early would go round once more.
+            let left_s = at.plus_seconds(LATENESS_S).as_millis().saturating_sub(now.as_millis()).max(0) / 1000 + 1;
+            Delayed { body, delay_s: u32::try_from(left_s).unwrap_or(DELAY_S_MAX).min(DELAY_S_MAX) }
+        };
+        let messages: Vec<Delayed> = follow_ups.into_iter().map(delayed).collect();
+        self.own_queue.send_delayed(&messages).await
+    }
+}

@@ -1,0 +1,250 @@
+//! The handler without a reader in front of it: log files that notifications name, and follow-ups.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use aws_classifier::classifiers;
+use aws_classifier::engine::Engine;
+use aws_classifier::handler::{ClassifierHandler, Counts};
+use aws_classifier::surroundings::Cloud;
+use serde_json::{Value, json};
+use shared::adapters::memory::{FixedClock, MemoryState, NoFiles};
+use shared::ports::{
+    BatchResult, DELAY_S_MAX, Delayed, DelayedOutbox, Handler, Message, ObjectBody, Objects, Outbox, PortError,
+    PortResult,
+};
+use shared::{Envelope, Finding, Payload, Timestamp};
+
+/// What was sent.
+struct Sent<T>(RefCell<Vec<T>>);
+
+impl Outbox for Sent<String> {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        self.0.borrow_mut().extend_from_slice(bodies);
+        Ok(())
+    }
+}
+
+impl DelayedOutbox for &Sent<Delayed> {
+    async fn send_delayed(&self, messages: &[Delayed]) -> PortResult<()> {
+        self.0.borrow_mut().extend_from_slice(messages);
+        Ok(())
+    }
+}
+
+/// Objects by `bucket/key`, read a few bytes at a time. Reading from the bucket `broken` ends in the middle.
+#[derive(Default)]
+struct Buckets(BTreeMap<String, Vec<u8>>);
+
+struct Reading {
+    chunks: std::vec::IntoIter<Vec<u8>>,
+    breaks: bool,
+}
+
+impl Objects for &Buckets {
+    type Body = Reading;
+
+    async fn open(&self, bucket: &str, key: &str) -> PortResult<Reading> {
+        let name = format!("{bucket}/{key}");
+        let Some(content) = self.0.get(&name) else {
+            return Err(PortError::Permanent { what: format!("there is no {name}"), source: None });
+        };
+        let breaks = bucket == "broken";
+        let mut chunks: Vec<Vec<u8>> = content.chunks(700).map(<[u8]>::to_vec).collect();
+        chunks.truncate(if breaks { chunks.len() / 2 } else { chunks.len() });
+        Ok(Reading { chunks: chunks.into_iter(), breaks })
+    }
+}
+
+impl ObjectBody for Reading {
+    async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
+        match self.chunks.next() {
+            None if self.breaks => Err(PortError::Retryable { what: "the connection broke".into(), source: None }),
+            next => Ok(next),
+        }
+    }
+}
+
+/// Everything around one handler.
+struct World {
+    clock: FixedClock,
+    findings: Sent<String>,
+    own_queue: Sent<Delayed>,
+    buckets: Buckets,
+}
+
+impl World {
+    fn at(time: &str) -> Self {
+        let clock = FixedClock::at(Timestamp::parse(time).expect("a time"));
+        Self {
+            clock,
+            findings: Sent(RefCell::default()),
+            own_queue: Sent(RefCell::default()),
+            buckets: Buckets::default(),
+        }
+    }
+
+    /// A function that was just started, with state of its own.
+    fn handler(&self) -> ClassifierHandler<MemoryState, &Sent<String>, Cloud<&Sent<Delayed>, &Buckets, &FixedClock>> {
+        let engine = Engine::with_defaults(classifiers::ALL, &NoFiles).expect("defaults");
+        let cloud = Cloud { own_queue: &self.own_queue, objects: &self.buckets, clock: &self.clock };
+        ClassifierHandler::surrounded(engine, MemoryState::default(), &self.findings, cloud)
+    }
+
+    fn put(&mut self, name: &str, content: Vec<u8>) {
+        self.buckets.0.insert(name.to_owned(), content);
+    }
+
+    /// The findings since the last call.
+    fn findings(&self) -> Vec<Finding> {
+        let bodies = self.findings.0.take();
+        let findings = bodies.iter().map(|body| match Envelope::from_body(body).expect("an envelope").payload {
+            Payload::Finding(finding) => *finding,
+            other => panic!("no finding: {other:?}"),
+        });
+        findings.collect()
+    }
+}
+
+fn messages(bodies: &[String]) -> Vec<Message> {
+    let message =
+        |(i, body): (usize, &String)| Message { message_id: format!("m{i}"), body: body.clone(), receive_count: 1 };
+    bodies.iter().enumerate().map(message).collect()
+}
+
+fn key_created(event_id: &str) -> Value {
+    json!({"eventVersion": "1.09", "eventTime": "2026-03-01T12:00:00Z", "eventSource": "iam.amazonaws.com",
+           "eventName": "CreateAccessKey", "awsRegion": "us-east-1", "recipientAccountId": "123456789012",
+           "eventID": event_id, "eventType": "AwsApiCall", "sourceIPAddress": "198.51.100.10",
+           "userIdentity": {"type": "IAMUser", "accountId": "123456789012", "userName": "alice",
+                            "arn": "arn:aws:iam::123456789012:user/alice"},
+           "requestParameters": {"userName": "bob"},
+           "responseElements": {"accessKey": {"userName": "bob", "accessKeyId": "AKIAEXAMPLE", "status": "Active"}}})
+}
+
+fn uninteresting(event_id: &str) -> Value {
+    let mut record = key_created(event_id);
+    record["eventName"] = "ListUsers".into();
+    record
+}
+
+const FILE: &str = "AWSLogs/123456789012/CloudTrail/us-east-1/2026/03/01/x.json.gz";
+
+fn notice(bucket: &str, key: &str) -> String {
+    let s3 = json!({"bucket": {"name": bucket}, "object": {"key": key}});
+    json!({"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": s3}]}).to_string()
+}
+
+fn gzip(records: &[Value]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(json!({ "Records": records }).to_string().as_bytes()).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+#[tokio::test]
+async fn a_log_file_is_read_and_every_record_counted() {
+    let mut world = World::at("2026-03-01T12:05:00Z");
+    // More records than are classified together, so that the file is handled in parts.
+    let mut records: Vec<Value> = (0..1200).map(|i| key_created(&format!("e{i}"))).collect();
+    records.extend((0..300).map(|i| uninteresting(&format!("u{i}"))));
+    world.put(&format!("trail/{FILE}"), gzip(&records));
+    let handler = world.handler();
+    let batch = messages(&[notice("trail", FILE), key_created("e0").to_string()]);
+    assert_eq!(handler.handle(&batch).await, BatchResult::default());
+    let ids: std::collections::BTreeSet<_> = world.findings().iter().map(|f| f.finding_id).collect();
+    assert_eq!(ids.len(), 1200, "the event that came both ways is one finding");
+    let Counts { records_in, classified, ignored, failed, .. } = handler.counts();
+    assert_eq!((records_in, classified, ignored, failed), (1501, 1201, 300, 0));
+}
+
+#[tokio::test]
+async fn other_objects_are_counted_and_not_opened() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    let handler = world.handler();
+    let digest = FILE.replace("CloudTrail", "CloudTrail-Digest");
+    let batch = messages(&[notice("trail", &digest), json!({"Event": "s3:TestEvent"}).to_string()]);
+    assert_eq!(handler.handle(&batch).await, BatchResult::default());
+    assert_eq!((handler.counts().records_in, handler.counts().ignored), (2, 2));
+}
+
+#[tokio::test]
+async fn failures_stay_with_their_message_and_say_which_file() {
+    let mut world = World::at("2026-03-01T12:05:00Z");
+    let mut bad = key_created("bad");
+    bad["eventName"] = 7.into();
+    world.put(&format!("trail/{FILE}"), gzip(&[key_created("good"), bad]));
+    let whole = gzip(&(0..100).map(|i| key_created(&format!("e{i}"))).collect::<Vec<_>>());
+    world.put(&format!("broken/{FILE}"), whole.clone());
+    world.put(&format!("damaged/{FILE}"), whole[..whole.len() - 100].to_vec());
+    let handler = world.handler();
+    let names = ["trail", "broken", "damaged", "missing"];
+    let batch = messages(&names.map(|bucket| notice(bucket, FILE)));
+    let failed = handler.handle(&batch).await.failed;
+    let shown: Vec<_> = failed.iter().map(|f| (f.message_id.as_str(), f.retryable)).collect();
+    assert_eq!(shown, [("m0", false), ("m1", true), ("m2", false), ("m3", false)]);
+    let reasons: Vec<&str> = failed.iter().map(|f| f.reason.as_str()).collect();
+    assert_eq!(reasons[0], format!("1 unreadable: s3://trail/{FILE} record 1: eventName is not a string"));
+    assert!(reasons[1].contains("the connection broke"), "{reasons:?}");
+    assert!(reasons[2].contains(&format!("s3://damaged/{FILE} is damaged")), "{reasons:?}");
+    assert!(reasons[3].contains(&format!("there is no missing/{FILE}")), "{reasons:?}");
+    let found: Vec<_> = world.findings().into_iter().map(|f| f.event_id).collect();
+    assert!(found.contains(&"good".to_owned()), "the good record had its effect");
+    assert!(found.contains(&"e60".to_owned()), "and so had what came before the damage: {found:?}");
+    let counts = handler.counts();
+    assert_eq!(counts.records_in, counts.classified + counts.ignored + counts.failed);
+    assert_eq!(counts.failed, 4, "a record, a damaged file and the record it ends in, a missing file");
+}
+
+fn opening(time: &str) -> String {
+    let rule = json!({"ipProtocol": "tcp", "fromPort": 22, "toPort": 22,
+                      "ipRanges": {"items": [{"cidrIp": "0.0.0.0/0"}]}});
+    let mut record = key_created("opening");
+    record["eventTime"] = time.into();
+    record["eventSource"] = "ec2.amazonaws.com".into();
+    record["eventName"] = "AuthorizeSecurityGroupIngress".into();
+    record["requestParameters"] = json!({"groupId": "sg-0a1", "ipPermissions": {"items": [rule]}});
+    record["responseElements"] = json!({"_return": true});
+    record.to_string()
+}
+
+#[tokio::test]
+async fn a_follow_up_goes_round_its_queue_until_it_is_due() {
+    let world = World::at("2026-03-01T12:01:00Z");
+    let handler = world.handler();
+    assert_eq!(handler.handle(&messages(&[opening("2026-03-01T12:00:00Z")])).await, BatchResult::default());
+    world.findings();
+    let mut rounds = 0;
+    let left_open = loop {
+        let [Delayed { body, delay_s }] = &world.own_queue.0.take()[..] else { panic!("one follow-up") };
+        assert!(*delay_s <= DELAY_S_MAX);
+        world.clock.set(shared::ports::Clock::now(&world.clock).plus_seconds(i64::from(*delay_s)));
+        rounds += 1;
+        assert_eq!(handler.handle(&messages(std::slice::from_ref(body))).await, BatchResult::default());
+        match &world.findings()[..] {
+            [] => assert!(rounds < 10, "it comes to an end"),
+            [finding] => break finding.clone(),
+            more => panic!("one finding: {more:?}"),
+        }
+    };
+    assert_eq!(left_open.classifier, "security_group_left_open");
+    // 12:01 to 13:15: an hour of grace from 12:00 and a quarter for what arrives late, in steps of a quarter.
+    assert_eq!(rounds, 5);
+    assert_eq!(shared::ports::Clock::now(&world.clock).to_string(), "2026-03-01T13:15:01Z");
+    assert_eq!(handler.counts().records_in, 2, "the opening, and the follow-up once");
+    assert!(world.own_queue.0.take().is_empty(), "a follow-up has none of its own");
+}
+
+#[tokio::test]
+async fn an_opening_that_was_closed_meanwhile_is_not_reported() {
+    let world = World::at("2026-03-01T15:00:00Z");
+    let handler = world.handler();
+    let closing = opening("2026-03-01T12:30:00Z")
+        .replace("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress")
+        .replace("\"opening\"", "\"closing\"");
+    handler.handle(&messages(&[opening("2026-03-01T12:00:00Z"), closing])).await;
+    world.findings();
+    let [Delayed { body, delay_s: 1 }] = &world.own_queue.0.take()[..] else { panic!("one follow-up, due") };
+    assert_eq!(handler.handle(&messages(std::slice::from_ref(body))).await, BatchResult::default());
+    assert_eq!(world.findings(), []);
+}
