@@ -53,6 +53,7 @@ def local(day):
         yield running
 
 
+TEST_EVENT = "aws-classifier/src/classifiers/iam_access_key_created/fires_own_key.json"
 # They fire on the event that completes their window, which is the one that *arrives* last; in one process all arrive in order.
 COUNTING = {"console_login_failed_repeatedly", "ec2_mass_instance_creation", "security_group_opened_repeatedly"}
 
@@ -112,8 +113,8 @@ def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
         if incident["severity"] == "CRITICAL":
             about = [m for m in mails if incident["timestamp"][:19] in m["text"] or incident["event"] in m["text"]]
             assert about, f"nobody was told of {incident['event']}"
-    trail = next(mail for mail in mails if "CloudTrail was stopped" in mail["subject"])
-    for part in ("carol", "203.0.113.66", emulators.ACCOUNT):
+    trail = next(mail for mail in mails if "cloudtrail_tampered" in mail["text"])
+    for part in ("carol", "198.51.100.10", emulators.ACCOUNT, "StopLogging", "seconds_after_login: 42"):
         assert part in trail["text"], trail["text"]
 
     # AWS may deliver any event again, hours later: all of them, in another order.
@@ -124,6 +125,17 @@ def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
     assert local.settle() == {}
     assert local.incidents() == before
     assert local.mails() == mails
+
+
+def test_the_test_event_of_the_readme_is_mailed_once(local):
+    body = (emulators.templates.DEPLOY.parent / TEST_EVENT).read_text()
+    assert TEST_EVENT in (emulators.templates.DEPLOY / "README.md").read_text()
+    shorten_visibility(local, 3)
+    for _ in range(2):
+        local.client("sqs").send_message(QueueUrl=local.queue_url("classifier"), MessageBody=body)
+        assert local.settle() == {}
+    alerts = [mail["subject"] for mail in local.mails() if not mail["subject"].startswith("[DRY RUN]")]
+    assert len(alerts) == 1 and "ccess key" in alerts[0], alerts
 
 
 def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
