@@ -63,6 +63,8 @@ def essence(incident: dict) -> dict:
     present time, and a notification has no other; CloudTrail records carry their own."""
     kept = {k: v for k, v in incident.items() if k not in ("created_at", "updated_at", "note", "incident_id", "details")}
     details = incident["details"]
+    # Repeats in one batch of the notifier become one message; which findings meet in a batch depends on the order.
+    kept["notify_status"] = {"GROUPED": "SENT"}.get(incident["notify_status"], incident["notify_status"])
     kept["principal"], kept["title"] = details.get("principal"), details.get("title")
     if incident["event_type"] in COUNTING or not incident["source"].endswith(".amazonaws.com"):
         del kept["timestamp"]
