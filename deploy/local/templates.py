@@ -6,6 +6,7 @@ Tags of CloudFormation become its long forms: `!Ref X` is {"Ref": "X"}, `!Sub s`
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,8 @@ def expand(template: dict) -> dict:
         def load(self) -> dict:
             return {}
 
+    # It warns about metrics of its own that nobody collects here.
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)
     # It fills in defaults of parameters in place, and asks for a region even where none matters.
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
     expanded = transform(copy.deepcopy(template), {}, NoManagedPolicies())
