@@ -254,15 +254,16 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
             yield f"{component}: responder.own_roles does not know the role {named!r}"
 
 
-def reading_log_files_is_granted_only_with_a_bucket(all_templates: Templates) -> Problems:
-    """`s3:GetObject` and `kms:Decrypt` of log files hang on their parameters."""
+def reading_objects_is_granted_only_with_a_bucket(all_templates: Templates) -> Problems:
+    """`s3:GetObject` of log files and uploads, and `kms:Decrypt` of log files, hang on their parameters."""
+    buckets = {"LogFiles": "${CloudTrailBucket}", "Uploads": "${UploadBucket}"}
     role = all_templates["classifier/template.yaml"]["Resources"]["FunctionRole"]["Properties"]
     for entry in role["Policies"][0]["PolicyDocument"]["Statement"]:
         condition = entry["Fn::If"][0] if "Fn::If" in entry else None
         for statement in statements(entry):
             services = {action.split(":")[0] for action in as_list(statement["Action"])}
-            if "s3" in services and condition != "LogFiles":
-                yield "classifier: it may read S3 without a bucket of log files"
+            if "s3" in services and buckets.get(condition, "none") not in str(statement["Resource"]):
+                yield "classifier: it may read S3 without a bucket that was named"
             if "kms" in services and condition not in ("EncryptedLogFiles", "OwnKey"):
                 yield "classifier: it may decrypt without a key"
 
@@ -442,7 +443,7 @@ ALL = [
     the_bus_is_open_to_the_organization_only,
     actions_and_resources_are_named,
     functions_use_their_own_roles,
-    reading_log_files_is_granted_only_with_a_bucket,
+    reading_objects_is_granted_only_with_a_bucket,
     environment_is_what_the_binary_reads,
     metrics_exist,
     alarms_are_complete_and_explained,
