@@ -537,6 +537,9 @@ struct Look {
 }
 
 fn cut(text: &str) -> String {
+    if text.len() <= TEXT_CHARS_MAX {
+        return text.to_owned();
+    }
     match text.char_indices().nth(TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

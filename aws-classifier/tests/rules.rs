@@ -173,11 +173,7 @@ fn every_own_rule_shows_both_sides_and_nothing_else_lies_there() {
 
 #[test]
 fn own_rules_are_well_formed() {
-    let loaded = rules::load(
-        &rules::Settings { own: true, ..rules::Settings::default() },
-        &[],
-        &shared::adapters::memory::NoFiles,
-    );
+    let loaded = rules::load(&rules::Settings::default(), &[], &shared::adapters::memory::NoFiles);
     assert_eq!(loaded.errors, []);
     assert_eq!(loaded.elsewhere, 0);
     let files: Vec<_> = OWN.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();

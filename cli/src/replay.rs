@@ -3,7 +3,6 @@
 
 use aws_classifier::engine::Engine;
 use aws_classifier::explain::Explanation;
-use aws_classifier::intake;
 use aws_classifier::noise::Tally;
 use aws_classifier::routing::Slot;
 use shared::Finding;
@@ -76,6 +75,7 @@ pub fn replay(
 ) -> Result<Done, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
     let mut replayer = Replayer {
+        inputs,
         engine,
         asked_for: options.asked_for.as_deref(),
         state: MemoryState::default(),
@@ -96,11 +96,13 @@ pub fn replay(
 }
 
 struct Replayer<'r> {
+    inputs: &'r [Input],
     engine: &'r Engine,
     asked_for: Option<&'r str>,
     state: MemoryState,
     runtime: tokio::runtime::Runtime,
-    waiting: Vec<Waiting>,
+    /// The batch to be.
+    waiting: Vec<Record>,
     sink: &'r mut dyn Sink,
     findings: u64,
     kept_back: Tally,
@@ -108,24 +110,16 @@ struct Replayer<'r> {
     malformed_total: u64,
 }
 
-/// A record of the batch to be.
-struct Waiting {
-    text: Box<str>,
-    file: String,
-    index: u64,
-    slots: Box<[Slot]>,
-}
-
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
         // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
-        let (sources, events): (Vec<&Waiting>, Vec<Event<'_>>) =
-            self.waiting.iter().filter_map(|waiting| Some((waiting, intake::event(&waiting.text).ok()?))).unzip();
+        let (records, events): (Vec<&Record>, Vec<Event<'_>>) =
+            self.waiting.iter().filter_map(|record| Some((record, record.event().ok()?))).unzip();
         self.malformed_total += (self.waiting.len() - events.len()) as u64;
-        let selected: Vec<&[Slot]> = sources.iter().map(|source| &*source.slots).collect();
+        let selected: Vec<&[Slot]> = records.iter().map(|record| &*record.origin.slots).collect();
         let run = self.engine.run_selected(&events, &selected, &self.state);
         let verdicts = self.runtime.block_on(run).map_err(Stop::State)?;
-        for ((verdict, event), source) in verdicts.iter().zip(&events).zip(sources) {
+        for ((verdict, event), record) in verdicts.iter().zip(&events).zip(records) {
             self.kept_back.add(&verdict.withheld, &verdict.lapsed);
             for finding in &verdict.findings {
                 self.findings += 1;
@@ -134,8 +128,8 @@ impl Replayer<'_> {
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 self.malformed_total += 1;
                 let rejected = Rejected {
-                    file: source.file.clone(),
-                    index: source.index,
+                    file: self.inputs[record.origin.input].name.clone(),
+                    index: record.origin.index,
                     field: malformed.field.clone(),
                     reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
                     text: event.record.to_owned(),
@@ -154,8 +148,8 @@ impl Replayer<'_> {
 
 impl Replayer<'_> {
     /// Explains the record when it is the one that was asked for, after everything before it.
-    fn explain(&mut self, id: &str, text: &str) -> Result<(), Stop> {
-        let Ok(event) = intake::event(text) else { return Ok(()) };
+    fn explain(&mut self, id: &str, record: &Record) -> Result<(), Stop> {
+        let Ok(event) = record.event() else { return Ok(()) };
         if event.event_id != id {
             return Ok(());
         }
@@ -170,16 +164,11 @@ impl Replayer<'_> {
 impl Consumer for Replayer<'_> {
     type Error = Stop;
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), Stop> {
+    fn record(&mut self, record: Record) -> Result<(), Stop> {
         if let Some(id) = self.asked_for {
-            self.explain(id, record.text)?;
+            self.explain(id, &record)?;
         }
-        self.waiting.push(Waiting {
-            text: record.text.into(),
-            file: record.input.name.clone(),
-            index: record.index,
-            slots: record.slots.into(),
-        });
+        self.waiting.push(record);
         if self.waiting.len() < BATCH_RECORDS {
             return Ok(());
         }

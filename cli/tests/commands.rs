@@ -42,8 +42,8 @@ fn the_demo_shows_findings_incidents_responses_and_what_to_try_next() {
     let folder = tempfile::tempdir().unwrap();
     let text = succeed(folder.path(), &["demo"]);
     for part in [
-        "8 critical, 9 high, 1 medium, 1 info",
-        "Incidents  19, 17 still open",
+        "8 critical, 9 high, 3 medium, 1 info",
+        "Incidents  21, 19 still open",
         "Responses planned: 9",
         "iam:UpdateAccessKey AccessKeyId=AKIAEXAMPLE0SVCBCKUP Status=Inactive UserName=svc-backup",
         "ec2:RevokeSecurityGroupIngress GroupId=sg-0a0000000000000e7",
@@ -62,7 +62,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl", "--summary", "summary.json"]);
     let findings: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(findings.len(), 18);
+    assert_eq!(findings.len(), 20);
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
     let number = |key: &str| summary[key].as_u64().unwrap();
@@ -70,7 +70,7 @@ fn the_written_day_replays_to_the_same_findings_without_the_threat_list() {
         number("records_in"),
         number("classified") + number("ignored") + number("failed") + number("duplicates")
     );
-    assert_eq!(number("findings"), 18);
+    assert_eq!(number("findings"), 20);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     let folder = tempfile::tempdir().unwrap();
     succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
     let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
-    assert!(text.contains("18: 8 critical, 8 high, 1 medium, 1 info"), "{text}");
+    assert!(text.contains("20: 8 critical, 8 high, 3 medium, 1 info"), "{text}");
     let look = || {
         let log = fs::read_to_string(folder.path().join("kept/pipeline.log")).unwrap();
         let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap().count();
@@ -88,7 +88,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     succeed(folder.path(), &["run", "day.jsonl", "--data", "kept", "--summary", "summary.json"]);
     assert_eq!(first, look());
     let incidents: Vec<Value> = serde_json::from_str(&first.2).unwrap();
-    assert_eq!(incidents.len(), 18);
+    assert_eq!(incidents.len(), 20);
     let closed: Vec<Value> = serde_json::from_str(&succeed(
         folder.path(),
         &["incidents", "--data", "kept", "--format", "json", "--status", "closed"],
@@ -99,7 +99,7 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
     assert!(text.contains("3 incidents"), "{text}");
     let summary: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("summary.json")).unwrap()).unwrap();
-    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&18.into(), &0.into()));
+    assert_eq!((&summary["findings"], &summary["dead_letters"]), (&20.into(), &0.into()));
 }
 
 #[test]

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 /// Copies of the demo's day, each in an account of its own.
 const ACCOUNTS: usize = 4;
-/// 18 of each day, and two that only appear together: logins of many users that fail from one address.
-const FINDINGS: usize = ACCOUNTS * 18 + 2;
+/// 20 of each day, and two that only appear together: logins of many users that fail from one address.
+const FINDINGS: usize = ACCOUNTS * 20 + 2;
 
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));

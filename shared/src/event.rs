@@ -78,7 +78,28 @@ pub enum Part {
     VpcEndpoint,
     /// `sessionCredentialFromConsole`.
     FromConsole,
+    /// `userIdentity.arn`; this and the next are asked for by nearly every rule.
+    CallerArn,
+    /// `userIdentity.accountId`.
+    CallerAccount,
+    /// `userIdentity.principalId`.
+    CallerId,
+    /// `userIdentity.userName`.
+    CallerName,
+    /// `userIdentity.accessKeyId`.
+    AccessKey,
+    /// `userIdentity.sessionContext`.
+    Session,
+    /// `userIdentity.sessionContext.sessionIssuer.arn`.
+    IssuerArn,
+    /// `userIdentity.sessionContext.sessionIssuer.userName`.
+    IssuerName,
+    /// `userIdentity.sessionContext.attributes.mfaAuthenticated`.
+    Mfa,
 }
+
+/// How many parts are noted while the header is read: those up to [`Part::Session`].
+const PARTS: usize = Part::Session as usize + 1;
 
 /// One record: its header, and its body on demand.
 pub struct Event<'a> {
@@ -114,13 +135,8 @@ pub struct Event<'a> {
     pub invoked_by: Cow<'a, str>,
     /// The whole record (CloudTrail) or the whole detail (notification).
     pub record: &'a str,
-    identity_raw: Option<&'a str>,
-    request_raw: Option<&'a str>,
-    response_raw: Option<&'a str>,
-    additional_raw: Option<&'a str>,
-    resources_raw: Option<&'a str>,
-    vpc_endpoint_raw: Option<&'a str>,
-    from_console_raw: Option<&'a str>,
+    /// As they stand in the record; `None` when absent or null.
+    parts: [Option<&'a str>; PARTS],
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
     key: OnceCell<u64>,
     identity: OnceCell<Box<Identity>>,
@@ -135,6 +151,38 @@ pub struct Event<'a> {
 impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("kind", &self.kind).field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// Where the header and the parts of a CloudTrail record stand in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    time: Timestamp,
+    read_only: Option<bool>,
+    header: [Span; 12],
+    parts: [Span; PARTS],
+}
+
+/// A stretch of a record; empty when there is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    bytes: u32,
+}
+
+impl Span {
+    fn of(text: Option<&str>, record: &str) -> Self {
+        let Some(text) = text else { return Self::default() };
+        let start = (text.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize);
+        match (u32::try_from(start), u32::try_from(text.len())) {
+            (Ok(start), Ok(bytes)) => Self { start, bytes },
+            _ => Self::default(),
+        }
+    }
+
+    fn within(self, record: &str) -> Option<&str> {
+        let start = self.start as usize;
+        record.get(start..start + self.bytes as usize).filter(|text| !text.is_empty())
     }
 }
 
@@ -270,69 +318,44 @@ impl Identity {
     }
 }
 
-/// `userIdentity` as CloudTrail writes it. Every field may be absent or null.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireIdentity {
-    r#type: Option<String>,
-    arn: Option<String>,
-    account_id: Option<String>,
-    principal_id: Option<String>,
-    user_name: Option<String>,
-    access_key_id: Option<String>,
-    invoked_by: Option<String>,
-    session_context: Option<WireSession>,
+/// Members of `userIdentity.sessionContext` as they stand in the record; `None` when absent or null.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session<'a> {
+    issuer_arn: Option<&'a str>,
+    issuer_name: Option<&'a str>,
+    mfa: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireSession {
-    session_issuer: Option<WireIssuer>,
-    attributes: Option<WireAttributes>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireIssuer {
-    arn: Option<String>,
-    user_name: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WireAttributes {
-    mfa_authenticated: Option<Value>,
-}
-
-impl From<WireIdentity> for Identity {
-    fn from(wire: WireIdentity) -> Self {
-        let session = wire.session_context.unwrap_or_default();
-        let issuer = session.session_issuer.unwrap_or_default();
-        let principal_id = wire.principal_id.unwrap_or_default();
-        let kind = wire.r#type.unwrap_or_default();
-        let session_name = match principal_id.split_once(':') {
-            Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
-            _ => String::new(),
-        };
-        let mfa = session.attributes.and_then(|a| a.mfa_authenticated).and_then(|v| match v {
-            Value::Bool(b) => Some(b),
-            Value::String(s) => Some(s == "true"),
-            _ => None,
+impl<'a> Session<'a> {
+    /// What does not look as expected is passed over.
+    fn read(raw: &'a str) -> Self {
+        let mut session = Self::default();
+        let _ = Scanner::new(raw).object::<ScanError>(|key, s| match (key, s.peek()) {
+            ("sessionIssuer", Some(b'{')) => s.object(|key, s| {
+                let value = s.raw_value()?;
+                match key {
+                    "arn" => session.issuer_arn = present(value),
+                    "userName" => session.issuer_name = present(value),
+                    _ => {}
+                }
+                Ok(())
+            }),
+            ("attributes", Some(b'{')) => s.object(|key, s| {
+                let value = s.raw_value()?;
+                if key == "mfaAuthenticated" {
+                    session.mfa = present(value);
+                }
+                Ok(())
+            }),
+            _ => s.raw_value().map(drop),
         });
-        Self {
-            kind,
-            arn: wire.arn.unwrap_or_default(),
-            account: wire.account_id.unwrap_or_default(),
-            principal_id,
-            user_name: wire.user_name.unwrap_or_default(),
-            access_key_id: wire.access_key_id.unwrap_or_default(),
-            invoked_by: wire.invoked_by.unwrap_or_default(),
-            issuer_arn: issuer.arn.unwrap_or_default(),
-            issuer_name: issuer.user_name.unwrap_or_default(),
-            session_name,
-            mfa,
-        }
+        session
     }
+}
+
+/// The text of a JSON string; empty when it is none.
+fn text(raw: Option<&str>) -> String {
+    raw.and_then(|raw| RawValue::of(raw).as_str()).map(Cow::into_owned).unwrap_or_default()
 }
 
 /// The header of a notification, read by the intake from its envelope.
@@ -374,13 +397,7 @@ impl<'a> Event<'a> {
             identity_type: NONE,
             invoked_by: NONE,
             record,
-            identity_raw: None,
-            request_raw: None,
-            response_raw: None,
-            additional_raw: None,
-            resources_raw: None,
-            vpc_endpoint_raw: None,
-            from_console_raw: None,
+            parts: [None; PARTS],
             key: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
@@ -414,6 +431,22 @@ impl<'a> Event<'a> {
     /// As [`Event::from_cloudtrail`].
     #[inline]
     pub fn scan_cloudtrail(text: &'a str, scanner: &mut Scanner<'a>) -> Result<Self, RecordError> {
+        let mut again = scanner.clone();
+        match Self::scan(text, scanner, |key| key) {
+            Err(RecordError::Missing { field }) => {
+                Self::scan(text, &mut again, as_cloudtrail_writes).map_err(|_| RecordError::Missing { field })
+            }
+            other => other,
+        }
+    }
+
+    /// `as_written` gives the name of a header field for a key.
+    #[inline]
+    fn scan(
+        text: &'a str,
+        scanner: &mut Scanner<'a>,
+        as_written: impl Fn(&'a str) -> &'a str,
+    ) -> Result<Self, RecordError> {
         scanner.peek();
         let start = scanner.position();
         let mut event = Self::empty(EventKind::CloudTrail, "");
@@ -430,7 +463,7 @@ impl<'a> Event<'a> {
                 }
                 Ok::<(), ScanError>(())
             };
-            match key {
+            match as_written(key) {
                 "eventTime" => {
                     let mut text = Cow::Borrowed("");
                     string(s, &mut text, "eventTime")?;
@@ -462,23 +495,42 @@ impl<'a> Event<'a> {
                         _ => None,
                     };
                 }
-                "requestParameters" => event.request_raw = present(s.raw_value()?),
-                "responseElements" => event.response_raw = present(s.raw_value()?),
-                "additionalEventData" => event.additional_raw = present(s.raw_value()?),
-                "resources" => event.resources_raw = present(s.raw_value()?),
-                "vpcEndpointId" => event.vpc_endpoint_raw = present(s.raw_value()?),
-                "sessionCredentialFromConsole" => event.from_console_raw = present(s.raw_value()?),
+                "requestParameters" => event.parts[Part::Request as usize] = present(s.raw_value()?),
+                "responseElements" => event.parts[Part::Response as usize] = present(s.raw_value()?),
+                "additionalEventData" => event.parts[Part::Additional as usize] = present(s.raw_value()?),
+                "resources" => event.parts[Part::Resources as usize] = present(s.raw_value()?),
+                "vpcEndpointId" => event.parts[Part::VpcEndpoint as usize] = present(s.raw_value()?),
+                "sessionCredentialFromConsole" => event.parts[Part::FromConsole as usize] = present(s.raw_value()?),
                 "userIdentity" => {
                     let at = s.peek();
                     let from = s.position();
                     if at == Some(b'{') {
-                        s.object::<ScanError>(|key, s| match key {
+                        s.object::<ScanError>(|key, s| match as_written(key) {
                             "type" => string(s, &mut event.identity_type, "userIdentity.type"),
-                            "accountId" => string(s, &mut caller_account, "userIdentity.accountId"),
                             "invokedBy" => string(s, &mut event.invoked_by, "userIdentity.invokedBy"),
-                            _ => s.raw_value().map(drop),
+                            "accountId" => {
+                                s.peek();
+                                let from = s.position();
+                                string(s, &mut caller_account, "userIdentity.accountId")?;
+                                event.parts[Part::CallerAccount as usize] =
+                                    present(RawValue::of(&text[from..s.position()]));
+                                Ok(())
+                            }
+                            _ => {
+                                let value = s.raw_value()?;
+                                let part = match as_written(key) {
+                                    "arn" => Part::CallerArn,
+                                    "principalId" => Part::CallerId,
+                                    "userName" => Part::CallerName,
+                                    "accessKeyId" => Part::AccessKey,
+                                    "sessionContext" => Part::Session,
+                                    _ => return Ok(()),
+                                };
+                                event.parts[part as usize] = present(value);
+                                Ok(())
+                            }
                         })?;
-                        event.identity_raw = Some(&text[from..s.position()]);
+                        event.parts[Part::Identity as usize] = Some(&text[from..s.position()]);
                     } else if !s.raw_value()?.is_null() {
                         wrong = Some(RecordError::Wrong { field: "userIdentity", expected: "an object" });
                     }
@@ -511,6 +563,61 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
+    /// Where everything stands, so that the header need not be read again; `None` unless this is a CloudTrail record
+    /// whose header has no escapes.
+    pub fn outline(&self) -> Option<Outline> {
+        let header = [
+            Some(&self.source),
+            Some(&self.name),
+            Some(&self.event_id),
+            Some(&self.account),
+            Some(&self.region),
+            Some(&self.source_ip),
+            Some(&self.user_agent),
+            Some(&self.event_type),
+            Some(&self.identity_type),
+            Some(&self.invoked_by),
+            self.error_code.as_ref(),
+            self.error_message.as_ref(),
+        ];
+        if self.kind != EventKind::CloudTrail || header.iter().flatten().any(|text| matches!(text, Cow::Owned(_))) {
+            return None;
+        }
+        Some(Outline {
+            time: self.time,
+            read_only: self.read_only,
+            header: header.map(|text| Span::of(text.map(|text| &**text), self.record)),
+            parts: self.parts.map(|part| Span::of(part, self.record)),
+        })
+    }
+
+    /// The event that had this outline; `record` is its [`Event::record`].
+    pub fn from_outline(record: &'a str, outline: &Outline) -> Self {
+        let mut event = Self::empty(EventKind::CloudTrail, record);
+        event.time = outline.time;
+        event.read_only = outline.read_only;
+        let [header @ .., error_code, error_message] = &outline.header;
+        let fields = [
+            &mut event.source,
+            &mut event.name,
+            &mut event.event_id,
+            &mut event.account,
+            &mut event.region,
+            &mut event.source_ip,
+            &mut event.user_agent,
+            &mut event.event_type,
+            &mut event.identity_type,
+            &mut event.invoked_by,
+        ];
+        for (field, span) in fields.into_iter().zip(header) {
+            *field = Cow::Borrowed(span.within(record).unwrap_or_default());
+        }
+        event.error_code = error_code.within(record).map(Cow::Borrowed);
+        event.error_message = error_message.within(record).map(Cow::Borrowed);
+        event.parts = outline.parts.map(|part| part.within(record));
+        event
+    }
+
     /// An event from a notification; `detail` is its body, a JSON object.
     pub fn notification(header: NotificationHeader<'a>, detail: &'a str) -> Self {
         let mut event = Self::empty(EventKind::Notification, detail);
@@ -526,28 +633,45 @@ impl<'a> Event<'a> {
     /// The caller. Fields that are absent or of an odd type are empty.
     pub fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| {
-            let raw = self.identity_raw.unwrap_or("{}");
-            let identity = serde_json::from_str::<WireIdentity>(raw).map(Identity::from);
-            Box::new(
-                identity.unwrap_or_else(|_| Identity {
-                    kind: self.identity_type.clone().into_owned(),
-                    ..Identity::default()
-                }),
-            )
+            let kind = self.identity_type.clone().into_owned();
+            let principal_id = text(self.raw(Part::CallerId));
+            let session_name = match principal_id.split_once(':') {
+                Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
+                _ => String::new(),
+            };
+            let session = self.session();
+            let mfa = session.mfa.and_then(|raw| match raw {
+                "true" | "\"true\"" => Some(true),
+                _ => (raw == "false" || raw.starts_with('"')).then_some(false),
+            });
+            Box::new(Identity {
+                kind,
+                arn: text(self.raw(Part::CallerArn)),
+                account: text(self.raw(Part::CallerAccount)),
+                principal_id,
+                user_name: text(self.raw(Part::CallerName)),
+                access_key_id: text(self.raw(Part::AccessKey)),
+                invoked_by: self.invoked_by.clone().into_owned(),
+                issuer_arn: text(session.issuer_arn),
+                issuer_name: text(session.issuer_name),
+                session_name,
+                mfa,
+            })
         })
+    }
+
+    fn session(&self) -> Session<'a> {
+        self.raw(Part::Session).map(Session::read).unwrap_or_default()
     }
 
     /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need
     /// no tree.
-    pub const fn raw(&self, part: Part) -> Option<&'a str> {
+    pub fn raw(&self, part: Part) -> Option<&'a str> {
         match part {
-            Part::Identity => self.identity_raw,
-            Part::Request => self.request_raw,
-            Part::Response => self.response_raw,
-            Part::Additional => self.additional_raw,
-            Part::Resources => self.resources_raw,
-            Part::VpcEndpoint => self.vpc_endpoint_raw,
-            Part::FromConsole => self.from_console_raw,
+            Part::IssuerArn => self.session().issuer_arn,
+            Part::IssuerName => self.session().issuer_name,
+            Part::Mfa => self.session().mfa,
+            part => self.parts[part as usize],
         }
     }
 
@@ -597,7 +721,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn request(&self) -> Result<&Value, Malformed> {
-        lazily(&self.request, self.request_raw, "requestParameters")
+        lazily(&self.request, self.raw(Part::Request), "requestParameters")
     }
 
     /// `responseElements`; `Null` when absent.
@@ -605,7 +729,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn response(&self) -> Result<&Value, Malformed> {
-        lazily(&self.response, self.response_raw, "responseElements")
+        lazily(&self.response, self.raw(Part::Response), "responseElements")
     }
 
     /// `additionalEventData`; `Null` when absent.
@@ -613,7 +737,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn additional(&self) -> Result<&Value, Malformed> {
-        lazily(&self.additional, self.additional_raw, "additionalEventData")
+        lazily(&self.additional, self.raw(Part::Additional), "additionalEventData")
     }
 
     /// The whole record (CloudTrail) or detail (notification) as a tree.
@@ -645,15 +769,54 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// A stable 64-bit name of this event for state entries: the first bytes of a UUIDv5 over account,
-    /// region and [`Event::identity_id`].
+    /// A stable 64-bit name of this event for state entries: of account, region and [`Event::identity_id`]. The id of a
+    /// CloudTrail record is a random UUID, whose halves do; any other is hashed.
     pub fn key(&self) -> u64 {
         *self.key.get_or_init(|| {
-            let name = [&*self.account, &*self.region, &*self.identity_id()].join("\u{1f}");
-            let [a, b, c, d, e, f, g, h, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_bytes();
-            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            let id = self.identity_id();
+            let id = Uuid::try_parse(&id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()));
+            let (high, low) = id.as_u64_pair();
+            // FNV-1a, 64 bits.
+            let place = [&*self.account, "/", &*self.region];
+            let place = place
+                .iter()
+                .flat_map(|text| text.bytes())
+                .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            high ^ low.rotate_left(32) ^ place
         })
     }
+}
+
+/// The name that CloudTrail gives a header field. Athena, Glue and whatever stands on them turn it to lower case, as they
+/// do with columns; what lies inside parameters is left as it was.
+fn as_cloudtrail_writes(key: &str) -> &str {
+    const NAMES: [&str; 24] = [
+        "eventTime",
+        "eventSource",
+        "eventName",
+        "eventID",
+        "awsRegion",
+        "sourceIPAddress",
+        "userAgent",
+        "eventType",
+        "recipientAccountId",
+        "errorCode",
+        "errorMessage",
+        "readOnly",
+        "requestParameters",
+        "responseElements",
+        "additionalEventData",
+        "vpcEndpointId",
+        "sessionCredentialFromConsole",
+        "userIdentity",
+        "accountId",
+        "invokedBy",
+        "principalId",
+        "userName",
+        "accessKeyId",
+        "sessionContext",
+    ];
+    NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(key)).unwrap_or(key)
 }
 
 fn present(raw: RawValue<'_>) -> Option<&str> {
@@ -693,12 +856,43 @@ mod tests {
     use super::*;
 
     fn identity(text: &str) -> Identity {
-        serde_json::from_str::<WireIdentity>(text).unwrap().into()
+        let record = format!(
+            r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s","eventName":"n","userIdentity":{text}}}"#
+        );
+        Event::from_cloudtrail(&record).unwrap().identity().clone()
     }
 
     const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",
         "arn":"arn:aws:sts::123456789012:assumed-role/NAME/alice",
         "sessionContext":{"sessionIssuer":{"type":"Role","arn":"arn:aws:iam::123456789012:role/PATHNAME","userName":"NAME"}}}"#;
+
+    #[test]
+    fn a_store_may_have_turned_the_header_to_lower_case() {
+        let record = r#"{"eventtime":"2026-03-01 00:00:00","eventsource":"iam.amazonaws.com","eventname":"CreateUser","awsregion":"us-east-1",
+            "useridentity":{"arn":"a","accountid":"123456789012","username":"bob"},"requestparameters":{"userName":"eve"}}"#;
+        let event = Event::from_cloudtrail(record).unwrap();
+        assert_eq!((&*event.name, &*event.region, &*event.account), ("CreateUser", "us-east-1", "123456789012"));
+        assert_eq!((&*event.identity().user_name, event.request_str("/userName").unwrap()), ("bob", Some("eve")));
+    }
+
+    #[test]
+    fn an_outline_gives_the_same_event() {
+        let record = format!(
+            r#"{{ "eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","readOnly":true,
+            "errorCode":"AccessDenied","userAgent":"é","requestParameters":{{"a":[1]}},"userIdentity":{SESSION},
+            "eventID":"6f7c8a51-3a2e-4c52-9d5b-0f2b1f0a7c11","responseElements":null}}"#
+        );
+        let event = Event::from_cloudtrail(&record).unwrap();
+        let outline = event.outline().unwrap();
+        let again = Event::from_outline(&record, &outline);
+        assert_eq!((again.outline(), again.identity()), (Some(outline), event.identity()));
+        assert_eq!((&*again.user_agent, again.error_code.as_deref()), ("é", Some("AccessDenied")));
+        assert_eq!((&*again.account, again.error_message.is_none()), ("123456789012", true));
+        assert_eq!(again.request().unwrap(), event.request().unwrap());
+        assert_eq!((again.raw(Part::Response), again.key(), again.time), (None, event.key(), event.time));
+        let escaped = record.replace('é', "\\u00e9");
+        assert_eq!(Event::from_cloudtrail(&escaped).unwrap().outline(), None);
+    }
 
     #[test]
     fn role_sessions_are_known_by_issuer_and_session_name() {

@@ -244,9 +244,9 @@ impl<'a> Shape<'a> {
                 "awslogs" => shape.awslogs = Some(value),
                 "logEvents" => shape.is_log_batch = true,
                 "AlarmName" | "alarmData" => shape.is_alarm = true,
-                "eventSource" => shape.event_source = Some(value),
-                "eventName" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
-                "eventVersion" | "eventID" => shape.is_like_cloudtrail = true,
+                "eventSource" | "eventsource" => shape.event_source = Some(value),
+                "eventName" | "eventname" => (shape.has_event_name, shape.is_like_cloudtrail) = (true, true),
+                "eventVersion" | "eventID" | "eventversion" | "eventid" => shape.is_like_cloudtrail = true,
                 _ => {}
             }
             if shape.keys.len() < 8 {

@@ -124,7 +124,11 @@ impl Detector for Correlation {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        self.steps.iter().any(|step| step.rule.holds(event))
+        match &self.steps[..] {
+            // Its selectors are those of the correlation, which select the event already.
+            [step] => step.rule.wants(event),
+            steps => steps.iter().any(|step| step.rule.holds(event)),
+        }
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -155,10 +159,10 @@ impl Detector for Correlation {
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        let mut evidence = Evidence::default().fact("window_s", self.window_s);
+        let evidence = || Evidence::default().fact("window_s", self.window_s);
         if matches!(self.kind, Kind::Ordered) {
             let at_end = self.matched(event).any(|(at, _)| at + 1 == self.steps.len());
-            return Ok((at_end && self.in_order(event, known)).then_some(evidence));
+            return Ok((at_end && self.in_order(event, known)).then(evidence));
         }
         let Some(count) = known
             .counts(LABEL)
@@ -166,7 +170,7 @@ impl Detector for Correlation {
         else {
             return Ok(None);
         };
-        evidence = evidence.fact("count", count.now);
+        let mut evidence = evidence().fact("count", count.now);
         if matches!(self.kind, Kind::Values(_)) {
             evidence = evidence.fact("values", count.values.clone());
         }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 use shared::event::Event;
@@ -371,6 +371,7 @@ fn at_once(matchers: Vec<Matcher>) -> Vec<Matcher> {
     match words {
         Some(words) if words.len() >= WORDS_AT_ONCE_MIN => AhoCorasick::builder()
             .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
             .build(words)
             .map_or(matchers, |search| vec![Matcher::Words(search)]),
         _ => matchers,

@@ -86,29 +86,41 @@ impl Field {
             "userIdentity.invokedBy" => Some(Head::InvokedBy),
             _ => None,
         };
-        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
-        let part = match &*path[0] {
-            "userIdentity" => Some(Part::Identity),
-            "requestParameters" => Some(Part::Request),
-            "responseElements" => Some(Part::Response),
-            "additionalEventData" => Some(Part::Additional),
-            "resources" => Some(Part::Resources),
-            "vpcEndpointId" => Some(Part::VpcEndpoint),
-            "sessionCredentialFromConsole" => Some(Part::FromConsole),
-            _ => None,
-        };
+        const PARTS: &[(&str, Part)] = &[
+            ("userIdentity.arn", Part::CallerArn),
+            ("userIdentity.accountId", Part::CallerAccount),
+            ("userIdentity.principalId", Part::CallerId),
+            ("userIdentity.userName", Part::CallerName),
+            ("userIdentity.accessKeyId", Part::AccessKey),
+            ("userIdentity.sessionContext.sessionIssuer.arn", Part::IssuerArn),
+            ("userIdentity.sessionContext.sessionIssuer.userName", Part::IssuerName),
+            ("userIdentity.sessionContext.attributes.mfaAuthenticated", Part::Mfa),
+            ("userIdentity", Part::Identity),
+            ("requestParameters", Part::Request),
+            ("responseElements", Part::Response),
+            ("additionalEventData", Part::Additional),
+            ("resources", Part::Resources),
+            ("vpcEndpointId", Part::VpcEndpoint),
+            ("sessionCredentialFromConsole", Part::FromConsole),
+        ];
+        let path = |path: &str| path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        let part = PARTS.iter().find_map(|(start, part)| {
+            let rest = name.strip_prefix(start)?;
+            (rest.is_empty() || rest.starts_with('.')).then_some((*part, rest))
+        });
         let at = match (head, part) {
             (Some(head), _) => At::Head(head),
-            (None, Some(part)) => At::Part(part, path[1..].to_vec()),
-            (None, None) => At::Record(path),
+            (None, Some((part, rest))) => At::Part(part, path(rest)),
+            (None, None) => At::Record(path(name)),
         };
         Self { name: name.to_owned(), at }
     }
 
     /// Roughly what a look costs, in looks at a header field: the identity is short, a record is not.
     pub const fn cost(&self) -> u32 {
-        match self.at {
+        match &self.at {
             At::Head(_) => 1,
+            At::Part(_, path) if path.is_empty() => 2,
             At::Part(..) => 8,
             At::Record(_) => 30,
         }

@@ -38,16 +38,21 @@ use crate::registry::{Declaration, Detector};
 pub static OWN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
 /// The `[rules]` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Folders (with all below them) or files of Sigma rules, beside the program's own.
     pub dirs: Vec<String>,
     /// What to do about rules that cannot be used.
     pub unusable: Unusable,
-    /// Whether the program's own rules are used. Off by default until they keep the speed `replay` promises also on logs
-    /// that are full of attacks; see `docs/benchmarks.md`.
+    /// Whether the program's own rules are used.
     pub own: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { dirs: Vec::new(), unusable: Unusable::default(), own: true }
+    }
 }
 
 /// What to do about rules that cannot be used.
@@ -118,7 +123,7 @@ pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
 
 /// What the program's own rules declare.
 pub fn own_declarations() -> Vec<Declaration> {
-    let loaded = load(&Settings { own: true, ..Settings::default() }, &[], &shared::adapters::memory::NoFiles);
+    let loaded = load(&Settings::default(), &[], &shared::adapters::memory::NoFiles);
     loaded.detectors.iter().map(|detector| detector.declaration().clone()).collect()
 }
 

@@ -4,10 +4,13 @@
 //! (`ignored`, `attempts` or `wanted`, see [`FailedCalls`]). Without the latter a failed call is an attempt, unless the
 //! rule itself asks for `errorCode` or `errorMessage`: then the failure is its subject.
 
-use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use shared::classifier::{Evidence, FailedCalls, Malformed};
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventKind, Part};
 use shared::finding::Severity;
+use shared::json_scan::{ScanError, Scanner};
 use shared::observation::{Known, Observations};
 
 use super::detection::Node;
@@ -84,19 +87,29 @@ impl Detector for Rule {
 /// What the call was about, as far as a record says it in general: the ARN in `resources`, else the request parameter
 /// that names something best.
 fn resource(event: &Event<'_>) -> String {
-    if let Some(arn) = Field::new("resources.ARN").first(event) {
+    static ARN: LazyLock<Field> = LazyLock::new(|| Field::new("resources.ARN"));
+    if let Some(arn) = ARN.first(event) {
         return arn;
     }
-    let Ok(Json::Object(parameters)) = event.request() else { return String::new() };
-    for ending in ["arn", "name", "id"] {
-        for (key, value) in parameters {
-            let Json::String(text) = value else { continue };
-            if key.to_ascii_lowercase().ends_with(ending) && !text.is_empty() {
-                return text.clone();
-            }
+    const ENDINGS: [&str; 3] = ["arn", "name", "id"];
+    let mut best: Option<(usize, &str, Cow<'_, str>)> = None;
+    let Some(parameters) = event.raw(Part::Request) else { return String::new() };
+    // What cannot be read as an object names nothing.
+    let _ = Scanner::new(parameters).object::<ScanError>(|key, s| {
+        let value = s.raw_value()?;
+        let has = |ending: &str| {
+            key.len() >= ending.len()
+                && key.as_bytes()[key.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
+        };
+        if let Some(rank) = ENDINGS.iter().position(|ending| has(ending))
+            && best.as_ref().is_none_or(|(other, name, _)| (rank, key) < (*other, *name))
+            && let Some(text) = value.as_str().filter(|text| !text.is_empty())
+        {
+            best = Some((rank, key, text));
         }
-    }
-    String::new()
+        Ok(())
+    });
+    best.map(|(_, _, text)| text.into_owned()).unwrap_or_default()
 }
 
 /// The head that rules and correlations share; the selectors are left empty.

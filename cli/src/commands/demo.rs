@@ -107,8 +107,8 @@ impl Feed<'_> {
 impl Consumer for Feed<'_> {
     type Error = Failure;
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), Failure> {
-        self.packer.add(record.text).map_or(Ok(()), |message| self.send(message))
+    fn record(&mut self, record: Record) -> Result<(), Failure> {
+        self.packer.add(&record.text).map_or(Ok(()), |message| self.send(message))
     }
 
     fn advanced(&mut self) -> Result<(), Failure> {
@@ -186,6 +186,8 @@ mod tests {
             "2026-03-02T15:13:40Z critical security_group_opened_repeatedly (bob)",
             "2026-03-02T15:13:40Z critical security_group_opened_to_world (bob)",
             "2026-03-02T15:14:30Z high     config_rule_noncompliant (unknown)",
+            "2026-03-02T15:20:00Z medium   ec2_unusual_instance_type_started (bob)",
+            "2026-03-02T15:21:30Z medium   ec2_unusual_instance_type_started (bob)",
             "2026-03-02T15:21:30Z critical ec2_mass_instance_creation (bob)",
             "2026-03-02T15:32:00Z high     guardduty_finding (unknown)",
             "2026-03-02T16:10:00Z high     security_group_left_open (bob)",

@@ -157,12 +157,12 @@ impl<'a> Intake<'a> {
 impl Consumer for Intake<'_> {
     type Error = Failure;
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), Failure> {
+    fn record(&mut self, record: Record) -> Result<(), Failure> {
         self.seen += 1;
         if self.seen <= self.skip {
             return Ok(());
         }
-        if let Some(message) = self.packer.add(record.text) {
+        if let Some(message) = self.packer.add(&record.text) {
             self.full.push(message);
             if self.full.len() == MESSAGES_AT_ONCE {
                 // The record just added is in the packer, not in a full message.

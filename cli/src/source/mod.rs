@@ -23,14 +23,15 @@ use std::sync::{Condvar, Mutex};
 use aws_classifier::engine::Engine;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
-use aws_classifier::intake::{IntakeError, Leaf};
+use aws_classifier::intake::{self, IntakeError, Leaf};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
-use shared::event::Event;
+use shared::event::{Event, Outline};
 
 pub use inputs::{Input, SourceError, inputs};
 use recent::RecentIds;
-use reorder::{Origin, ReorderBuffer};
+use reorder::ReorderBuffer;
+pub use reorder::{Origin, Text};
 
 /// Files up to this size are read at once; larger ones are streamed.
 const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -61,16 +62,25 @@ impl Default for SourceOptions {
 }
 
 /// A record that at least one classifier wants, or that was asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'r> {
-    /// One CloudTrail record or envelope as JSON; [`aws_classifier::intake::Leaf::of`] reads it.
-    pub text: &'r str,
-    /// The input it came from.
-    pub input: &'r Input,
-    /// Which record of the input, from 0.
-    pub index: u64,
-    /// The classifiers that want it.
-    pub slots: &'r [Slot],
+#[derive(Debug)]
+pub struct Record {
+    /// One CloudTrail record or envelope as JSON; [`Record::event`] reads it.
+    pub text: Text,
+    /// Where it came from and who wants it.
+    pub origin: Origin,
+}
+
+impl Record {
+    /// Reads it, which the reader did before: its header only where it has to be read again.
+    ///
+    /// # Errors
+    /// As [`intake::event`].
+    pub fn event(&self) -> Result<Event<'_>, IntakeError> {
+        match &self.origin.outline {
+            Some(outline) => Ok(Event::from_outline(&self.text, outline)),
+            None => intake::event(&self.text),
+        }
+    }
 }
 
 /// A record that could not be read.
@@ -123,7 +133,7 @@ pub trait Consumer {
     ///
     /// # Errors
     /// To stop the reading.
-    fn record(&mut self, record: Record<'_>) -> Result<(), Self::Error>;
+    fn record(&mut self, record: Record) -> Result<(), Self::Error>;
     /// A record that could not be read, in file order.
     ///
     /// # Errors
@@ -262,6 +272,7 @@ struct Wanted {
     index: u64,
     /// The classifiers that want it.
     slots: Box<[Slot]>,
+    outline: Option<Box<Outline>>,
     time: Timestamp,
     text_bytes: u32,
     /// By a classifier; else it was only asked for.
@@ -384,7 +395,9 @@ impl Visitor for Reading<'_> {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
             let slots = self.slots.as_slice().into();
-            batch.wanted.push(Wanted { at, index, slots, time: event.time, text_bytes, is_wanted });
+            // An outline is of the record, which may be part of the text only.
+            let outline = if event.record.len() == text.len() { event.outline().map(Box::new) } else { None };
+            batch.wanted.push(Wanted { at, index, slots, outline, time: event.time, text_bytes, is_wanted });
             batch.texts.push_str(text);
             let of = batch.wanted.len() - 1;
             for (due, text) in self.engine.follow_ups(event, &self.slots) {
@@ -461,7 +474,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
                     Part::Batch(batch) => {
                         is_empty &= batch.ids.is_empty() && batch.rejected.iter().all(|r| !r.is_json);
                         not_json = not_json.or_else(|| batch.rejected.first().map(|r| r.reason.clone()));
-                        self.batch(at, &batch, next_start)?;
+                        self.batch(at, batch, next_start)?;
                     }
                     Part::End(Some(reason)) if is_empty => self.counts.unreadable.push((input.name.clone(), reason)),
                     Part::End(Some(reason)) => self.counts.damaged.push((input.name.clone(), reason)),
@@ -483,34 +496,33 @@ impl<'m, C: Consumer> Merger<'m, C> {
         Ok(self.counts)
     }
 
-    fn batch(&mut self, input: usize, batch: &Batch, next_start: Timestamp) -> Result<(), C::Error> {
+    fn batch(&mut self, input: usize, batch: Batch, next_start: Timestamp) -> Result<(), C::Error> {
         if let Some(first) = batch.first_time {
             self.advance(first.min(next_start))?;
         }
         self.newest = self.newest.max(batch.last_time.unwrap_or(self.newest));
-        let mut follow_ups = batch.follow_ups.iter().peekable();
-        let mut wanted = batch.wanted.iter().enumerate().peekable();
-        let mut text_at = 0;
+        let mut follow_ups = batch.follow_ups.into_iter().peekable();
+        let mut wanted = batch.wanted.into_iter().enumerate().peekable();
+        let (texts, mut text_at) = (self.waiting.admit(batch.texts), 0);
         for (at, id) in batch.ids.iter().enumerate() {
             let is_new = self.recent.insert(*id);
             let this = wanted.next_if(|(_, w)| w.at as usize == at);
             if let Some((of, wanted)) = this {
-                let text = &batch.texts[text_at..text_at + wanted.text_bytes as usize];
-                text_at += text.len();
+                let text = text_at..text_at + wanted.text_bytes as usize;
+                text_at = text.end;
                 if is_new {
                     *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
                     self.counts.late += u64::from(wanted.time < self.watermark);
-                    self.waiting.push(
-                        wanted.time,
-                        Origin { input, index: wanted.index, slots: wanted.slots.clone() },
-                        text,
-                    );
+                    let Wanted { index, slots, outline, .. } = wanted;
+                    self.waiting.push(wanted.time, Origin { input, index, slots, outline }, &texts, text);
                 }
                 while let Some(follow_up) = follow_ups.next_if(|f| f.of == of) {
                     if is_new {
-                        let slots = follow_up.slots.clone();
-                        let origin = Origin { input, index: wanted.index, slots };
-                        self.waiting.push(follow_up.due, origin, &follow_up.text);
+                        let slots = follow_up.slots;
+                        let origin = Origin { input, index: wanted.index, slots, outline: None };
+                        let text = 0..follow_up.text.len();
+                        let texts = self.waiting.admit(follow_up.text);
+                        self.waiting.push(follow_up.due, origin, &texts, text);
                     }
                 }
             } else if is_new {
@@ -540,8 +552,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
 
     fn release(&mut self) -> Result<(), C::Error> {
         while let Some((origin, text)) = self.waiting.pop_until(self.watermark) {
-            let input = &self.inputs[origin.input];
-            self.consumer.record(Record { text: &text, input, index: origin.index, slots: &origin.slots })?;
+            self.consumer.record(Record { text, origin })?;
         }
         Ok(())
     }
