@@ -21,7 +21,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::{ATTEMPTS, Item, PK, Table, VERSION, number_of, partition_key, pause, text, text_of};
+use super::{ATTEMPTS, Item, PK, Table, VERSION, number_of, partition_key, text, text_of};
+use crate::adapters::aws::sdk::pause;
 use crate::adapters::memory::check_incident_id;
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::ports::{IncidentFilter, Incidents, PortResult};
