@@ -25,7 +25,7 @@ use super::is_retryable;
 use super::sdk::pause;
 use crate::ports::{PortError, PortResult};
 
-mod incidents;
+pub mod incidents;
 mod ledger;
 mod state;
 

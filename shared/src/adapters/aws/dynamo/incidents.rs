@@ -13,7 +13,7 @@
 //!
 //! **Lists for people** (newest first, by status) come from the global index `by_status`: hash key `status_shard`, range
 //! key `incident_id`, keys only. It may be behind by a moment; what it names is read from the table, so an incident is
-//! never shown in a state that it has left. `status_shard` is the status and one of [`SHARDS`] numbers, as most incidents are
+//! never shown in a state that it has left. `status_shard` is the status and one of four numbers, as most incidents are
 //! `NEW` and one partition takes 1,000 writes a second.
 
 use std::collections::HashMap;
