@@ -11,7 +11,7 @@ use aws_classifier::surroundings::Cloud;
 use shared::adapters::aws::dynamo::DynamoState;
 use shared::adapters::aws::lambda::{self, Totals};
 use shared::adapters::aws::runtime::{self, Error, Start};
-use shared::adapters::aws::{DynamoClient, S3Client, S3Objects};
+use shared::adapters::aws::{DynamoClient, S3};
 use shared::adapters::disk::{DiskFiles, SystemClock};
 
 #[tokio::main(flavor = "current_thread")]
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Error> {
     let findings = start.queue("RESPONDER_QUEUE_URL", "the URL of the responder's queue")?;
     let cloud = Cloud {
         own_queue: start.queue("CLASSIFIER_QUEUE_URL", "the URL of the classifier's own queue")?,
-        objects: S3Objects::new(S3Client::new(&start.sdk)),
+        objects: S3::new(&start.sdk)?,
         clock: SystemClock,
     };
     let handler = ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector);

@@ -9,7 +9,7 @@ use aws_logger::{ArchiveLog, Logger, WriteLog, configure};
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger};
 use shared::adapters::aws::lambda;
 use shared::adapters::aws::runtime::{self, Error, Start};
-use shared::adapters::aws::{DynamoClient, S3Archive, S3Client};
+use shared::adapters::aws::{DynamoClient, S3, S3Archive};
 use shared::adapters::disk::SystemClock;
 
 #[tokio::main(flavor = "current_thread")]
@@ -22,7 +22,8 @@ async fn main() -> Result<(), Error> {
     let dynamo = DynamoClient::new(&start.sdk);
     let ledger = DynamoLedger::new(dynamo.clone(), lambda::required("STATE_TABLE", "the name of the state table")?);
     let incidents = DynamoIncidents::new(dynamo, lambda::required("INCIDENT_TABLE", "the name of the incident table")?);
-    let archive = lambda::optional("ARCHIVE_BUCKET").map(|b| S3Archive::new(S3Client::new(&start.sdk), b));
+    let s3 = S3::new(&start.sdk)?;
+    let archive = lambda::optional("ARCHIVE_BUCKET").map(|bucket| S3Archive::new(s3, bucket));
     let lines = ArchiveLog::new(WriteLog::new(std::io::stdout()), archive);
     let handler = Logger::new(settings.format, incidents, ledger, lines, SystemClock);
     runtime::serve(start.function(handler, |_| Vec::new())?).await

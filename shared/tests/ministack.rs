@@ -4,16 +4,18 @@
 //! aws,testing --test ministack -- --ignored`, which the gate runs.
 #![cfg(all(feature = "aws", feature = "testing"))]
 
+use std::io::{Read, Write};
+
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger, DynamoState};
-use shared::adapters::aws::{DynamoClient, S3Archive, S3Client, S3Objects, sdk};
+use shared::adapters::aws::{DynamoClient, S3, S3Archive, sdk};
 use shared::incident::IncidentStatus;
 use shared::observation::{Observations, ObserveRequest};
-use shared::ports::{Claim, IncidentFilter, Incidents, Ledger, ObjectBody, Objects, PortResult, State};
+use shared::ports::{Archive, Claim, IncidentFilter, Incidents, Ledger, ObjectBody, Objects, PortResult, State};
 use shared::testing::{archive_suite, incidents_suite, ledger_suite, sample_incident, state_suite};
 use shared::{Incident, Timestamp};
 
@@ -28,8 +30,22 @@ async fn dynamo() -> DynamoClient {
     DynamoClient::new(&emulator().await)
 }
 
-async fn s3() -> S3Client {
-    S3Client::new(&emulator().await)
+async fn s3() -> S3 {
+    S3::new(&emulator().await).expect("region and credentials")
+}
+
+/// A new bucket, made by hand: our client reads and writes objects and can do no more.
+async fn bucket() -> String {
+    let name = format!("bucket-{}", uuid::Uuid::now_v7());
+    let endpoint = emulator().await.endpoint_url().expect("the emulator's").to_owned();
+    let address = endpoint.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).expect("the emulator listens");
+    let request = format!("PUT /{name} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    name
 }
 
 fn key(name: &str, kind: KeyType) -> KeySchemaElement {
@@ -103,8 +119,7 @@ async fn incidents_keep_their_contract() {
 #[tokio::test]
 #[ignore = "needs MiniStack: scripts/test starts it"]
 async fn the_archive_keeps_its_contract() {
-    let bucket = format!("archive-{}", uuid::Uuid::now_v7());
-    s3().await.create_bucket().bucket(&bucket).send().await.expect("a bucket");
+    let bucket = bucket().await;
     let archive = S3Archive::new(s3().await, bucket.clone());
     // The suite looks past the port from outside of our runtime.
     let read = |name: &str| {
@@ -120,7 +135,7 @@ async fn the_archive_keeps_its_contract() {
 
 /// The content of an object, in the pieces it came in.
 async fn content(bucket: &str, key: &str) -> PortResult<Vec<u8>> {
-    let mut body = S3Objects::new(s3().await).open(bucket, key).await?;
+    let mut body = s3().await.open(bucket, key).await?;
     let mut content = Vec::new();
     while let Some(piece) = body.next().await? {
         content.extend(piece);
@@ -131,12 +146,10 @@ async fn content(bucket: &str, key: &str) -> PortResult<Vec<u8>> {
 #[tokio::test]
 #[ignore = "needs MiniStack: scripts/test starts it"]
 async fn objects_are_read_whole_and_missing_ones_are_permanent() {
-    let bucket = format!("trail-{}", uuid::Uuid::now_v7());
-    s3().await.create_bucket().bucket(&bucket).send().await.expect("a bucket");
+    let bucket = bucket().await;
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
     let key = "AWSLogs/a b+ü.json";
-    let put = s3().await.put_object().bucket(&bucket).key(key).body(bytes.clone().into()).send().await;
-    put.expect("an object");
+    S3Archive::new(s3().await, bucket.clone()).put(key, &bytes).await.expect("an object");
     assert!(content(&bucket, key).await.expect("read") == bytes, "three megabytes, byte for byte");
     for (bucket, key) in [(bucket.as_str(), "nothing"), ("no-such-bucket", key)] {
         let error = content(bucket, key).await.expect_err("there is none");

@@ -97,7 +97,7 @@ def group_opened(event_id, hours):
 
 def uninteresting(event_id):
     record = key_created(event_id)
-    return {**record, "eventName": "ListUsers", "readOnly": True, "responseElements": None}
+    return {**record, "eventSource": "example.amazonaws.com", "eventName": "DescribeNothing", "readOnly": True}
 
 
 def created(bucket, key):

@@ -17,6 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A function that ends breaks its connection: no error."""
+
+
 class RuntimeApi:
     """Hands out events and takes the answers."""
 
@@ -59,8 +66,7 @@ class RuntimeApi:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Requests)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property

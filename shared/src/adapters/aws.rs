@@ -15,9 +15,8 @@ pub mod loopback;
 
 /// The clients, so that a component needs no dependencies of its own to build them.
 pub use aws_sdk_dynamodb::Client as DynamoClient;
-pub use aws_sdk_s3::Client as S3Client;
 pub use aws_sdk_sqs::Client as SqsClient;
-pub use s3::{S3Archive, S3Objects};
+pub use s3::{S3, S3Archive};
 pub use sqs::{SqsOutbox, TraceHeader};
 
 /// Whether the same call may work later: time-outs, broken connections, 5xx, throttles. What else a service says (it is

@@ -16,16 +16,16 @@
 //! The SDK repeats throttled and broken calls itself; see [`super::sdk`] for how often and how long.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 
 use super::is_retryable;
+use super::sdk::pause;
 use crate::ports::{PortError, PortResult};
 
-mod incidents;
+pub mod incidents;
 mod ledger;
 mod state;
 
@@ -45,13 +45,9 @@ const EXPIRES_AT: &str = "expires_at";
 
 /// Keys of one `BatchGetItem` (API reference).
 const GET_MAX: usize = 100;
-/// How often an item that others keep changing is tried, and keys that a read left out are asked for: our choice. With
-/// the pauses below the last try comes after 1.3 s on average.
+/// How often an item that others keep changing is tried, and keys that a read left out are asked for: our choice. The last
+/// try comes after a second on average.
 const ATTEMPTS: u32 = 8;
-/// The longest first pause between tries.
-const PAUSE_MS: u32 = 20;
-/// The longest pause.
-const PAUSE_MS_MAX: u32 = 500;
 /// Hash keys have at most 2,048 bytes (service limits); ours stay well below.
 const PK_BYTES_MAX: usize = 1_500;
 
@@ -141,14 +137,6 @@ impl Table {
 /// Whether a conditional write found something else than it expected.
 fn is_condition<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.as_service_error().and_then(ProvideErrorMetadata::code) == Some("ConditionalCheckFailedException")
-}
-
-/// Waits a random time that doubles with each try, so that writers of one item do not meet again.
-async fn pause(attempt: u32) {
-    let longest = PAUSE_MS.saturating_mul(1 << attempt.min(10)).min(PAUSE_MS_MAX);
-    let random = uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX);
-    let ms = u64::try_from(random % u128::from(longest)).unwrap_or(0);
-    tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 /// The hash key of `key` among items of one kind: readable, and cut with a hash of the whole when it is too long.

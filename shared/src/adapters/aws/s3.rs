@@ -1,23 +1,208 @@
 //! Objects in S3: log files are read, archives written.
+//!
+//! `GetObject` and `PutObject` over the SDK's own HTTP client, credentials and signer, without the SDK's S3 client: of that a
+//! function would carry 2 MB more, mostly checksums and operations nobody calls here, and every build of the gate two
+//! minutes.
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::primitives::ByteStream;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
-use super::is_retryable;
+use aws_config::SdkConfig;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+    sign,
+};
+use aws_sigv4::sign::v4;
+use aws_smithy_http_client::default_connector;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+use super::{is_retryable_code, sdk};
 use crate::ports::{Archive, ObjectBody, Objects, PortError, PortResult, check_archive_name};
 
-/// [`Objects`] in buckets of the function's region.
+/// Bytes of an error answer that are looked at for its code.
+const ERROR_BYTES_MAX: usize = 16 << 10;
+
+/// Requests to the buckets of one region.
 #[derive(Clone, Debug)]
-pub struct S3Objects {
-    client: Client,
+pub struct S3 {
+    /// Made with the first request: loading root certificates is no part of a start.
+    connector: Arc<OnceLock<SharedHttpConnector>>,
+    sdk: SdkConfig,
+    credentials: SharedCredentialsProvider,
+    region: String,
+    /// In place of S3's own, such as an emulator's.
+    endpoint: Option<String>,
 }
 
-impl S3Objects {
-    /// The client is built once, in `main`.
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+/// What a request brings with it.
+struct Request<'r> {
+    method: &'static str,
+    bucket: &'r str,
+    key: &'r str,
+    body: &'r [u8],
+}
+
+/// Why one try failed.
+struct Fault {
+    retryable: bool,
+    why: String,
+}
+
+impl Fault {
+    fn later(why: impl std::fmt::Display) -> Self {
+        Self { retryable: true, why: why.to_string() }
     }
+
+    fn never(why: impl std::fmt::Display) -> Self {
+        Self { retryable: false, why: why.to_string() }
+    }
+}
+
+impl S3 {
+    /// From the configuration of all clients, and `AWS_ENDPOINT_URL_S3`.
+    ///
+    /// # Errors
+    /// When there is no region or there are no credentials.
+    pub fn new(sdk: &SdkConfig) -> Result<Self, String> {
+        let region = sdk.region().ok_or("there is no region: AWS_REGION is not set")?.to_string();
+        let credentials = sdk.credentials_provider().ok_or("there are no credentials")?;
+        let own = super::lambda::optional("AWS_ENDPOINT_URL_S3");
+        let endpoint = own.or_else(|| sdk.endpoint_url().map(str::to_owned));
+        Ok(Self { connector: Arc::default(), sdk: sdk.clone(), credentials, region, endpoint })
+    }
+
+    /// Sends a request; tries again what may work later.
+    async fn send(&self, request: &Request<'_>) -> Result<HttpResponse, Fault> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = tokio::time::timeout(sdk::ATTEMPT, Box::pin(self.send_once(request)));
+            match answer.await.unwrap_or_else(|_| Err(Fault::later("no answer in time"))) {
+                Err(fault) if fault.retryable && tries < sdk::ATTEMPTS => sdk::pause(tries).await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn send_once(&self, request: &Request<'_>) -> Result<HttpResponse, Fault> {
+        let signed = self.signed(request).await?;
+        let answer = self.connector()?.call(signed).await.map_err(|error| {
+            let why = format!("{error:?}");
+            if error.is_user() { Fault::never(why) } else { Fault::later(why) }
+        })?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status().as_u16();
+        let text = beginning(answer.into_body()).await;
+        let code = between(&text, "<Code>", "</Code>").unwrap_or("no code");
+        let message = between(&text, "<Message>", "</Message>").unwrap_or("no message");
+        let retryable = status >= 500 || status == 429 || is_retryable_code(code);
+        Err(Fault { retryable, why: format!("{status} {code}: {message}") })
+    }
+
+    fn connector(&self) -> Result<&SharedHttpConnector, Fault> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector);
+        }
+        let settings =
+            HttpConnectorSettings::builder().connect_timeout(sdk::CONNECT).read_timeout(sdk::ATTEMPT).build();
+        let connector = default_connector(&settings, self.sdk.sleep_impl());
+        let connector = connector.ok_or_else(|| Fault::never("the SDK was built without an HTTP client"))?;
+        Ok(self.connector.get_or_init(|| connector))
+    }
+
+    /// The request with its signature, version 4 as S3 wants it: the path encoded once and not normalised.
+    async fn signed(&self, request: &Request<'_>) -> Result<HttpRequest, Fault> {
+        let credentials = self.credentials.provide_credentials().await.map_err(Fault::later)?;
+        let identity = credentials.into();
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .map_err(Fault::never)?
+            .into();
+        let url = self.url(request.bucket, request.key);
+        // A bucket with Object Lock takes nothing without a checksum.
+        let checksum = STANDARD.encode(Sha256::digest(request.body));
+        let headers: &[(&str, &str)] =
+            if request.method == "PUT" { &[("x-amz-checksum-sha256", &checksum)] } else { &[] };
+        let body = SignableBody::Bytes(request.body);
+        let signable = SignableRequest::new(request.method, &url, headers.iter().copied(), body);
+        let signed = sign(signable.map_err(Fault::never)?, &parameters).map_err(Fault::never)?;
+        let (instructions, _) = signed.into_parts();
+        let mut ready = HttpRequest::new(SdkBody::from(request.body));
+        ready.set_method(request.method).map_err(Fault::never)?;
+        ready.set_uri(url).map_err(Fault::never)?;
+        for (name, value) in headers.iter().copied().chain(instructions.headers()) {
+            ready.headers_mut().try_insert(name.to_owned(), value.to_owned()).map_err(Fault::never)?;
+        }
+        Ok(ready)
+    }
+
+    /// Where the object is. The bucket is part of the host name, except where no certificate or no name would fit: names
+    /// with dots, and other endpoints.
+    fn url(&self, bucket: &str, key: &str) -> String {
+        let key = encoded(key);
+        let bucket_in_path = encoded(bucket);
+        if let Some(endpoint) = &self.endpoint {
+            return format!("{}/{bucket_in_path}/{key}", endpoint.trim_end_matches('/'));
+        }
+        let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let host = format!("s3.{}.{suffix}", self.region);
+        if bucket.contains('.') {
+            format!("https://{host}/{bucket_in_path}/{key}")
+        } else {
+            format!("https://{bucket_in_path}.{host}/{key}")
+        }
+    }
+}
+
+/// Percent-encoded as S3 wants it: everything but `A-Z a-z 0-9 - _ . ~` and the slashes between the parts of a key.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+async fn beginning(body: SdkBody) -> String {
+    let mut stream = ByteStream::new(body);
+    let mut text = Vec::new();
+    while text.len() < ERROR_BYTES_MAX {
+        let Ok(Some(chunk)) = stream.try_next().await else { break };
+        text.extend_from_slice(&chunk);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
+    text.split_once(start)?.1.split_once(end).map(|(inner, _)| inner)
+}
+
+fn failed(what: String, fault: Fault) -> PortError {
+    let Fault { retryable, why } = fault;
+    let what = format!("{what}: {why}");
+    if retryable { PortError::Retryable { what, source: None } } else { PortError::Permanent { what, source: None } }
 }
 
 /// An object that is being read.
@@ -29,16 +214,15 @@ pub struct S3Body {
     stream: ByteStream,
 }
 
-impl Objects for S3Objects {
+impl Objects for S3 {
     type Body = S3Body;
 
     async fn open(&self, bucket: &str, key: &str) -> PortResult<S3Body> {
         let name = format!("s3://{bucket}/{key}");
-        let answer = Box::pin(self.client.get_object().bucket(bucket).key(key).send()).await.map_err(|error| {
-            let what = format!("could not read {name}: {}", DisplayErrorContext(&error));
-            failed(what, is_retryable(&error))
-        })?;
-        Ok(S3Body { name, content_type: answer.content_type, stream: answer.body })
+        let answer = self.send(&Request { method: "GET", bucket, key, body: &[] }).await;
+        let answer = answer.map_err(|fault| failed(format!("could not read {name}"), fault))?;
+        let content_type = answer.headers().get("content-type").map(str::to_owned);
+        Ok(S3Body { name, content_type, stream: ByteStream::new(answer.into_body()) })
     }
 }
 
@@ -48,39 +232,104 @@ impl ObjectBody for S3Body {
     }
 
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
-        // A connection that breaks in the middle: the object is there, so it can be read again.
-        let chunk = self.stream.try_next().await;
-        let chunk = chunk.map_err(|e| PortError::retryable(format!("could not read {} to its end", self.name), e))?;
-        Ok(chunk.map(Into::into))
+        // A connection that breaks or stalls in the middle: the object is there, so it can be read again.
+        let what = || format!("could not read {} to its end", self.name);
+        let chunk = tokio::time::timeout(sdk::ATTEMPT, self.stream.try_next()).await;
+        let chunk = chunk.map_err(|e| PortError::retryable(what(), e))?;
+        Ok(chunk.map_err(|e| PortError::retryable(what(), e))?.map(Into::into))
     }
 }
 
 /// An [`Archive`] in a bucket.
 #[derive(Clone, Debug)]
 pub struct S3Archive {
-    client: Client,
+    s3: S3,
     bucket: String,
 }
 
 impl S3Archive {
-    /// Writes to `bucket`; the client is built once, in `main`.
-    pub const fn new(client: Client, bucket: String) -> Self {
-        Self { client, bucket }
+    /// Writes to `bucket`.
+    pub const fn new(s3: S3, bucket: String) -> Self {
+        Self { s3, bucket }
     }
 }
 
 impl Archive for S3Archive {
     async fn put(&self, name: &str, content: &[u8]) -> PortResult<()> {
         check_archive_name(name)?;
-        let body = ByteStream::from(content.to_vec());
-        let call = self.client.put_object().bucket(&self.bucket).key(name).body(body);
-        Box::pin(call.send()).await.map(drop).map_err(|error| {
-            let what = format!("could not write s3://{}/{name}: {}", self.bucket, DisplayErrorContext(&error));
-            failed(what, is_retryable(&error))
-        })
+        let request = Request { method: "PUT", bucket: &self.bucket, key: name, body: content };
+        let what = || format!("could not write s3://{}/{name}", self.bucket);
+        self.s3.send(&request).await.map(drop).map_err(|fault| failed(what(), fault))
     }
 }
 
-const fn failed(what: String, retryable: bool) -> PortError {
-    if retryable { PortError::Retryable { what, source: None } } else { PortError::Permanent { what, source: None } }
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region};
+    use aws_credential_types::Credentials;
+
+    use super::super::loopback::{Answer, Loopback};
+    use super::*;
+
+    async fn s3(region: &str, endpoint: Option<&str>) -> S3 {
+        let mut sdk = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));
+        if let Some(endpoint) = endpoint {
+            sdk = sdk.endpoint_url(endpoint);
+        }
+        S3::new(&sdk.load().await).expect("region and credentials")
+    }
+
+    fn fault(status: &'static str, code: &str) -> Answer {
+        Answer::xml(
+            status,
+            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>said so</Message></Error>"),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_bucket_is_in_the_host_name_where_it_can_be() {
+        let key = "a%20b/%C3%BC%2B.gz";
+        for (region, endpoint, bucket, expected) in [
+            ("eu-west-1", None, "trail", "https://trail.s3.eu-west-1.amazonaws.com/"),
+            ("cn-north-1", None, "trail", "https://trail.s3.cn-north-1.amazonaws.com.cn/"),
+            ("eu-west-1", None, "my.trail", "https://s3.eu-west-1.amazonaws.com/my.trail/"),
+            ("eu-west-1", Some("http://127.0.0.1:4566/"), "trail", "http://127.0.0.1:4566/trail/"),
+        ] {
+            let url = s3(region, endpoint).await.url(bucket, "a b/ü+.gz");
+            assert_eq!(url, format!("{expected}{key}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_work_later_is_tried_again() {
+        let server = Loopback::answering([
+            fault("503 Slow Down", "SlowDown"),
+            fault("400 Bad Request", "RequestTimeout"),
+            Answer::xml("200 OK", "<done/>"),
+        ]);
+        let archive = S3Archive::new(s3("us-east-1", Some(server.endpoint())).await, "archive".into());
+        archive.put("a/b", b"content").await.expect("written in the end");
+        assert_eq!(server.requests(), ["content"; 3]);
+        let busy = || fault("503 Slow Down", "SlowDown");
+        let server = Loopback::answering([busy(), busy(), busy(), busy()]);
+        let error = s3("us-east-1", Some(server.endpoint())).await.open("trail", "k").await.expect_err("never");
+        assert!(error.is_retryable() && error.to_string().contains("s3://trail/k"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_will_never_work_is_permanent_and_says_why() {
+        for (status, code) in [
+            ("404 Not Found", "NoSuchKey"),
+            ("404 Not Found", "NoSuchBucket"),
+            ("403 Forbidden", "AccessDenied"),
+            ("403 Forbidden", "InvalidObjectState"),
+            ("301 Moved Permanently", "PermanentRedirect"),
+        ] {
+            let server = Loopback::answering([fault(status, code)]);
+            let error = s3("us-east-1", Some(server.endpoint())).await.open("trail", "k").await.expect_err(code);
+            assert!(!error.is_retryable() && error.to_string().contains(code), "{error}");
+        }
+    }
 }

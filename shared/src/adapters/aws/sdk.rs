@@ -7,15 +7,15 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 
 /// Tries of one operation, the first included.
-const ATTEMPTS: u32 = 4;
+pub(super) const ATTEMPTS: u32 = 4;
 /// The longest first pause between tries; pauses double and are random (the SDK's standard mode).
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The longest that making a connection may take.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// The longest that one try may take; answers of DynamoDB and SQS come within milliseconds.
-const ATTEMPT: Duration = Duration::from_secs(3);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(3);
 /// The longest that an operation may take, all its tries and pauses together: well below the 50 s of the deployed functions,
 /// so that a service that does not answer is an error of some messages and not of the whole batch. When several do not
 /// answer, a batch can still take longer than that; Lambda cuts it off and it comes back whole.
@@ -31,4 +31,13 @@ pub async fn config() -> SdkConfig {
     let retries =
         RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(PAUSE).with_max_backoff(PAUSE_MAX);
     aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).timeout_config(timeouts).load().await
+}
+
+/// Waits a random time before try number `tries` + 1, whose upper bound doubles with each: for tries that the SDK does not
+/// make itself. Writers of one item do not meet again.
+pub(super) async fn pause(tries: u32) {
+    let longest = PAUSE.saturating_mul(1 << tries.min(10)).min(PAUSE_MAX) / 4;
+    let random = uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX);
+    let ms = random % longest.as_millis().max(1);
+    tokio::time::sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).await;
 }

@@ -13,7 +13,7 @@
 //!
 //! **Lists for people** (newest first, by status) come from the global index `by_status`: hash key `status_shard`, range
 //! key `incident_id`, keys only. It may be behind by a moment; what it names is read from the table, so an incident is
-//! never shown in a state that it has left. `status_shard` is the status and one of [`SHARDS`] numbers, as most incidents are
+//! never shown in a state that it has left. `status_shard` is the status and one of four numbers, as most incidents are
 //! `NEW` and one partition takes 1,000 writes a second.
 
 use std::collections::HashMap;
@@ -21,7 +21,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::{ATTEMPTS, Item, PK, Table, VERSION, number_of, partition_key, pause, text, text_of};
+use super::{ATTEMPTS, Item, PK, Table, VERSION, number_of, partition_key, text, text_of};
+use crate::adapters::aws::sdk::pause;
 use crate::adapters::memory::check_incident_id;
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::ports::{IncidentFilter, Incidents, PortResult};

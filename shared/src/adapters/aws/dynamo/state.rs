@@ -19,7 +19,8 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use tokio::task::JoinSet;
 
-use super::{ATTEMPTS, EXPIRES_AT, Item, PK, Table, VERSION, number, number_of, partition_key, pause, text, text_of};
+use super::{ATTEMPTS, EXPIRES_AT, Item, PK, Table, VERSION, number, number_of, partition_key, text, text_of};
+use crate::adapters::aws::sdk::pause;
 use crate::adapters::disk::SystemClock;
 use crate::observation::{Answer, Known, ObserveRequest, StateRecord};
 use crate::ports::{Clock, PortError, PortResult, State};
