@@ -66,6 +66,10 @@ def essence(incident: dict) -> dict:
     # Repeats in one batch of the notifier become one message; which findings meet in a batch depends on the order.
     kept["notify_status"] = {"GROUPED": "SENT"}.get(incident["notify_status"], incident["notify_status"])
     kept["principal"], kept["title"] = details.get("principal"), details.get("title")
+    if incident["event_type"] == "cloudtrail_tampered":
+        # Worse right after a sign-in, if the sign-in has arrived by then: batches are handled at the same time.
+        for key in ("severity", "event", "title"):
+            kept.pop(key, None)
     if incident["event_type"] in COUNTING or not incident["source"].endswith(".amazonaws.com"):
         del kept["timestamp"]
     else:
