@@ -1,8 +1,13 @@
-//! Lists the rules of `rules/` so that they become part of the program.
+//! Makes the rules of `rules/` part of the program: their texts, and what is read from the YAML, so that a start does not
+//! read it again. Reading takes as long as everything else about the rules together.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
+
+#[allow(dead_code)]
+#[path = "src/rules/yaml.rs"]
+mod yaml;
 
 fn main() -> io::Result<()> {
     let variable = |name| env::var(name).map_err(io::Error::other);
@@ -15,12 +20,18 @@ fn main() -> io::Result<()> {
     };
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yml"));
     paths.sort();
+    println!("cargo::rerun-if-changed=src/rules/yaml.rs");
     let mut list = String::from("&[\n");
+    let mut documents = Vec::with_capacity(paths.len());
     for path in &paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let read = yaml::documents(&fs::read_to_string(path)?);
+        documents.push(read.map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?);
         // Writing to a String cannot fail.
         let _ = writeln!(list, "    ({name:?}, include_str!({:?})),", path.display().to_string());
     }
     list += "]\n";
-    fs::write(Path::new(&variable("OUT_DIR")?).join("own_rules.rs"), list)
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    fs::write(out.join("own_rules.postcard"), postcard::to_stdvec(&documents).map_err(io::Error::other)?)?;
+    fs::write(out.join("own_rules.rs"), list)
 }

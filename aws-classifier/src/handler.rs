@@ -4,8 +4,9 @@
 //! were handled; it ends in the dead-letter queue, and redriving it repeats nothing, because finding ids and
 //! state are idempotent per event.
 //!
-//! A message may also say that log files were created in S3. They are read as they come in, a few hundred wanted records
-//! at a time, and classified in the order of the file.
+//! A message may also say that objects were created in S3. Log files are read as they come in, a few hundred wanted records
+//! at a time, and classified in the order of the file. Objects of the buckets that are watched are inspected, and what
+//! the inspection says is a record like any other.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,10 +18,11 @@ use shared::ports::{BatchResult, FailedMessage, Handler, Message, ObjectBody, Ou
 use tracing::{info, warn};
 
 use crate::engine::Engine;
+use crate::inspect::{self, Inspector};
 use crate::intake::inflate::InflatePieces;
 use crate::intake::log_file::{Pieces, Visitor};
 use crate::intake::s3_object::{self, Object};
-use crate::intake::{self, IntakeError, follow_up};
+use crate::intake::{self, IntakeError, follow_up, inspection};
 use crate::noise::Tally;
 use crate::routing::Slot;
 use crate::surroundings::{OneMachine, Surroundings};
@@ -58,6 +60,7 @@ pub struct ClassifierHandler<S, O, W = OneMachine> {
     state: S,
     findings: O,
     surroundings: W,
+    inspector: Option<Inspector>,
     counts: Cell<Counts>,
     kept_back: RefCell<Tally>,
 }
@@ -165,7 +168,15 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
 impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// A handler that remembers in `state` and sends findings to `findings`.
     pub fn surrounded(engine: Engine, state: S, findings: O, surroundings: W) -> Self {
-        Self { engine, state, findings, surroundings, counts: Cell::default(), kept_back: RefCell::default() }
+        let (counts, kept_back) = Default::default();
+        Self { engine, state, findings, surroundings, inspector: None, counts, kept_back }
+    }
+
+    /// With an inspection of new objects in S3.
+    #[must_use]
+    pub fn inspecting(mut self, inspector: Option<Inspector>) -> Self {
+        self.inspector = inspector;
+        self
     }
 
     /// What was kept back since the start.
@@ -283,8 +294,12 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
     async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
         if !object.is_cloudtrail_log() {
-            batch.counts.ignored += 1;
-            return Ok(());
+            let Some(inspector) = self.inspector.as_ref().filter(|inspector| inspector.wants(&object.bucket)) else {
+                batch.counts.ignored += 1;
+                return Ok(());
+            };
+            let text = self.inspect(object, inspector).await?;
+            return self.classify(&[Record { message, file: None, index: 0, text }], batch).await;
         }
         let mut wanted = Wanted {
             engine: &self.engine,
@@ -303,6 +318,29 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         trouble.reasons.extend(reasons);
         trouble.reasons.truncate(REASONS_MAX);
         read
+    }
+
+    /// Fetches the object, or the beginning of a large one, and judges it; answers the record about that.
+    async fn inspect(&self, object: &Object, inspector: &Inspector) -> Result<String, PortError> {
+        let mut body = self.surroundings.open(object).await?;
+        let mut content = Vec::new();
+        let mut is_whole = true;
+        while let Some(chunk) = body.next().await? {
+            content.extend_from_slice(&chunk);
+            if content.len() > inspector.object_bytes_max() {
+                content.truncate(inspector.object_bytes_max());
+                is_whole = false;
+                break;
+            }
+        }
+        let read = content.len() as u64;
+        let report = inspector.inspect(&inspect::Object {
+            name: &object.key,
+            content_type: body.content_type(),
+            size: if is_whole { read } else { object.created.size.max(read + 1) },
+            content: &content,
+        });
+        Ok(inspection::text(object, &report))
     }
 
     async fn read_into(&self, object: &Object, wanted: &mut Wanted<'_>, batch: &mut Batch) -> Result<(), PortError> {

@@ -6,6 +6,7 @@
 
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
+use aws_classifier::inspect::Inspector;
 use aws_classifier::surroundings::Cloud;
 use shared::adapters::aws::dynamo::DynamoState;
 use shared::adapters::aws::lambda::{self, Totals};
@@ -16,7 +17,7 @@ use shared::adapters::disk::{DiskFiles, SystemClock};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let start = Start::new("classifier").await?;
-    let engine = engine(&start.configuration)?;
+    let (engine, inspector) = configured(&start.configuration)?;
     let state = DynamoState::new(
         DynamoClient::new(&start.sdk),
         lambda::required("STATE_TABLE", "the name of the state table")?,
@@ -27,7 +28,7 @@ async fn main() -> Result<(), Error> {
         objects: S3::new(&start.sdk)?,
         clock: SystemClock,
     };
-    let handler = ClassifierHandler::surrounded(engine, state, findings, cloud);
+    let handler = ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector);
     runtime::serve(start.function(handler, |handler| totals(handler.counts()))?).await
 }
 
@@ -44,11 +45,12 @@ fn totals(counts: Counts) -> Totals {
     ]
 }
 
-/// The classifiers, or every mistake of the configuration at once.
-fn engine((name, text): &(String, String)) -> Result<Engine, Error> {
+/// The classifiers and the inspection, or every mistake of the configuration at once.
+fn configured((name, text): &(String, String)) -> Result<(Engine, Option<Inspector>), Error> {
     let mut document = lambda::document(name, text);
     let files = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
     let engine = Engine::configure(&mut document, &files, &[]);
+    let inspector = Inspector::configure(&mut document, &files);
     document.finish()?;
     let engine = engine.map_err(|refused| {
         let settings = refused.settings.iter().map(|(id, error)| format!("classifiers.{id}.{error}"));
@@ -58,5 +60,5 @@ fn engine((name, text): &(String, String)) -> Result<Engine, Error> {
     for error in &engine.rules().skipped {
         tracing::warn!("left out a rule: {error}");
     }
-    Ok(engine)
+    Ok((engine, inspector))
 }

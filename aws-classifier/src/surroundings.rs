@@ -12,7 +12,7 @@ const LATENESS_S: i64 = 900;
 
 /// See the module.
 pub trait Surroundings {
-    /// A log file that was opened.
+    /// A log file or other object that was opened.
     type File: ObjectBody;
 
     /// Whether a reader in front of the queue opens files and makes follow-ups. Without one, the handler does.
@@ -44,6 +44,10 @@ pub struct OneMachine;
 pub enum NoFile {}
 
 impl ObjectBody for NoFile {
+    fn content_type(&self) -> Option<&str> {
+        match *self {}
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         match *self {}
     }

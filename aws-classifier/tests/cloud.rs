@@ -7,6 +7,7 @@ use std::io::Write;
 use aws_classifier::classifiers;
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
+use aws_classifier::inspect::{self, Inspector};
 use aws_classifier::surroundings::Cloud;
 use serde_json::{Value, json};
 use shared::adapters::memory::{FixedClock, MemoryState, NoFiles};
@@ -58,6 +59,10 @@ impl Objects for &Buckets {
 }
 
 impl ObjectBody for Reading {
+    fn content_type(&self) -> Option<&str> {
+        Some("text/plain")
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         match self.chunks.next() {
             None if self.breaks => Err(PortError::Retryable { what: "the connection broke".into(), source: None }),
@@ -94,6 +99,15 @@ impl World {
 
     fn put(&mut self, name: &str, content: Vec<u8>) {
         self.buckets.0.insert(name.to_owned(), content);
+    }
+
+    /// The same, which inspects the objects of the bucket `uploads`.
+    fn inspecting(
+        &self,
+    ) -> ClassifierHandler<MemoryState, &Sent<String>, Cloud<&Sent<Delayed>, &Buckets, &FixedClock>> {
+        let settings =
+            inspect::Settings { buckets: vec!["up*s".to_owned()], object_bytes_max: 2000, ..Default::default() };
+        self.handler().inspecting(Some(Inspector::new(settings, &NoFiles).expect("settings")))
     }
 
     /// The findings since the last call.
@@ -247,4 +261,49 @@ async fn an_opening_that_was_closed_meanwhile_is_not_reported() {
     let [Delayed { body, delay_s: 1 }] = &world.own_queue.0.take()[..] else { panic!("one follow-up, due") };
     assert_eq!(handler.handle(&messages(std::slice::from_ref(body))).await, BatchResult::default());
     assert_eq!(world.findings(), []);
+}
+
+/// EventBridge's notification of a new object.
+fn uploaded(bucket: &str, key: &str, size: usize) -> String {
+    json!({"version": "0", "id": "n-1", "detail-type": "Object Created", "source": "aws.s3", "account": "123456789012",
+           "time": "2026-03-01T12:00:00Z", "region": "eu-central-1",
+           "detail": {"bucket": {"name": bucket}, "object": {"key": key, "size": size, "version-id": "v1"},
+                      "requester": "123456789012", "source-ip-address": "203.0.113.9", "reason": "PutObject"}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn objects_of_watched_buckets_are_inspected() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    let shell = b"<?php eval(base64_decode($_POST['x'])); system($_GET['c']); ?>".to_vec();
+    world.put("uploads/me.php", shell.clone());
+    world.put("builds/me.php", shell);
+    world.put("uploads/notes.txt", b"Bring the minutes.".to_vec());
+    let handler = world.inspecting();
+    let bodies = [("uploads", "me.php"), ("uploads", "notes.txt"), ("builds", "me.php")];
+    let bodies = bodies.map(|(bucket, key)| uploaded(bucket, key, 62));
+    let batch = messages(&bodies);
+    assert_eq!(handler.handle(&batch).await, BatchResult::default());
+    let found = world.findings();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&*found[0].classifier, &*found[0].resource), ("s3_malicious_file", "arn:aws:s3:::uploads/me.php"));
+    assert_eq!((&*found[0].account, &*found[0].source_ip), ("123456789012", "203.0.113.9"));
+    let Counts { records_in, classified, ignored, failed, .. } = handler.counts();
+    assert_eq!((records_in, classified, ignored, failed), (3, 2, 1, 0));
+    assert_eq!(handler.handle(&batch[..1]).await, BatchResult::default());
+    assert_eq!(world.findings()[0].finding_id, found[0].finding_id, "delivered again it is the same finding");
+}
+
+#[tokio::test]
+async fn of_a_large_object_the_beginning_is_inspected() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    world.put("uploads/a.php", [b"<?php eval(base64_decode($x)); ?>".to_vec(), vec![b' '; 9000]].concat());
+    let handler = world.inspecting();
+    assert_eq!(handler.handle(&messages(&[uploaded("uploads", "a.php", 9033)])).await, BatchResult::default());
+    let found = world.findings();
+    assert_eq!(found[0].evidence["size"], 9033);
+    assert_eq!(found[0].evidence["reasons"][0], "hash: only the first 2000 of 9033 bytes were looked at, no hashes");
+    let gone = handler.handle(&messages(&[uploaded("uploads", "gone.php", 1)])).await;
+    assert_eq!(gone.failed.len(), 1);
+    assert!(!gone.failed[0].retryable && gone.failed[0].reason.contains("there is no uploads/gone.php"), "{gone:?}");
 }

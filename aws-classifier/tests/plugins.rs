@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
-use aws_classifier::intake::{self, Leaf, follow_up, text_log};
+use aws_classifier::intake::{self, Leaf, follow_up};
 use aws_classifier::patterns::{self, RuleState};
 use aws_classifier::registry::{Declaration, Plugin};
 use quamina::Quamina;
 use serde_json::{Value, json};
 use shared::Timestamp;
 use shared::adapters::memory::MemoryState;
+use shared::classifier::Pattern;
 use shared::event::{Event, EventKind};
 use shared::finding::Finding;
 use shared::mmdb::Writer;
@@ -369,8 +370,10 @@ fn generated_rules_select_every_record_that_fired() {
             let fired: BTreeSet<String> = findings(plugin, fixture, 1).into_iter().map(record_id).collect();
             for text in &fixture.records {
                 let event = Leaf::of(text).unwrap().event().unwrap();
-                // Lines of text logs do not come over EventBridge.
-                if !fired.contains(&*event.event_id) || text_log::is_source(&event.source) {
+                // What came before counts too: the failed sign-ins before the last one, the group that was opened.
+                let wanted = fired.contains(&*event.event_id) || selected_by(plugin, &event);
+                // What is made here, such as lines of text logs, does not come over EventBridge.
+                if !wanted || intake::is_own(&event.source) {
                     continue;
                 }
                 let matched = matcher.matches_for_event(envelope(text, &event).as_bytes()).unwrap();
@@ -383,6 +386,19 @@ fn generated_rules_select_every_record_that_fired() {
             }
         }
     }
+}
+
+/// Whether the classifier names the event's source and name.
+fn selected_by(plugin: &Plugin, event: &Event<'_>) -> bool {
+    plugin.meta.patterns.iter().any(|pattern| match *pattern {
+        Pattern::Api { source, names } => {
+            source.eq_ignore_ascii_case(&event.source)
+                && names.iter().any(|name| name.eq_ignore_ascii_case(&event.name))
+        }
+        Pattern::Notification { source, detail_type } => source == event.source && detail_type == event.name,
+        Pattern::Root => event.identity_type == "Root",
+        Pattern::Intake { .. } | Pattern::AnyApi => false,
+    })
 }
 
 /// The record as EventBridge delivers it.

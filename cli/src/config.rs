@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{self, Engine};
+use aws_classifier::inspect::{self, Inspector};
 use aws_classifier::rules;
 use aws_logger::LoggerSettings;
 use aws_notifier::NotifierSettings;
@@ -122,6 +123,8 @@ fn rule_folders(file: &ConfigFile) -> Result<Vec<String>, Failure> {
 pub fn parse(name: &str, text: &str, files: &dyn Files, rule_folders: &[String]) -> Result<Config, Failure> {
     let mut document = Document::parse(name, text);
     let engine = Engine::configure(&mut document, files, rule_folders);
+    // Objects are inspected in AWS; here their settings are checked.
+    let _ = Inspector::configure(&mut document, files);
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
@@ -229,6 +232,8 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
         section(&mut text, &format!("classifiers.{}", plugin.meta.id), &about, &(plugin.defaults)())?;
     }
     let responder = ResponderSettings::default();
+    let inspection = plain(&inspect::Settings::default());
+    section(&mut text, "inspection", "New objects in S3 that are looked into (in AWS only)", &inspection)?;
     section(&mut text, "responder", "Who and what is never acted on, and how often", &plain(&responder.responder))?;
     for (id, action) in &responder.actions {
         let title = REGISTRY.iter().find(|r| r.meta.id == *id).map_or("", |r| r.meta.title);

@@ -122,6 +122,8 @@ pub trait Objects {
 
 /// The bytes of an opened object.
 pub trait ObjectBody {
+    /// The `Content-Type` it was stored with.
+    fn content_type(&self) -> Option<&str>;
     /// The next bytes, as they come in; `None` at the end.
     fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
 }

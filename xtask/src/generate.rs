@@ -1,16 +1,19 @@
-//! What is generated from the declarations: EventBridge rules for the deployment, the reference page for people. Both
-//! are checked in, so that a change of a declaration shows what it changes.
+//! What is generated from the declarations: EventBridge rules and the IAM policy of the actions for the deployment, the
+//! reference page for people. All are checked in, so that a change of a declaration shows what it changes.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use aws_classifier::classifiers::ALL;
-use aws_classifier::patterns;
+use aws_classifier::patterns::{self, EventRule};
 use aws_classifier::registry::{Declaration, Plugin};
 use aws_classifier::rules;
-use serde_json::Value;
+use aws_responder::registry::REGISTRY;
+use serde_json::{Value, json};
 use shared::classifier::{FailedCalls, Pattern};
 
+use crate::event_templates::{self, Target};
 use crate::{read, write};
 
 const REMEDY: &str = "run `cargo xtask gen` and commit what it writes";
@@ -38,14 +41,42 @@ pub fn run(root: &Path, check: bool) -> Result<Vec<String>, String> {
 }
 
 fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
-    Ok(vec![("deploy/generated/event-rules.json", event_rules()?), ("docs/classifiers.md", classifier_page(root)?)])
+    let rules = event_rules();
+    Ok(vec![
+        ("deploy/generated/event-rules.json", json_text(&rules)?),
+        ("deploy/generated/response-policy.json", json_text(&response_policy())?),
+        ("deploy/rules/template.yaml", event_templates::template(&rules, Target::Queue)?),
+        ("deploy/forwarder/template.yaml", event_templates::template(&rules, Target::Bus)?),
+        ("docs/classifiers.md", classifier_page(root)?),
+    ])
 }
 
-fn event_rules() -> Result<String, String> {
+fn json_text(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| format!("could not write JSON: {e}"))
+}
+
+fn event_rules() -> Vec<EventRule> {
     let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
     let declared: Vec<Declaration> = plugins.chain(rules::own_declarations()).collect();
-    let rules = patterns::event_rules(&declared);
-    serde_json::to_string_pretty(&rules).map(|text| text + "\n").map_err(|e| format!("could not write rules: {e}"))
+    patterns::event_rules(&declared)
+}
+
+/// What the actions need, one statement for each resource of each action. IAM takes letters and digits in a `Sid`.
+fn response_policy() -> Value {
+    let mut statements: Vec<Value> = Vec::new();
+    for meta in REGISTRY.iter().map(|registered| registered.meta) {
+        let mut by_resource: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for permission in meta.permissions {
+            by_resource.entry(permission.resource).or_default().push(permission.action);
+        }
+        let name: String = meta.id.split('_').map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
+        for (number, (resource, mut actions)) in by_resource.into_iter().enumerate() {
+            actions.sort_unstable();
+            let sid = format!("{name}{}", number + 1);
+            statements.push(json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource }));
+        }
+    }
+    json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
 fn classifier_page(root: &Path) -> Result<String, String> {
@@ -195,8 +226,27 @@ mod tests {
             write(&classifiers.join(format!("{}.rs", plugin.meta.id)), "//! Header.\n").unwrap();
         }
         let error = run(root.path(), true).unwrap_err();
-        assert!(error.contains("deploy/generated/event-rules.json, docs/classifiers.md"), "{error}");
+        assert!(error.contains("deploy/generated/event-rules.json, deploy/generated/response-policy.json"), "{error}");
         run(root.path(), false).unwrap();
-        assert_eq!(run(root.path(), true).unwrap().len(), 2);
+        assert_eq!(run(root.path(), true).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn the_response_policy_grants_what_the_actions_declare_and_nothing_else() {
+        let policy = response_policy();
+        let mut granted: Vec<(String, String)> = Vec::new();
+        for statement in policy["Statement"].as_array().unwrap() {
+            for action in statement["Action"].as_array().unwrap() {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                granted.push((text(action), text(&statement["Resource"])));
+            }
+        }
+        let declared = REGISTRY.iter().flat_map(|registered| registered.meta.permissions);
+        let mut declared: Vec<(String, String)> =
+            declared.map(|p| (p.action.to_owned(), p.resource.to_owned())).collect();
+        granted.sort();
+        declared.sort();
+        assert_eq!(granted, declared);
+        assert!(granted.iter().all(|(action, _)| !action.contains('*')), "{granted:?}");
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "chores talk to a person at a terminal")]
 
 mod asn_mmdb;
+mod event_templates;
 mod generate;
 mod new_classifier;
 

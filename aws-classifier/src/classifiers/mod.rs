@@ -17,6 +17,7 @@ pub mod iam_credential_changed;
 pub mod iam_mfa_device_removed;
 pub mod region_unusual;
 pub mod root_account_used;
+pub mod s3_malicious_file;
 pub mod s3_public_exposure;
 pub mod security_group_accessed_after_opening;
 pub mod security_group_closed;
@@ -48,6 +49,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
     plugin::<region_unusual::RegionUnusual>(),
     plugin::<root_account_used::RootAccountUsed>(),
+    plugin::<s3_malicious_file::S3MaliciousFile>(),
     plugin::<s3_public_exposure::S3PublicExposure>(),
     plugin::<security_group_accessed_after_opening::SecurityGroupAccessedAfterOpening>(),
     plugin::<security_group_closed::SecurityGroupClosed>(),

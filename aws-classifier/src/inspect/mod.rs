@@ -1,5 +1,5 @@
-//! Whether a file is malicious: what `s3_malicious_file` will ask of an uploaded object, and `pipeline inspect` asks of a
-//! file.
+//! Whether a file is malicious: asked of objects that are uploaded to the buckets of [`Settings`], whose answers the
+//! classifier `s3_malicious_file` reports, and by `pipeline inspect` of files.
 //!
 //! Pure: it judges bytes and a name, and never fetches, stores or runs anything. It asks no outside service. Five checks,
 //! each of which gives reasons; the worst reason is the verdict:
@@ -26,7 +26,9 @@ mod signatures;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::classifier::SettingsError;
+use shared::config::Document;
 use shared::ports::Files;
+use shared::text::matches_glob;
 
 use lists::{FuzzyHashes, Hashes};
 use signatures::Signatures;
@@ -34,10 +36,16 @@ use signatures::Signatures;
 /// Content beyond this many bytes is not looked at: our choice, twice the largest size that is normal for any type here.
 pub const CONTENT_BYTES_MAX: usize = 100 << 20;
 
-/// What to inspect with.
+/// The `[inspection]` section: what to inspect, and with what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// Buckets whose new objects are inspected (in AWS only): names, in which `*` is any characters. Default none. The
+    /// function needs the permission to read them, and their notifications must reach its queue.
+    pub buckets: Vec<String>,
+    /// How many bytes of an object are fetched. Default 20 MiB: what a function of 256 MB has room for; the hashes of
+    /// larger objects are not looked up.
+    pub object_bytes_max: usize,
     /// Files of known hashes.
     pub hash_lists: Vec<String>,
     /// Files of known fuzzy hashes.
@@ -58,6 +66,8 @@ impl Default for Settings {
     /// The numbers are those of the system before this one.
     fn default() -> Self {
         Self {
+            buckets: Vec::new(),
+            object_bytes_max: 20 << 20,
             hash_lists: Vec::new(),
             fuzzy_hash_lists: Vec::new(),
             signature_lists: Vec::new(),
@@ -158,6 +168,17 @@ pub struct Inspector {
 }
 
 impl Inspector {
+    /// From the `[inspection]` section of a configuration file; `None` when it cannot be used, which `document` keeps.
+    pub fn configure(document: &mut Document<'_>, files: &dyn Files) -> Option<Self> {
+        let mut inspector = None;
+        let _: Settings = document.section_with("inspection", |settings: &Settings| {
+            let built = Self::new(settings.clone(), files).map_err(|error| (error.key.to_owned(), error.why))?;
+            inspector = Some(built);
+            Ok(())
+        });
+        inspector
+    }
+
     /// Reads the lists.
     ///
     /// # Errors
@@ -168,6 +189,12 @@ impl Inspector {
         }
         if settings.distance_malicious_max > settings.distance_suspicious_max {
             return Err(SettingsError::new("distance_malicious_max", "must be at most distance_suspicious_max"));
+        }
+        if !(1..=CONTENT_BYTES_MAX).contains(&settings.object_bytes_max) {
+            return Err(SettingsError::new("object_bytes_max", format!("must be from 1 to {CONTENT_BYTES_MAX}")));
+        }
+        if settings.buckets.iter().any(String::is_empty) {
+            return Err(SettingsError::new("buckets", "a bucket has a name"));
         }
         let (mut hashes, mut fuzzy_hashes) = (Hashes::default(), FuzzyHashes::default());
         let mut signatures = Signatures::built_in();
@@ -181,6 +208,16 @@ impl Inspector {
             lists::each_line("signature_lists", name, files, |line| signatures.add(line))?;
         }
         Ok(Self { settings, hashes, fuzzy_hashes, signatures })
+    }
+
+    /// Whether new objects of that bucket are inspected.
+    pub fn wants(&self, bucket: &str) -> bool {
+        self.settings.buckets.iter().any(|pattern| matches_glob(pattern, bucket))
+    }
+
+    /// How many bytes of an object are worth fetching.
+    pub const fn object_bytes_max(&self) -> usize {
+        self.settings.object_bytes_max
     }
 
     /// Judges an object.
@@ -382,6 +419,8 @@ mod tests {
             Settings { score_suspicious_min: 60, ..Settings::default() },
             Settings { score_suspicious_min: 0, ..Settings::default() },
             Settings { distance_malicious_max: 101, ..Settings::default() },
+            Settings { object_bytes_max: 0, ..Settings::default() },
+            Settings { buckets: vec![String::new()], ..Settings::default() },
         ] {
             assert!(Inspector::new(settings, &none).is_err());
         }

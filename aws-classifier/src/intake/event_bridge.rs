@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use shared::event::{Event, NotificationHeader, RecordError, plausible_time};
 use shared::json_scan::{ScanError, Scanner};
 
-use super::{follow_up, text_log};
+use super::{follow_up, inspection, text_log};
 
 /// Detail types that carry a CloudTrail record end in this: "AWS API Call via CloudTrail", "AWS Console Sign In via
 /// CloudTrail", "AWS Service Event via CloudTrail".
@@ -70,6 +70,9 @@ pub fn event(text: &str) -> Result<Event<'_>, RecordError> {
     header.time = plausible_time(&time, "time")?;
     if header.source == follow_up::SOURCE {
         return follow_up::event(header, detail);
+    }
+    if header.source == inspection::SOURCE {
+        return Ok(inspection::event(header, detail));
     }
     if text_log::is_source(&header.source) {
         return Ok(text_log::event(header, detail));

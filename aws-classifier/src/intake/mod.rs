@@ -11,6 +11,7 @@ pub mod event_bridge;
 pub mod flow_log;
 pub mod follow_up;
 pub mod inflate;
+pub mod inspection;
 pub mod log_file;
 pub mod logs;
 pub mod s3_object;
@@ -148,9 +149,10 @@ pub fn event(text: &str) -> Result<Event<'_>, IntakeError> {
     }
 }
 
-/// Whether records of that source are made here: lines of text logs and follow-ups. They come from nowhere else.
+/// Whether records of that source are made here: lines of text logs, inspected objects and follow-ups. They come from
+/// nowhere else.
 pub fn is_own(source: &str) -> bool {
-    source == follow_up::SOURCE || text_log::is_source(source)
+    source == follow_up::SOURCE || source == inspection::SOURCE || text_log::is_source(source)
 }
 
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or

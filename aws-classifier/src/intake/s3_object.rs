@@ -1,4 +1,4 @@
-//! Notifications that objects were created in S3: which log files there are to read.
+//! Notifications that objects were created in S3: which log files there are to read, and which objects to inspect.
 //!
 //! They come as S3 sends them to a queue, as an SNS topic passes those on, or as EventBridge's "Object Created". Pure: what
 //! is named here is opened by the handler.
@@ -6,12 +6,33 @@
 use serde_json::Value;
 
 /// An object in a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object {
     /// The bucket's name.
     pub bucket: String,
     /// The object's key, as it is.
     pub key: String,
+    /// What else the notification says.
+    pub created: Creation,
+}
+
+/// How an object came to be. What the notification does not say is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Creation {
+    /// When, as S3 writes it.
+    pub at: String,
+    /// The account, which only EventBridge's notifications name: that of the bucket's owner.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// Bytes.
+    pub size: u64,
+    /// Tells this version of the object from others: its version id, else S3's sequence number, else its hash.
+    pub version: String,
+    /// Who: a principal id (`AWS:AROA…:session`), or an account number in EventBridge's notifications.
+    pub requester: String,
+    /// From which address.
+    pub source_ip: String,
 }
 
 impl Object {
@@ -61,7 +82,15 @@ fn of(body: &Value) -> Option<Created> {
         created.ignored = 1;
     } else if body["source"] == "aws.s3" && body["detail-type"] == "Object Created" {
         let detail = &body["detail"];
-        created.add(detail["bucket"]["name"].as_str(), detail["object"]["key"].as_str().map(str::to_owned));
+        let creation = Creation {
+            at: text(&body["time"]),
+            account: text(&body["account"]),
+            region: text(&body["region"]),
+            requester: text(&detail["requester"]),
+            source_ip: text(&detail["source-ip-address"]),
+            ..Creation::of(&detail["object"], "version-id", "etag")
+        };
+        created.add(detail["bucket"]["name"].as_str(), detail["object"]["key"].as_str().map(str::to_owned), creation);
     } else {
         let records = body["Records"].as_array()?;
         if records.is_empty() || records.iter().any(|record| record["eventSource"] != "aws:s3") {
@@ -70,7 +99,14 @@ fn of(body: &Value) -> Option<Created> {
         for record in records {
             if record["eventName"].as_str().is_some_and(|name| name.starts_with("ObjectCreated:")) {
                 let s3 = &record["s3"];
-                created.add(s3["bucket"]["name"].as_str(), s3["object"]["key"].as_str().and_then(decoded));
+                let creation = Creation {
+                    at: text(&record["eventTime"]),
+                    region: text(&record["awsRegion"]),
+                    requester: text(&record["userIdentity"]["principalId"]),
+                    source_ip: text(&record["requestParameters"]["sourceIPAddress"]),
+                    ..Creation::of(&s3["object"], "versionId", "eTag")
+                };
+                created.add(s3["bucket"]["name"].as_str(), s3["object"]["key"].as_str().and_then(decoded), creation);
             } else {
                 created.ignored += 1;
             }
@@ -79,10 +115,26 @@ fn of(body: &Value) -> Option<Created> {
     Some(created)
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+impl Creation {
+    /// What the part about the object says, which has two spellings.
+    fn of(object: &Value, version_id: &str, hash: &str) -> Self {
+        let version = [version_id, "sequencer", hash].into_iter().find_map(|key| object[key].as_str());
+        Self {
+            size: object["size"].as_u64().unwrap_or(0),
+            version: version.unwrap_or_default().to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Created {
-    fn add(&mut self, bucket: Option<&str>, key: Option<String>) {
+    fn add(&mut self, bucket: Option<&str>, key: Option<String>, created: Creation) {
         match (bucket, key) {
-            (Some(bucket), Some(key)) => self.objects.push(Object { bucket: bucket.to_owned(), key }),
+            (Some(bucket), Some(key)) => self.objects.push(Object { bucket: bucket.to_owned(), key, created }),
             _ => self.failed += 1,
         }
     }
@@ -120,11 +172,6 @@ mod tests {
                "s3": {"bucket": {"name": "trail"}, "object": {"key": key, "size": 1024}}})
     }
 
-    fn one(key: &str) -> Option<Created> {
-        let objects = vec![Object { bucket: "trail".to_owned(), key: key.to_owned() }];
-        Some(Created { objects, ..Created::default() })
-    }
-
     #[test]
     fn all_three_ways_name_the_same_object() {
         let encoded = "AWSLogs/123456789012/CloudTrail/eu-west-1/2026/03/01/a+b%2B%C3%BC.json.gz";
@@ -132,15 +179,19 @@ mod tests {
         let topic = json!({"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t",
                            "Message": direct.to_string()});
         let bridge = json!({"source": "aws.s3", "detail-type": "Object Created",
-                            "detail": {"bucket": {"name": "trail"}, "object": {"key": KEY, "size": 1}}});
+                            "detail": {"bucket": {"name": "trail"}, "object": {"key": KEY, "size": 1024}}});
         for body in [direct, topic, bridge] {
-            assert_eq!(created(&body.to_string()), one(KEY), "{body}");
+            let found = created(&body.to_string()).expect("of S3");
+            assert_eq!((found.ignored, found.failed, found.objects.len()), (0, 0, 1), "{body}");
+            assert_eq!(found.objects[0].name(), format!("s3://trail/{KEY}"), "{body}");
+            assert_eq!(found.objects[0].created.size, 1024, "{body}");
         }
     }
 
     #[test]
     fn what_is_not_a_log_file_is_told_apart() {
-        let is_log = |key: &str| Object { bucket: "trail".into(), key: key.into() }.is_cloudtrail_log();
+        let is_log =
+            |key: &str| Object { bucket: "trail".into(), key: key.into(), ..Object::default() }.is_cloudtrail_log();
         assert!(is_log(KEY));
         assert!(is_log("prefix/AWSLogs/o-1/123456789012/CloudTrail/us-east-1/2026/03/01/x.json.gz"));
         assert!(!is_log("AWSLogs/123456789012/CloudTrail-Digest/us-east-1/2026/03/01/x.json.gz"));

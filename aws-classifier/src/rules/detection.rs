@@ -52,7 +52,7 @@ pub enum Matcher {
     /// A text pattern.
     Text(TextPattern),
     /// Several texts that may stand anywhere, looked for at once.
-    Words(AhoCorasick),
+    Words(Words),
     /// There is no value.
     Null,
     /// `|exists`.
@@ -91,6 +91,26 @@ impl Expression {
 
     fn is_match(&self, text: &str) -> bool {
         self.compiled().as_ref().is_ok_and(|regex| regex.is_match(text))
+    }
+}
+
+/// ASCII texts to look for whatever their case. The search is built when it is first needed: many rules have the same
+/// exclusions, and few of them are ever asked.
+#[derive(Clone, Debug)]
+pub struct Words {
+    words: Vec<String>,
+    search: OnceLock<Option<AhoCorasick>>,
+}
+
+impl Words {
+    /// Whether one of them stands in the text.
+    fn are_in(&self, text: &str) -> bool {
+        let build =
+            || AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(&self.words);
+        // It is refused only for more patterns than 32 bits count; a rule file is smaller.
+        let Some(search) = self.search.get_or_init(|| build().ok()) else { return false };
+        // Letters outside ASCII may have lower-case forms inside it.
+        if text.is_ascii() { search.is_match(text) } else { search.is_match(&text.to_lowercase()) }
     }
 }
 
@@ -361,19 +381,17 @@ fn compile_item(key: &str, value: &Yaml) -> Result<Node, String> {
 
 /// Many texts that may stand anywhere become one search for all of them.
 fn at_once(matchers: Vec<Matcher>) -> Vec<Matcher> {
-    let words: Option<Vec<&str>> = matchers
+    let words: Option<Vec<String>> = matchers
         .iter()
         .map(|matcher| match matcher {
-            Matcher::Text(pattern) => pattern.word(),
+            Matcher::Text(pattern) => pattern.word().map(str::to_owned),
             _ => None,
         })
         .collect();
     match words {
-        Some(words) if words.len() >= WORDS_AT_ONCE_MIN => AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(words)
-            .map_or(matchers, |search| vec![Matcher::Words(search)]),
+        Some(words) if words.len() >= WORDS_AT_ONCE_MIN => {
+            vec![Matcher::Words(Words { words, search: OnceLock::new() })]
+        }
         _ => matchers,
     }
 }
@@ -407,9 +425,9 @@ impl Matcher {
             (Self::Text(pattern), Value::Tree(json)) => in_json(json, pattern),
             (Self::Text(pattern), value) => pattern.matches(value.as_str()),
             (Self::Words(search), Value::Tree(json)) => {
-                has_word(search, json) || any_string(json, &mut |text| has_word(search, text))
+                search.are_in(json) || any_string(json, &mut |text| search.are_in(text))
             }
-            (Self::Words(search), value) => has_word(search, value.as_str()),
+            (Self::Words(search), value) => search.are_in(value.as_str()),
             (Self::Regex(regex), Value::Tree(json)) => {
                 regex.is_match(json) || any_string(json, &mut |text| regex.is_match(text))
             }
@@ -432,11 +450,6 @@ impl Matcher {
             }
         }
     }
-}
-
-fn has_word(search: &AhoCorasick, text: &str) -> bool {
-    // Letters outside ASCII may have lower-case forms inside it.
-    if text.is_ascii() { search.is_match(text) } else { search.is_match(&text.to_lowercase()) }
 }
 
 /// Whether the JSON text, or a string inside it without its escapes, matches.

@@ -37,6 +37,9 @@ use crate::registry::{Declaration, Detector};
 /// The rules of this program: file name and text.
 pub static OWN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
+/// The documents of each of them, as the build read them.
+static OWN_DOCUMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.postcard"));
+
 /// The `[rules]` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -100,8 +103,9 @@ impl fmt::Debug for Loaded {
 pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
     let mut loader = Loader::default();
     if settings.own {
-        for (file, text) in OWN {
-            loader.add(file, text, Origin::Own);
+        let documents: Vec<Vec<Yaml>> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build wrote");
+        for ((file, _), documents) in OWN.iter().zip(documents) {
+            loader.add_documents(file, documents, Origin::Own);
         }
     }
     for folder in settings.dirs.iter().chain(more) {
@@ -159,11 +163,14 @@ impl Loader {
             self.hasher.write(file.as_bytes());
             self.hasher.write(text.as_bytes());
         }
-        let documents = match yaml::documents(text) {
-            Ok(documents) if documents.is_empty() => return self.refuse(file, "has no rule".to_owned()),
-            Ok(documents) => documents,
-            Err(why) => return self.refuse(file, why),
-        };
+        match yaml::documents(text) {
+            Ok(documents) if documents.is_empty() => self.refuse(file, "has no rule".to_owned()),
+            Ok(documents) => self.add_documents(file, documents, origin),
+            Err(why) => self.refuse(file, why),
+        }
+    }
+
+    fn add_documents(&mut self, file: &str, documents: Vec<Yaml>, origin: Origin) {
         let file_name = file.rsplit('/').next().unwrap_or(file);
         let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
         let many = documents.len() > 1;

@@ -2,12 +2,13 @@
 //! aliases, no tags, no guessing of types: a rule's `80`, `'80'` and `0080` are texts, and only `null` is asked for.
 
 use granit_parser::{Event, Parser, ScalarStyle, StrInput};
+use serde::{Deserialize, Serialize};
 
 /// Deeper rules are refused; real ones have five levels.
 const DEPTH_MAX: usize = 32;
 
 /// A node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Yaml {
     /// A text; `plain` when it stands without quotes.
     Scalar {

@@ -1,7 +1,7 @@
 //! State, ledger and incidents in DynamoDB.
 //!
 //! **Two tables.** The state table holds what classifiers remember and the ledger: hash key `pk` (text), TTL attribute
-//! `expires_at` (epoch seconds). The incident table is described in [`incidents`]. Partition keys are what the items are
+//! `expires_at` (epoch seconds). The incident table is described in the module `incidents`. Partition keys are what the items are
 //! about (an address, a principal, an incident), so load spreads as the subjects do; a flood about one of them is written
 //! once a batch.
 //!

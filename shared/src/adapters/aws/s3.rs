@@ -210,6 +210,7 @@ fn failed(what: String, fault: Fault) -> PortError {
 pub struct S3Body {
     /// For error messages.
     name: String,
+    content_type: Option<String>,
     stream: ByteStream,
 }
 
@@ -220,11 +221,16 @@ impl Objects for S3 {
         let name = format!("s3://{bucket}/{key}");
         let answer = self.send(&Request { method: "GET", bucket, key, body: &[] }).await;
         let answer = answer.map_err(|fault| failed(format!("could not read {name}"), fault))?;
-        Ok(S3Body { name, stream: ByteStream::new(answer.into_body()) })
+        let content_type = answer.headers().get("content-type").map(str::to_owned);
+        Ok(S3Body { name, content_type, stream: ByteStream::new(answer.into_body()) })
     }
 }
 
 impl ObjectBody for S3Body {
+    fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         // A connection that breaks or stalls in the middle: the object is there, so it can be read again.
         let what = || format!("could not read {} to its end", self.name);

@@ -1,10 +1,13 @@
 //! How the AWS clients of a component are set up. One place, so that all of them give up in time.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::default_connector;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
 
 /// Tries of one operation, the first included.
 pub(super) const ATTEMPTS: u32 = 4;
@@ -30,7 +33,18 @@ pub async fn config() -> SdkConfig {
         .build();
     let retries =
         RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(PAUSE).with_max_backoff(PAUSE_MAX);
-    aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).timeout_config(timeouts).load().await
+    let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+    defaults.retry_config(retries).timeout_config(timeouts).load().await
+}
+
+/// One for all clients, made with the first request: each client's own would read the root certificates when it is built,
+/// which takes longer than everything else in a start.
+fn http_client() -> SharedHttpClient {
+    let connector: OnceLock<SharedHttpConnector> = OnceLock::new();
+    http_client_fn(move |settings, components| {
+        let made = || default_connector(settings, components.sleep_impl()).expect("the feature rustls-aws-lc is on");
+        connector.get_or_init(made).clone()
+    })
 }
 
 /// Waits a random time before try number `tries` + 1, whose upper bound doubles with each: for tries that the SDK does not

@@ -1,0 +1,85 @@
+"""The command `scripts/local-aws`: see there."""
+
+import argparse
+import json
+import signal
+import sys
+import time
+import urllib.error
+from pathlib import Path
+
+import emulators
+
+
+def start(binaries: Path, config: Path | None, address: Path) -> None:
+    """Runs until interrupted, and prints what comes out."""
+    text = config.read_text() if config else ""
+    with emulators.LocalAws(binaries, text) as local:
+        address.parent.mkdir(parents=True, exist_ok=True)
+        address.write_text(f"{local.ministack_url} {local.moto_url}")
+        print(f"Deployed from deploy/template.yaml: account {emulators.ACCOUNT}, {emulators.REGION}, {local.ministack_url}")
+        print(f"The functions log to {local.ministack.log}")
+        print("Put events in from another terminal: scripts/local-aws put FILE…    End with Ctrl-C.\n", flush=True)
+        try:
+            follow(local)
+        finally:
+            address.unlink(missing_ok=True)
+
+
+def follow(local: emulators.Pipeline) -> None:
+    """Prints mails, incidents and dead letters as they come."""
+    mails, seen, depths = 0, {}, {}
+    while True:
+        for mail in local.mails()[mails:]:
+            mails += 1
+            print(f"MAIL  {mail['subject']}\n" + "".join(f"    {line}\n" for line in mail["text"].splitlines()))
+        for incident in local.incidents():
+            line = "{timestamp} {severity:<8} {status:<10} {event_type}".format(**incident)
+            if seen.get(incident["incident_id"]) != line:
+                seen[incident["incident_id"]] = line
+                print(f"INCIDENT  {line}")
+        dead = {name: depth for name, depth in local.depths().items() if name not in emulators.templates.COMPONENTS}
+        if dead != depths:
+            depths = dead
+            print(f"DEAD LETTERS  {dead or 'none'}")
+        sys.stdout.flush()
+        time.sleep(1)
+
+
+def put(files: list[Path], address: Path) -> None:
+    """Puts the records of files on the default bus of the running emulators."""
+    if not address.is_file():
+        raise emulators.Failed("nothing runs; start it with: scripts/local-aws")
+    pipeline = emulators.Pipeline(*address.read_text().split())
+    for file in files:
+        print(f"{pipeline.put(emulators.read(file))} events of {file}")
+
+
+def main() -> int:
+    """Exit code: 0 done or interrupted, 1 something failed."""
+    parser = argparse.ArgumentParser(prog="scripts/local-aws")
+    parser.add_argument("--binaries", type=Path, required=True)
+    parser.add_argument("--address", type=Path, required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    starting = commands.add_parser("start")
+    starting.add_argument("--config", type=Path)
+    putting = commands.add_parser("put")
+    putting.add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    # Ctrl-C and `kill` end it the same way, emulators included.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if arguments.command == "put":
+            put(arguments.files, arguments.address)
+        else:
+            start(arguments.binaries, arguments.config, arguments.address)
+    except KeyboardInterrupt:
+        print("\nended")
+    except (emulators.Failed, OSError, json.JSONDecodeError, urllib.error.URLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

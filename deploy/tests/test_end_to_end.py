@@ -1,0 +1,218 @@
+"""The deployed pipeline against the one in a process: the made-up day of `pipeline demo` must come to the same.
+
+Run by scripts/check-end-to-end, which names the folder of the binaries in BINARIES. What the emulators do otherwise than AWS is
+in deploy/local/emulators.py; a test says where it matters to it.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import emulators
+import pytest
+from templates import COMPONENTS
+
+BINARIES = Path(os.environ["BINARIES"])
+# What a mail of SNS may have as its subject: fewer than 100 printable ASCII characters, no line break.
+SUBJECT = re.compile(r"[ -~]{1,99}")
+
+
+def pipeline(*arguments: object) -> str:
+    """The command line tool."""
+    done = subprocess.run([BINARIES / "pipeline", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory) -> dict:
+    """The day, its configuration, and the incidents that it comes to in one process."""
+    folder = tmp_path_factory.mktemp("day")
+    pipeline("demo", "--write", folder / "day.jsonl")
+    (folder / "listed.txt").write_text("203.0.113.200\n")
+    config = f'[classifiers.threat_intel_ip]\nlists = ["{folder}/listed.txt"]\n'
+    (folder / "pipeline.toml").write_text(config)
+    pipeline("run", folder / "day.jsonl", "--data", folder / "data", "--config", folder / "pipeline.toml")
+    incidents = json.loads(pipeline("incidents", "--data", folder / "data", "--format", "json"))
+    records = list(emulators.read(folder / "day.jsonl"))
+    return {"records": records, "config": config, "incidents": incidents}
+
+
+@pytest.fixture
+def local(day):
+    """A pipeline of its own for each test, with the classifier seeing what it sees in one process."""
+    with emulators.LocalAws(BINARIES, day["config"]) as running:
+        # In one process every record is classified. `classifier-every-call` brings the rest here, as an operator may decide.
+        running.client("events").enable_rule(Name=f"{emulators.STACK}-classifier-every-call")
+        yield running
+
+
+TEST_EVENT = "aws-classifier/src/classifiers/iam_access_key_created/fires_own_key.json"
+# They fire on the event that completes their window, which is the one that *arrives* last; in one process all arrive in order.
+COUNTING = {"console_login_failed_repeatedly", "ec2_mass_instance_creation", "security_group_opened_repeatedly"}
+
+
+def essence(incident: dict) -> dict:
+    """An incident without what depends on the clock and the order of arrival. MiniStack gives every envelope a new id and the
+    present time, and a notification has no other; CloudTrail records carry their own."""
+    kept = {k: v for k, v in incident.items() if k not in ("created_at", "updated_at", "note", "incident_id", "details")}
+    details = incident["details"]
+    # Repeats in one batch of the notifier become one message; which findings meet in a batch depends on the order.
+    kept["notify_status"] = {"GROUPED": "SENT"}.get(incident["notify_status"], incident["notify_status"])
+    kept["principal"], kept["title"] = details.get("principal"), details.get("title")
+    if incident["event_type"] in COUNTING or not incident["source"].endswith(".amazonaws.com"):
+        del kept["timestamp"]
+    else:
+        kept["incident_id"] = incident["incident_id"]
+    return kept
+
+
+def same(ours: list[dict], theirs: list[dict]) -> None:
+    """The same incidents, each once."""
+    texts = [sorted(json.dumps(essence(i), sort_keys=True) for i in incidents) for incidents in (ours, theirs)]
+    assert texts[0] == texts[1]
+
+
+def shorten_visibility(local: emulators.LocalAws, seconds: int) -> None:
+    """The templates' five minutes would be most of a test; what happens afterwards is the same."""
+    for component in COMPONENTS:
+        attributes = {"VisibilityTimeout": str(seconds)}
+        local.client("sqs").set_queue_attributes(QueueUrl=local.queue_url(component), Attributes=attributes)
+
+
+def bootstraps(local: emulators.LocalAws) -> list[int]:
+    """The processes of the functions."""
+    found = subprocess.run(["pgrep", "-g", str(local.ministack.process.pid), "-x", "bootstrap"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def dead_letters(local: emulators.LocalAws, component: str) -> list[dict]:
+    """What waits in a dead-letter queue."""
+    queue = local.queue_url(f"{component}-dlq")
+    answer = local.client("sqs").receive_message(
+        QueueUrl=queue, MaxNumberOfMessages=10, MessageAttributeNames=["All"], VisibilityTimeout=0
+    )
+    return answer.get("Messages", [])
+
+
+def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
+    # A message that meets another execution at the same work comes back.
+    shorten_visibility(local, 3)
+    local.put(day["records"])
+    assert local.settle() == {}, "dead letters"
+    same(local.incidents(), day["incidents"])
+
+    mails = local.mails()
+    for mail in mails:
+        assert SUBJECT.fullmatch(mail["subject"]), mail["subject"]
+    for incident in day["incidents"]:
+        if incident["severity"] == "CRITICAL":
+            about = [m for m in mails if incident["timestamp"][:19] in m["text"] or incident["event"] in m["text"]]
+            assert about, f"nobody was told of {incident['event']}"
+    trail = next(mail for mail in mails if "cloudtrail_tampered" in mail["text"])
+    for part in ("carol", "198.51.100.10", emulators.ACCOUNT, "StopLogging", "seconds_after_login: 42"):
+        assert part in trail["text"], trail["text"]
+
+    # AWS may deliver any event again, hours later: all of them, in another order.
+    before = local.incidents()
+    cloudtrail = [r for r in day["records"] if "detail-type" not in r]
+    random.Random(4).shuffle(cloudtrail)
+    local.put(cloudtrail)
+    assert local.settle() == {}
+    assert local.incidents() == before
+    assert local.mails() == mails
+
+
+def test_the_test_event_of_the_readme_is_mailed_once(local):
+    body = (emulators.templates.DEPLOY.parent / TEST_EVENT).read_text()
+    assert TEST_EVENT in (emulators.templates.DEPLOY / "README.md").read_text()
+    shorten_visibility(local, 3)
+    for _ in range(2):
+        local.client("sqs").send_message(QueueUrl=local.queue_url("classifier"), MessageBody=body)
+        assert local.settle() == {}
+    alerts = [mail["subject"] for mail in local.mails() if not mail["subject"].startswith("[DRY RUN]")]
+    assert len(alerts) == 1 and "ccess key" in alerts[0], alerts
+
+
+def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
+    shorten_visibility(local, 2)
+    sqs = local.client("sqs")
+    for component in COMPONENTS:
+        sqs.send_message(QueueUrl=local.queue_url(component), MessageBody='{"not": "ours"')
+    local.put(day["records"])
+    assert local.settle() == {f"{component}-dlq": 1 for component in COMPONENTS}
+    for component in COMPONENTS:
+        (letter,) = dead_letters(local, component)
+        assert letter["Body"] == '{"not": "ours"'
+        assert letter["MessageAttributes"]["reason"]["StringValue"], letter
+    same(local.incidents(), day["incidents"])
+
+
+def test_killed_functions_lose_and_double_nothing(day, local):
+    """Lambda ends processes whenever it likes; here by SIGKILL, in the middle of their work, twenty times."""
+    shorten_visibility(local, 3)
+    done = threading.Event()
+    killed = 0
+
+    def kill() -> None:
+        nonlocal killed
+        while not done.wait(0.2) and killed < 20:
+            for process in bootstraps(local)[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        local.put(day["records"])
+        time.sleep(5)
+    finally:
+        done.set()
+        killer.join()
+    assert killed, "nothing ran"
+    left = local.settle()
+    # Five receives are what the templates give a message; one that met as many kills waits for a redrive.
+    redrive(local, left)
+    same(local.incidents(), day["incidents"])
+
+
+def redrive(local: emulators.LocalAws, left: dict[str, int]) -> None:
+    """What `start-message-move-task` does, which MiniStack does not have: every dead letter back to its queue."""
+    sqs = local.client("sqs")
+    for name in left:
+        queue, to = local.queue_url(name), local.queue_url(name.removesuffix("-dlq"))
+        while letters := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+            for letter in letters:
+                sqs.send_message(QueueUrl=to, MessageBody=letter["Body"])
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter["ReceiptHandle"])
+    assert local.settle() == {}
+
+
+@pytest.mark.parametrize("which", ["ministack", "moto"])
+def test_a_service_that_stalls_for_20_seconds_delays_and_loses_nothing(day, local, which):
+    """Frozen and not ended: neither emulator keeps anything on disk. MiniStack is all services but SNS at once, the Runtime API
+    among them; moto is SNS."""
+    shorten_visibility(local, 15)
+    half = len(day["records"]) // 2
+    local.put(day["records"][:half])
+    emulator = getattr(local, which)
+    if which == "moto":
+        emulator.freeze()
+        local.put(day["records"][half:])
+        time.sleep(20)
+        emulator.thaw()
+    else:
+        emulator.freeze()
+        time.sleep(20)
+        emulator.thaw()
+        local.put(day["records"][half:])
+    redrive(local, local.settle())
+    same(local.incidents(), day["incidents"])
+    subjects = [mail["subject"] for mail in local.mails()]
+    assert subjects, "nobody was told"
