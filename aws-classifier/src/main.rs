@@ -16,7 +16,7 @@ use shared::adapters::disk::{DiskFiles, SystemClock};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let start = Start::new("classifier").await?;
+    let start = Start::new("classifier")?;
     let (engine, inspector) = configured(&start.configuration)?;
     let state = DynamoState::new(
         DynamoClient::new(&start.sdk),

@@ -14,7 +14,7 @@ use shared::adapters::disk::SystemClock;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let start = Start::new("logger").await?;
+    let start = Start::new("logger")?;
     let (name, text) = &start.configuration;
     let mut document = lambda::document(name, text);
     let settings = configure(&mut document);

@@ -13,7 +13,7 @@ use shared::adapters::disk::SystemClock;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let start = Start::new("responder").await?;
+    let start = Start::new("responder")?;
     let (name, text) = &start.configuration;
     let mut document = lambda::document(name, text);
     let settings = configure(&mut document);

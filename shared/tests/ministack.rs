@@ -6,11 +6,11 @@
 
 use std::io::{Read, Write};
 
-use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
+use aws_types::SdkConfig;
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger, DynamoState};
 use shared::adapters::aws::{DynamoClient, S3, S3Archive, sdk};
 use shared::incident::IncidentStatus;
@@ -23,7 +23,7 @@ use shared::{Incident, Timestamp};
 async fn emulator() -> SdkConfig {
     let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("AWS_ENDPOINT_URL is set by scripts/ministack");
     assert!(endpoint.starts_with("http://127.0.0.1:"), "{endpoint} is not on this machine");
-    sdk::config().await
+    sdk::config().expect("region and credentials")
 }
 
 async fn dynamo() -> DynamoClient {

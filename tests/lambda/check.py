@@ -9,9 +9,12 @@ topic and the bucket is read with boto3. Ends with an error at the first thing t
 import gzip
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 
@@ -315,16 +318,41 @@ def nobody_there(world, findings):
     equal(function.end(), 0, "exit code")
 
 
+class Slow(BaseHTTPRequestHandler):
+    """A queue that refuses everything, and the first request only after `go_on`."""
+
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.arrived.set()
+        self.go_on.wait(30)
+        body = b'{"__type": "AccessDeniedException", "message": "said so"}'
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 def ends_when_asked(world, findings):
     """A signal in the middle of a batch: it is answered, then the process ends."""
-    function = world.start("responder")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    function = world.start("responder", AWS_ENDPOINT_URL_SQS="http://127.0.0.1:%d" % server.server_address[1])
     request = function.send(event(*findings))
-    assert function.api.fetched.wait(30), function.log()
-    code = function.end()
-    equal(failures(function.answer(request, 1)), [], "what comes back")
-    equal(code, 0, "exit code")
-    [values] = metrics(function)
-    equal(values["messages_in"], len(findings), "messages")
+    assert Slow.arrived.wait(30), function.log()
+    function.process.send_signal(signal.SIGTERM)
+    # Long enough for a function that ends without looking.
+    time.sleep(0.3)
+    equal(function.process.poll(), None, "it has not ended in the middle of the batch, with code")
+    Slow.go_on.set()
+    equal(len(failures(function.answer(request))), len(findings), "what comes back of what nobody took")
+    equal(function.process.wait(10), 0, "exit code")
+    server.shutdown()
+    function.api.close()
 
 
 def mistakes(world):

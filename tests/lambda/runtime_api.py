@@ -31,7 +31,6 @@ class RuntimeApi:
         self.events = queue.Queue()
         self.answers = queue.Queue()
         self.first_poll = None
-        self.fetched = threading.Event()
         api = self
 
         class Requests(BaseHTTPRequestHandler):
@@ -57,7 +56,6 @@ class RuntimeApi:
                 self.end_headers()
                 self.wfile.write(body)
                 self.wfile.flush()
-                api.fetched.set()
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -104,7 +102,6 @@ class Function:
     def send(self, event):
         self.requests += 1
         request_id = "request-%d" % self.requests
-        self.api.fetched.clear()
         self.api.events.put((request_id, event))
         return request_id
 

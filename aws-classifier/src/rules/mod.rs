@@ -34,8 +34,8 @@ use self::rule::Rule;
 use self::yaml::Yaml;
 use crate::registry::{Declaration, Detector};
 
-/// The rules of this program: file name and text.
-pub static OWN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
+/// The rules of this program: the names of their files.
+pub static OWN: &[&str] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
 /// The documents of each of them, as the build read them.
 static OWN_DOCUMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.postcard"));
@@ -104,7 +104,7 @@ pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
     let mut loader = Loader::default();
     if settings.own {
         let documents: Vec<Vec<Yaml>> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build wrote");
-        for ((file, _), documents) in OWN.iter().zip(documents) {
+        for (file, documents) in OWN.iter().zip(documents) {
             loader.add_documents(file, documents, Origin::Own);
         }
     }

@@ -9,9 +9,9 @@
 
 use std::cell::Cell;
 use std::io::{Stdout, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::tower::util::MapFutureLayer;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -23,6 +23,10 @@ use tracing_subscriber::EnvFilter;
 use super::lambda::{self, CONFIG_VARIABLE, Function, Invocation, Totals};
 use super::{SqsClient, SqsOutbox, TraceHeader, sdk};
 use crate::ports::Handler;
+
+/// How long after it was asked to end an idle function waits for a batch that is on its way to it: our choice, a third of
+/// what Lambda gives at least.
+const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// Why a function could not start or go on.
 pub type Error = lambda_runtime::Error;
@@ -43,8 +47,8 @@ impl Start {
     /// Begins: the log, the configuration's text, what clients need. Call it first.
     ///
     /// # Errors
-    /// When the configuration names a file that cannot be read.
-    pub async fn new(component: &'static str) -> Result<Self, Error> {
+    /// When the configuration names a file that cannot be read, or there is no region or there are no credentials.
+    pub fn new(component: &'static str) -> Result<Self, Error> {
         let started = Instant::now();
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
@@ -56,7 +60,7 @@ impl Start {
             .with_writer(std::io::stderr)
             .init();
         let configuration = lambda::configuration(lambda::optional(CONFIG_VARIABLE).as_deref())?;
-        let sdk = sdk::config().await;
+        let sdk = sdk::config()?;
         let sqs = SqsClient::new(&sdk);
         Ok(Self { component, started, configuration, sdk, sqs, trace: TraceHeader::default() })
     }
@@ -106,6 +110,7 @@ pub async fn serve<H: Handler, T: Fn(&H) -> Totals, W: Write>(function: Function
     let mut terminate = signal(SignalKind::terminate())?;
     let asked_to_end = async {
         terminate.recv().await;
+        tokio::time::sleep(LAST_CALL).await;
         while busy.get() {
             answered.notified().await;
         }

@@ -7,18 +7,19 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use aws_config::SdkConfig;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
     sign,
 };
 use aws_sigv4::sign::v4;
+use aws_smithy_async::rt::sleep::default_async_sleep;
 use aws_smithy_http_client::default_connector;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use aws_types::SdkConfig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -34,7 +35,6 @@ const ERROR_BYTES_MAX: usize = 16 << 10;
 pub struct S3 {
     /// Made with the first request: loading root certificates is no part of a start.
     connector: Arc<OnceLock<SharedHttpConnector>>,
-    sdk: SdkConfig,
     credentials: SharedCredentialsProvider,
     region: String,
     /// In place of S3's own, such as an emulator's.
@@ -75,7 +75,7 @@ impl S3 {
         let credentials = sdk.credentials_provider().ok_or("there are no credentials")?;
         let own = super::lambda::optional("AWS_ENDPOINT_URL_S3");
         let endpoint = own.or_else(|| sdk.endpoint_url().map(str::to_owned));
-        Ok(Self { connector: Arc::default(), sdk: sdk.clone(), credentials, region, endpoint })
+        Ok(Self { connector: Arc::default(), credentials, region, endpoint })
     }
 
     /// Sends a request; tries again what may work later.
@@ -114,7 +114,7 @@ impl S3 {
         }
         let settings =
             HttpConnectorSettings::builder().connect_timeout(sdk::CONNECT).read_timeout(sdk::ATTEMPT).build();
-        let connector = default_connector(&settings, self.sdk.sleep_impl());
+        let connector = default_connector(&settings, default_async_sleep());
         let connector = connector.ok_or_else(|| Fault::never("the SDK was built without an HTTP client"))?;
         Ok(self.connector.get_or_init(|| connector))
     }
@@ -265,20 +265,19 @@ impl Archive for S3Archive {
 
 #[cfg(test)]
 mod tests {
-    use aws_config::{BehaviorVersion, Region};
     use aws_credential_types::Credentials;
+    use aws_types::region::Region;
 
     use super::super::loopback::{Answer, Loopback};
     use super::*;
 
-    async fn s3(region: &str, endpoint: Option<&str>) -> S3 {
-        let mut sdk = aws_config::defaults(BehaviorVersion::latest())
+    fn s3(region: &str, endpoint: Option<&str>) -> S3 {
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+        let mut sdk = SdkConfig::builder()
             .region(Region::new(region.to_owned()))
-            .credentials_provider(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));
-        if let Some(endpoint) = endpoint {
-            sdk = sdk.endpoint_url(endpoint);
-        }
-        S3::new(&sdk.load().await).expect("region and credentials")
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        sdk.set_endpoint_url(endpoint.map(str::to_owned));
+        S3::new(&sdk.build()).expect("region and credentials")
     }
 
     fn fault(status: &'static str, code: &str) -> Answer {
@@ -288,8 +287,8 @@ mod tests {
         )
     }
 
-    #[tokio::test]
-    async fn the_bucket_is_in_the_host_name_where_it_can_be() {
+    #[test]
+    fn the_bucket_is_in_the_host_name_where_it_can_be() {
         let key = "a%20b/%C3%BC%2B.gz";
         for (region, endpoint, bucket, expected) in [
             ("eu-west-1", None, "trail", "https://trail.s3.eu-west-1.amazonaws.com/"),
@@ -297,7 +296,7 @@ mod tests {
             ("eu-west-1", None, "my.trail", "https://s3.eu-west-1.amazonaws.com/my.trail/"),
             ("eu-west-1", Some("http://127.0.0.1:4566/"), "trail", "http://127.0.0.1:4566/trail/"),
         ] {
-            let url = s3(region, endpoint).await.url(bucket, "a b/ü+.gz");
+            let url = s3(region, endpoint).url(bucket, "a b/ü+.gz");
             assert_eq!(url, format!("{expected}{key}"));
         }
     }
@@ -309,12 +308,12 @@ mod tests {
             fault("400 Bad Request", "RequestTimeout"),
             Answer::xml("200 OK", "<done/>"),
         ]);
-        let archive = S3Archive::new(s3("us-east-1", Some(server.endpoint())).await, "archive".into());
+        let archive = S3Archive::new(s3("us-east-1", Some(server.endpoint())), "archive".into());
         archive.put("a/b", b"content").await.expect("written in the end");
         assert_eq!(server.requests(), ["content"; 3]);
         let busy = || fault("503 Slow Down", "SlowDown");
         let server = Loopback::answering([busy(), busy(), busy(), busy()]);
-        let error = s3("us-east-1", Some(server.endpoint())).await.open("trail", "k").await.expect_err("never");
+        let error = s3("us-east-1", Some(server.endpoint())).open("trail", "k").await.expect_err("never");
         assert!(error.is_retryable() && error.to_string().contains("s3://trail/k"), "{error}");
     }
 
@@ -328,7 +327,7 @@ mod tests {
             ("301 Moved Permanently", "PermanentRedirect"),
         ] {
             let server = Loopback::answering([fault(status, code)]);
-            let error = s3("us-east-1", Some(server.endpoint())).await.open("trail", "k").await.expect_err(code);
+            let error = s3("us-east-1", Some(server.endpoint())).open("trail", "k").await.expect_err(code);
             assert!(!error.is_retryable() && error.to_string().contains(code), "{error}");
         }
     }

@@ -1,10 +1,17 @@
 //! How the AWS clients of a component are set up. One place, so that all of them give up in time.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_sqs::config::retry::RetryConfig;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_smithy_http_client::default_connector;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
+use aws_types::SdkConfig;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+
+use super::lambda::{optional, required};
 
 /// Tries of one operation, the first included.
 pub(super) const ATTEMPTS: u32 = 4;
@@ -21,8 +28,12 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(3);
 /// answer, a batch can still take longer than that; Lambda cuts it off and it comes back whole.
 const OPERATION: Duration = Duration::from_secs(8);
 
-/// The configuration that all clients are built from. Region, credentials and endpoints come from the environment.
-pub async fn config() -> SdkConfig {
+/// The configuration that all clients are built from: region, credentials and endpoints as Lambda and the emulator put
+/// them into the environment. Nothing else is looked for, so that a start waits for no file and no service.
+///
+/// # Errors
+/// When there is no region or there are no credentials.
+pub fn config() -> Result<SdkConfig, String> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_attempt_timeout(ATTEMPT)
@@ -30,7 +41,43 @@ pub async fn config() -> SdkConfig {
         .build();
     let retries =
         RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(PAUSE).with_max_backoff(PAUSE_MAX);
-    aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).timeout_config(timeouts).load().await
+    let credentials = Credentials::new(
+        required("AWS_ACCESS_KEY_ID", "the function's credentials")?,
+        required("AWS_SECRET_ACCESS_KEY", "the function's credentials")?,
+        optional("AWS_SESSION_TOKEN"),
+        None,
+        "environment",
+    );
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(required("AWS_REGION", "the region the function is in")?))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .service_config(Endpoints)
+        .http_client(http_client())
+        .retry_config(retries)
+        .timeout_config(timeouts);
+    config.set_endpoint_url(optional("AWS_ENDPOINT_URL"));
+    Ok(config.build())
+}
+
+/// `AWS_ENDPOINT_URL_SQS` and its kin: an emulator for each service.
+#[derive(Debug)]
+struct Endpoints;
+
+impl LoadServiceConfig for Endpoints {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        optional(&format!("{}_{}", key.env(), key.service_id().to_uppercase().replace(' ', "_")))
+    }
+}
+
+/// One for all clients, made with the first request: each client's own would read the root certificates when it is built,
+/// which takes longer than everything else in a start.
+fn http_client() -> SharedHttpClient {
+    let connector: OnceLock<SharedHttpConnector> = OnceLock::new();
+    http_client_fn(move |settings, components| {
+        let made = || default_connector(settings, components.sleep_impl()).expect("the feature rustls-aws-lc is on");
+        connector.get_or_init(made).clone()
+    })
 }
 
 /// Waits a random time before try number `tries` + 1, whose upper bound doubles with each: for tries that the SDK does not
