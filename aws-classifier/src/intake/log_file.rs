@@ -221,22 +221,10 @@ impl Splitter {
 
     /// A line that is no JSON: one of a text log, or something unknown.
     fn text_line(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
-        let text = block.text;
-        let (end, next) = match memchr(b'\n', &text.as_bytes()[at..]) {
-            Some(n) => (at + n, at + n + 1),
-            None if block.is_end => (text.len(), text.len()),
-            None if text.len() - at <= RECORD_BYTES_MAX => return Step::More(at),
-            None => {
-                self.place = Place::LostInLines;
-                self.fail(&IntakeError::TooLong, &text[at..], visitor);
-                return Step::To(text.len());
-            }
+        let (line, next) = match self.whole_line(block, at, visitor) {
+            Ok(found) => found,
+            Err(step) => return step,
         };
-        let line = &text[at..end];
-        if block.is_bad(&(at..end)) {
-            self.fail(&IntakeError::NotUtf8, line, visitor);
-            return Step::To(next);
-        }
         let mut lines = self.lines.take().unwrap_or_else(|| Box::new(TextLog::of_file(visitor.file_name())));
         match lines.line(line) {
             Line::Header => {}
@@ -290,24 +278,37 @@ impl Splitter {
         Step::To(scanner.position())
     }
 
-    fn line(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
+    /// The line that starts at `at`, and where the next one does; else what to do instead.
+    fn whole_line<'t>(
+        &mut self,
+        block: &Block<'t>,
+        at: usize,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(&'t str, usize), Step> {
         let text = block.text;
         let (end, next) = match memchr(b'\n', &text.as_bytes()[at..]) {
             Some(n) => (at + n, at + n + 1),
             None if block.is_end => (text.len(), text.len()),
-            None if text.len() - at <= RECORD_BYTES_MAX => return Step::More(at),
+            None if text.len() - at <= RECORD_BYTES_MAX => return Err(Step::More(at)),
             None => {
                 self.place = Place::LostInLines;
                 self.fail(&IntakeError::TooLong, &text[at..], visitor);
-                return Step::To(text.len());
+                return Err(Step::To(text.len()));
             }
         };
-        let line = &text[at..end];
-        if line.trim_ascii().is_empty() {
-            return Step::To(next);
-        }
         if block.is_bad(&(at..end)) {
-            self.fail(&IntakeError::NotUtf8, line, visitor);
+            self.fail(&IntakeError::NotUtf8, &text[at..end], visitor);
+            return Err(Step::To(next));
+        }
+        Ok((&text[at..end], next))
+    }
+
+    fn line(&mut self, block: &Block<'_>, at: usize, visitor: &mut dyn Visitor) -> Step {
+        let (line, next) = match self.whole_line(block, at, visitor) {
+            Ok(found) => found,
+            Err(step) => return step,
+        };
+        if line.trim_ascii().is_empty() {
             return Step::To(next);
         }
         let mut scanner = Scanner::new(line);
