@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::{ATTEMPTS, EXPIRES_AT, Item, PK, Table, VERSION, number, number_of, partition_key, text, text_of};
 use crate::adapters::aws::sdk::pause;
 use crate::adapters::disk::SystemClock;
-use crate::observation::{Answer, Known, ObserveRequest, StateRecord};
+use crate::observation::{Answer, Known, ObserveRequest, Op, StateRecord};
 use crate::ports::{Clock, PortError, PortResult, State};
 use crate::time::Timestamp;
 
@@ -81,17 +81,40 @@ impl DynamoState {
 }
 
 impl State for DynamoState {
-    /// Keys are independent of each other, so what is asked of one key is applied and written for itself, in order. When a
-    /// key fails, others may have been written: observed again they answer the same.
+    /// What is asked of one key is applied and written for itself, in order. When a key fails, others may have been
+    /// written: observed again they answer the same.
+    ///
+    /// **Keys that are only recalled come last**, after everything else was written. Of two events that each remember
+    /// one thing and recall the other's, handled at the same time, at least one then sees the other; read together with
+    /// the writes, both could miss it.
     async fn observe(&self, requests: &[ObserveRequest<'_>]) -> PortResult<Vec<Known>> {
-        let mut waiting: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+        let mut remembered: BTreeMap<String, Vec<Place>> = BTreeMap::new();
         let mut answers: Vec<Vec<Answer>> = Vec::with_capacity(requests.len());
         for (r, request) in requests.iter().enumerate() {
             for (o, observation) in request.observations.iter().enumerate() {
-                waiting.entry(partition_key("state", &request.state_key(observation))).or_default().push((r, o));
+                remembered.entry(partition_key("state", &request.state_key(observation))).or_default().push((r, o));
             }
             answers.push(vec![Answer::Done; request.observations.len()]);
         }
+        let is_recall = |&(r, o): &Place| matches!(requests[r].observations[o].op, Op::Recall { .. });
+        let recalled = remembered.extract_if(.., |_, places| places.iter().all(is_recall)).collect();
+        self.observe_keys(remembered, requests, &mut answers).await?;
+        self.observe_keys(recalled, requests, &mut answers).await?;
+        let labelled = requests.iter().zip(answers).map(|(request, answers)| {
+            Known::from_answers(request.observations.iter().map(|observation| observation.label).zip(answers))
+        });
+        Ok(labelled.collect())
+    }
+}
+
+impl DynamoState {
+    /// Applies what waits for each key, all keys together, until each was written.
+    async fn observe_keys(
+        &self,
+        mut waiting: BTreeMap<String, Vec<Place>>,
+        requests: &[ObserveRequest<'_>],
+        answers: &mut [Vec<Answer>],
+    ) -> PortResult<()> {
         for attempt in 0..ATTEMPTS {
             if waiting.is_empty() {
                 break;
@@ -126,13 +149,7 @@ impl State for DynamoState {
             lost.extend(writes.finish().await?);
             waiting.retain(|pk, _| lost.contains(pk));
         }
-        if let Some(pk) = waiting.keys().next() {
-            return Err(self.table.contended(pk));
-        }
-        let labelled = requests.iter().zip(answers).map(|(request, answers)| {
-            Known::from_answers(request.observations.iter().map(|observation| observation.label).zip(answers))
-        });
-        Ok(labelled.collect())
+        waiting.keys().next().map_or(Ok(()), |pk| Err(self.table.contended(pk)))
     }
 }
 
@@ -222,7 +239,7 @@ mod tests {
     use super::super::super::loopback::{Answer as Reply, Loopback};
     use super::super::tests_support::client;
     use super::*;
-    use crate::observation::{MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_RATE, Observations, Op};
+    use crate::observation::{MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_RATE, Observations};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_millis(1_772_366_400_000).plus_seconds(second)
@@ -319,6 +336,23 @@ mod tests {
         assert_eq!(sent[3]["ConditionExpression"], "#version = :version");
         assert_eq!(sent[3]["ExpressionAttributeValues"][":version"]["N"], "7");
         assert_eq!((&sent[3]["Item"]["version"]["N"], &sent[3]["Item"]["pk"]["S"]), (&json!("8"), &json!(pk)));
+    }
+
+    /// Two events at the same time, each in a function of its own: whichever writes last sees the other.
+    #[tokio::test]
+    async fn what_is_only_recalled_is_read_after_the_rest_was_written() {
+        let nothing = || Reply::json("200 OK", &json!({"Responses": {"t": []}}));
+        let done = || Reply::json("200 OK", &json!({}));
+        let server = Loopback::answering([nothing(), done(), nothing(), done()]);
+        let state = DynamoState::new(client(server.endpoint()), "t".into());
+        let observations = Observations::none().recall("login", "k", 60).remember("tampering", "k", "v", 60).into_vec();
+        let request = ObserveRequest { classifier: "c", event: 1, at: at(0), observations };
+        let known = state.observe(&[request]).await.expect("observes");
+        assert_eq!(known[0].answers().map(|(label, _)| label).collect::<Vec<_>>(), ["login", "tampering"]);
+        let requests = server.requests();
+        let about = |label: &str| requests.iter().map(|sent| sent.contains(&format!("/{label}/"))).collect::<Vec<_>>();
+        assert_eq!(about("tampering"), [true, true, false, false], "{requests:?}");
+        assert_eq!(about("login"), [false, false, true, true], "{requests:?}");
     }
 
     fn base64(bytes: &[u8]) -> String {
