@@ -293,13 +293,14 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
 
     /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
     async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
-        if !object.is_cloudtrail_log() {
-            let Some(inspector) = self.inspector.as_ref().filter(|inspector| inspector.wants(&object.bucket)) else {
-                batch.counts.ignored += 1;
-                return Ok(());
-            };
+        // First: whoever may upload chooses the key, and must not pass a file off as CloudTrail's.
+        if let Some(inspector) = self.inspector.as_ref().filter(|inspector| inspector.wants(&object.bucket)) {
             let text = self.inspect(object, inspector).await?;
             return self.classify(&[Record { message, file: None, index: 0, text }], batch).await;
+        }
+        if !object.is_cloudtrail_log() {
+            batch.counts.ignored += 1;
+            return Ok(());
         }
         let mut wanted = Wanted {
             engine: &self.engine,

@@ -2,7 +2,8 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`,
 //! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
-//! queue), `RUST_LOG` (default `info`). Files that settings name are relative to the function's own folder.
+//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `RUST_LOG` (default `info`). Files that
+//! settings name are relative to the function's own folder.
 
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
@@ -18,6 +19,10 @@ use shared::adapters::disk::{DiskFiles, SystemClock};
 async fn main() -> Result<(), Error> {
     let start = Start::new("classifier")?;
     let (engine, inspector) = configured(&start.configuration)?;
+    let inspector = match lambda::optional("UPLOAD_BUCKET") {
+        Some(bucket) => inspector.map(|inspector| inspector.watching(bucket)),
+        None => inspector,
+    };
     let state = DynamoState::new(
         DynamoClient::new(&start.sdk),
         lambda::required("STATE_TABLE", "the name of the state table")?,

@@ -295,6 +295,19 @@ async fn objects_of_watched_buckets_are_inspected() {
 }
 
 #[tokio::test]
+async fn an_upload_cannot_pass_for_a_log_file() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    world.put(&format!("uploads/{FILE}"), gzip(&[key_created("forged")]));
+    let handler = world.inspecting();
+    assert_eq!(handler.handle(&messages(&[uploaded("uploads", FILE, 300)])).await, BatchResult::default());
+    let found: Vec<String> = world.findings().into_iter().map(|finding| finding.classifier).collect();
+    assert_eq!(found, ["s3_malicious_file"], "text that is gzip, and nothing of what is in it");
+    assert_eq!(handler.counts().records_in, 1, "the object and nothing in it");
+    let read = world.handler().handle(&messages(&[uploaded("uploads", FILE, 300)])).await;
+    assert_eq!((read, world.findings().len()), (BatchResult::default(), 1), "in a bucket of logs it is one");
+}
+
+#[tokio::test]
 async fn of_a_large_object_the_beginning_is_inspected() {
     let mut world = World::at("2026-03-01T12:00:05Z");
     world.put("uploads/a.php", [b"<?php eval(base64_decode($x)); ?>".to_vec(), vec![b' '; 9000]].concat());

@@ -40,8 +40,9 @@ pub const CONTENT_BYTES_MAX: usize = 100 << 20;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Buckets whose new objects are inspected (in AWS only): names, in which `*` is any characters. Default none. The
-    /// function needs the permission to read them, and their notifications must reach its queue.
+    /// Buckets whose new objects are inspected (in AWS only): names, in which `*` is any characters. Default none, beside
+    /// the one the deployment names. The function needs the permission to read them, and their notifications must reach
+    /// its queue. Nothing in them is taken for a log file of CloudTrail.
     pub buckets: Vec<String>,
     /// How many bytes of an object are fetched. Default 20 MiB: what a function of 256 MB has room for; the hashes of
     /// larger objects are not looked up.
@@ -208,6 +209,13 @@ impl Inspector {
             lists::each_line("signature_lists", name, files, |line| signatures.add(line))?;
         }
         Ok(Self { settings, hashes, fuzzy_hashes, signatures })
+    }
+
+    /// With a further bucket whose new objects are inspected.
+    #[must_use]
+    pub fn watching(mut self, bucket: String) -> Self {
+        self.settings.buckets.push(bucket);
+        self
     }
 
     /// Whether new objects of that bucket are inspected.
