@@ -174,7 +174,9 @@ def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, loc
 
 def test_killed_functions_lose_and_double_nothing(day, local):
     """Lambda ends processes whenever it likes; here by SIGKILL, in the middle of their work, twenty times."""
-    shorten_visibility(local, 3)
+    # A killed function leaves its claims behind, which end after 60 s: before the last of five receives, as with the 300 s of
+    # the templates.
+    shorten_visibility(local, 20)
     done = threading.Event()
     killed = 0
 
