@@ -87,7 +87,8 @@ impl<'t> Document<'t> {
         })
     }
 
-    /// As [`Document::section`], and checks the whole once its keys are fine; `check` names the key.
+    /// As [`Document::section`], and checks the whole once its keys are fine; `check` names the key. It sees the defaults
+    /// when the file does not have the section, so it may build what the settings are for.
     pub fn section_with<T: DeserializeOwned + Serialize + Default>(
         &mut self,
         path: &str,
@@ -95,7 +96,13 @@ impl<'t> Document<'t> {
     ) -> T {
         self.taken.insert(path.to_owned());
         let entries = match self.find(path) {
-            Found::Nothing => return T::default(),
+            Found::Nothing => {
+                let settings = T::default();
+                if let Err((key, why)) = check(&settings) {
+                    self.mistake(0, &format!("{path}.{key}"), why);
+                }
+                return settings;
+            }
             Found::NotATable(at) => {
                 self.mistake(at, path, "must be a table".to_owned());
                 return T::default();
@@ -313,6 +320,19 @@ mod tests {
     impl Default for Login {
         fn default() -> Self {
             Self { window_s: 900, scope: "principal".to_owned() }
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_not_there_is_checked_with_its_defaults() {
+        for text in ["", "[login]\n", "[logout]\n"] {
+            let mut document = Document::parse("pipeline.toml", text);
+            let mut seen = None;
+            let _: Login = document.section_with("login", |login: &Login| {
+                seen = Some(login.window_s);
+                Ok(())
+            });
+            assert_eq!(seen, Some(900), "{text}");
         }
     }
 

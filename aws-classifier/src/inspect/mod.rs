@@ -336,6 +336,15 @@ mod tests {
         inspector("", "").inspect(&Object { name, content_type: None, size: content.len() as u64, content })
     }
 
+    #[test]
+    fn a_configuration_that_says_nothing_about_it_inspects_what_the_deployment_watches() {
+        let mut document = Document::parse("pipeline.toml", "");
+        let inspector = Inspector::configure(&mut document, &Lists(BTreeMap::new()));
+        document.finish().unwrap();
+        let inspector = inspector.unwrap().watching("uploads".to_owned());
+        assert!(inspector.wants("uploads") && !inspector.wants("builds"));
+    }
+
     /// Text with enough variety for a fuzzy hash.
     fn prose(seed: u32) -> Vec<u8> {
         let words = ["river", "stone", "lamp", "quiet", "orange", "seven", "window", "paper", "under", "cloud"];
