@@ -180,10 +180,11 @@ class Pipeline:
 
 
 class LocalAws(Pipeline):
-    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`."""
+    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`. Buckets that
+    `parameters` of the root template name are made before, with their notifications on, as their owner would."""
 
-    def __init__(self, binaries: Path, config: str = "", log_level: str = "info"):
-        self.binaries, self.config, self.log_level = binaries, config, log_level
+    def __init__(self, binaries: Path, config: str = "", parameters: dict[str, str] | None = None):
+        self.binaries, self.config, self.parameters = binaries, config, parameters or {}
         self.emulators: list[Emulator] = []
         self.folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
 
@@ -251,6 +252,12 @@ class LocalAws(Pipeline):
 
         root = templates.package(store, self._code)
         parameters = {"PipelineConfig": self.config, "AlertEmail": "soc@example.com", "LogRetentionDays": "1"}
+        parameters |= self.parameters
+        for name in (parameters[key] for key in ("CloudTrailBucket", "UploadBucket") if key in parameters):
+            s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+            s3.put_bucket_notification_configuration(
+                Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
         cloudformation.create_stack(
             StackName=STACK,
             TemplateBody=json.dumps(root),

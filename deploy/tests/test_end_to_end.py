@@ -4,6 +4,7 @@ Run by scripts/check-end-to-end, which names the folder of the binaries in BINAR
 in deploy/local/emulators.py; a test says where it matters to it.
 """
 
+import gzip
 import json
 import os
 import random
@@ -156,6 +157,48 @@ def test_the_test_event_of_the_readme_is_mailed_once(local):
         assert local.settle() == {}
     alerts = [mail["subject"] for mail in local.mails() if not mail["subject"].startswith("[DRY RUN]")]
     assert len(alerts) == 1 and "ccess key" in alerts[0], alerts
+
+
+# CloudTrail's name of a log file, less the number of the file.
+LOG_FILE = f"AWSLogs/{emulators.ACCOUNT}/CloudTrail/eu-central-1/2026/03/01/{emulators.ACCOUNT}_CloudTrail_eu-central-1_20260301T%02d00Z_abc.json.gz"
+WEB_SHELL = b"<?php if (isset($_POST['x'])) { eval(base64_decode($_POST['x'])); } system($_GET['c']); ?>"
+
+
+def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
+    """The two sources that are fetched. Each bucket announces its objects to EventBridge; the rules and the permission to read exist
+    only with the parameters."""
+    records = [record for record in day["records"] if "detail-type" not in record]
+    (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "pipeline.toml").write_text(day["config"])
+    arguments = ("--data", tmp_path / "data", "--config", tmp_path / "pipeline.toml")
+    pipeline("run", tmp_path / "records.jsonl", *arguments)
+    expected = json.loads(pipeline("incidents", "--data", tmp_path / "data", "--format", "json"))
+
+    buckets = {"CloudTrailBucket": "trail", "UploadBucket": "uploads"}
+    with emulators.LocalAws(BINARIES, day["config"], buckets) as local:
+        shorten_visibility(local, 15)
+        s3 = local.client("s3")
+        size = -(-len(records) // 4)
+        files = {LOG_FILE % n: json.dumps({"Records": records[n * size : (n + 1) * size]}) for n in range(4)}
+        for _ in range(2):
+            # The second time as S3 may announce it: again.
+            for key, text in files.items():
+                s3.put_object(Bucket="trail", Key=key, Body=gzip.compress(text.encode()))
+            s3.put_object(Bucket="trail", Key=LOG_FILE.replace("/CloudTrail/", "/CloudTrail-Digest/") % 1, Body=b"{}")
+            assert local.settle() == {}, "dead letters"
+            same(local.incidents(), expected, in_order=False)
+
+        before = len(local.mails())
+        s3.put_object(Bucket="uploads", Key="notes.txt", Body=b"nothing to see\n", ContentType="text/plain")
+        s3.put_object(Bucket="uploads", Key="avatars/me.php", Body=WEB_SHELL, ContentType="image/png")
+        # Whoever uploads chooses the key: nothing here is taken for a log file.
+        forged = json.dumps({"Records": [dict(records[0], eventID="forged", eventName="StopLogging")]})
+        s3.put_object(Bucket="uploads", Key=LOG_FILE % 9, Body=gzip.compress(forged.encode()))
+        assert local.settle() == {}, "dead letters"
+        (found,) = [i for i in local.incidents() if i["event_type"] == "s3_malicious_file"]
+        assert found["severity"] == "CRITICAL" and found["resource_id"].endswith("uploads/avatars/me.php"), found
+        assert "forged" not in json.dumps(local.incidents())
+        assert any("avatars/me.php" in mail["text"] for mail in local.mails()[before:])
 
 
 def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
