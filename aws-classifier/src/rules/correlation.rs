@@ -192,7 +192,7 @@ fn group_by(correlation: &Yaml, rule: &str) -> Result<Vec<Field>, String> {
 }
 
 /// The values of all fields as one text; `None` when one is absent.
-fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
+pub fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
     let values: Option<Vec<String>> = fields.iter().map(|field| field.first(event)).collect();
     values.map(|values| values.join("\u{1f}"))
 }
@@ -241,7 +241,7 @@ fn thresholds(condition: Option<&Yaml>, kind: &Kind, steps: usize) -> Result<(u6
 }
 
 /// `30s`, `15m`, `1h`, `1d`, `1w`, `1M` (30 days).
-fn seconds(timespan: &str) -> Result<u32, String> {
+pub fn seconds(timespan: &str) -> Result<u32, String> {
     let wrong = || format!("timespan {timespan:?} is not a number with s, m, h, d, w or M behind it");
     let unit = timespan.chars().last().ok_or_else(wrong)?;
     let factor: u32 = match unit {

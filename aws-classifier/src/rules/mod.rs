@@ -205,7 +205,7 @@ impl Loader {
                 *place = None;
             }
         }
-        let rule = Rule::compile(id, &document)?;
+        let rule = Rule::compile(id, &document, origin)?;
         // A test does this for the program's own.
         if origin == Origin::Folder {
             rule.detection.compile_expressions().map_err(|why| format!("detection: {why}"))?;

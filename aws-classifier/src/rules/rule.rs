@@ -1,8 +1,15 @@
 //! A rule: the head of a Sigma document as a declaration, its detection as a detector.
 //!
-//! Beside Sigma's own, two keys of ours are read: `responses` (ids of actions that answer it) and `failed_calls`
-//! (`ignored`, `attempts` or `wanted`, see [`FailedCalls`]). Without the latter a failed call is an attempt, unless the
-//! rule itself asks for `errorCode` or `errorMessage`: then the failure is its subject.
+//! Beside Sigma's own, four keys of ours are read:
+//!
+//! * `responses`: ids of actions that answer it.
+//! * `failed_calls`: `ignored`, `attempts` or `wanted`, see [`FailedCalls`]. Without it a failed call is an attempt, unless the
+//!   rule itself asks for `errorCode` or `errorMessage`: then the failure is its subject.
+//! * `aws_services`: whether calls that AWS services make ([`Event::is_by_aws_service`]) are `ignored`, as they are without
+//!   it in our own rules, or `reported`, as Sigma has it.
+//! * `repeat`: `timespan` and `group-by`, as in correlations. A finding is only counted while there was one of the same group
+//!   within the time. Without `group-by` a caller is a group, all sessions of a role being one. Our own rules of low and
+//!   informational level are told once a day without it: they note habits, and a habit is no news twice.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -13,6 +20,8 @@ use shared::finding::Severity;
 use shared::json_scan::{ScanError, Scanner};
 use shared::observation::{Known, Observations};
 
+use super::Origin;
+use super::correlation::{key, seconds};
 use super::detection::Node;
 use super::field::Field;
 use super::index;
@@ -33,14 +42,28 @@ pub struct Rule {
     left: Node,
     /// Sigma `fields`: worth showing with a finding.
     fields: Vec<Field>,
+    /// Whether calls that AWS services make count.
+    services_count: bool,
+    repeat: Option<Repeat>,
 }
+
+/// When a finding is one of before.
+#[derive(Clone, Debug)]
+struct Repeat {
+    timespan_s: u32,
+    /// Empty: the caller.
+    group_by: Vec<Field>,
+}
+
+/// How long a finding of low level stays told: our choice, see the module.
+const TOLD_S: u32 = 86_400;
 
 impl Rule {
     /// Compiles a document that has a `detection`.
     ///
     /// # Errors
     /// What in it cannot be used.
-    pub fn compile(id: String, document: &Yaml) -> Result<Self, String> {
+    pub fn compile(id: String, document: &Yaml, origin: Origin) -> Result<Self, String> {
         let detection = document.get("detection").ok_or("detection is missing")?;
         let detection = Node::compile(detection).map_err(|why| format!("detection: {why}"))?;
         let about_failure = detection.mentions("errorCode") || detection.mentions("errorMessage");
@@ -49,12 +72,46 @@ impl Rule {
         declaration.selectors = index::selectors(&detection);
         let left = index::left_to_test(&detection, &declaration.selectors);
         let fields = texts(document, "fields")?.iter().map(|name| Field::new(name)).collect();
-        Ok(Self { declaration, detection, left, fields })
+        let services_count = match document.get("aws_services").and_then(Yaml::text) {
+            None => origin == Origin::Folder,
+            Some("ignored") => false,
+            Some("reported") => true,
+            Some(other) => return Err(format!("aws_services is ignored or reported, not {other:?}")),
+        };
+        let is_slight = origin == Origin::Own && declaration.severity <= Severity::Low;
+        let repeat = Repeat::read(document)?
+            .or_else(|| is_slight.then_some(Repeat { timespan_s: TOLD_S, group_by: Vec::new() }));
+        Ok(Self { declaration, detection, left, fields, services_count, repeat })
     }
 
     /// Whether the rule holds for the event.
     pub fn holds(&self, event: &Event<'_>) -> bool {
-        event.kind == EventKind::CloudTrail && self.detection.holds(event)
+        event.kind == EventKind::CloudTrail && self.detection.holds(event) && self.takes_caller(event)
+    }
+
+    fn takes_caller(&self, event: &Event<'_>) -> bool {
+        self.services_count || !event.is_by_aws_service()
+    }
+}
+
+impl Repeat {
+    fn read(document: &Yaml) -> Result<Option<Self>, String> {
+        let Some(repeat) = document.get("repeat") else { return Ok(None) };
+        let timespan = repeat.get("timespan").and_then(Yaml::text).ok_or("repeat: timespan is missing")?;
+        let timespan_s = seconds(timespan).map_err(|why| format!("repeat: {why}"))?;
+        let group_by = texts(repeat, "group-by")?.into_iter().map(Field::new).collect();
+        Ok(Some(Self { timespan_s, group_by }))
+    }
+
+    /// The group of the event; `None` when it belongs to none. An attempt is none of what was done.
+    fn group(&self, event: &Event<'_>) -> Option<String> {
+        let group = if self.group_by.is_empty() {
+            event.identity().habit_key().into_owned()
+        } else {
+            key(&self.group_by, event)?
+        };
+        let outcome = if event.is_failed() { "failed" } else { "done" };
+        Some([&*event.account, outcome, &group].join("/"))
     }
 }
 
@@ -66,7 +123,7 @@ impl Detector for Rule {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        event.kind == EventKind::CloudTrail && self.left.holds(event)
+        event.kind == EventKind::CloudTrail && self.left.holds(event) && self.takes_caller(event)
     }
 
     fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -79,6 +136,11 @@ impl Detector for Rule {
             if let Some(value) = field.first(event) {
                 evidence = evidence.fact(&field.name, value);
             }
+        }
+        if let Some(repeat) = &self.repeat
+            && let Some(group) = repeat.group(event)
+        {
+            evidence = evidence.once_in(group, repeat.timespan_s);
         }
         Ok(Some(evidence))
     }
