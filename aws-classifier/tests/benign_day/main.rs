@@ -66,7 +66,7 @@ fn findings(engine: &Engine, records: &[(Kind, String)]) -> Vec<(Kind, Finding)>
     let mut look = |kind: Kind, text: &str, due: &mut BTreeSet<(Timestamp, Kind, String)>| {
         let event = Leaf::of(text).unwrap().event().unwrap();
         engine.concerned(&event, &mut slots);
-        due.extend(engine.follow_ups(&event, &slots).into_iter().map(|(time, text)| (time, kind, text)));
+        due.extend(engine.follow_ups(&event, &slots).map(|(time, text)| (time, kind, text)));
         for verdict in runtime.block_on(engine.run(&[event], &state)).unwrap() {
             assert_eq!(verdict.malformed, [], "{text}");
             found.extend(verdict.findings.into_iter().map(|finding| (kind, finding)));
