@@ -389,7 +389,6 @@ pub struct DlqListArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// In AWS: at most N of each queue are looked at; 0 means all
-    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS read it"))]
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: usize,
 }
@@ -455,7 +454,6 @@ Examples:
   pipeline doctor --region eu-central-1
   pipeline doctor --forwarders us-east-1,eu-west-1 --canary-from us-east-1
   pipeline doctor --no-canary --format json | jq '.[] | select(.status == \"failed\")'")]
-#[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS read it"))]
 pub struct DoctorArgs {
     /// Which deployment
     #[command(flatten)]
