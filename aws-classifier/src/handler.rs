@@ -271,7 +271,11 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             for finding in verdict.findings {
                 info!(finding.id = %finding.finding_id, correlation.id = %finding.event_id,
                       severity = %finding.severity, "found {}", finding.classifier);
-                bodies.push(Envelope::finding(finding).to_body());
+                let envelope = Envelope::finding(finding);
+                bodies.push(match self.surroundings.now() {
+                    Some(now) => envelope.passed_by("classifier", now).to_body(),
+                    None => envelope.to_body(),
+                });
             }
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 let reason = format!("{classifier} could not read {malformed}");

@@ -27,6 +27,9 @@ pub trait Surroundings {
     /// Whether a follow-up of that time is to be classified now.
     fn is_due(&self, at: Timestamp) -> bool;
 
+    /// The time, for those who want to know how long findings take; `None` where nobody waits.
+    fn now(&self) -> Option<Timestamp>;
+
     /// Sends follow-ups, each with its time, to the classifier's own queue, from where they come when they are due, or
     /// before and are postponed again.
     ///
@@ -66,6 +69,10 @@ impl Surroundings for OneMachine {
         true
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn postpone(&self, _follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {
         Ok(())
     }
@@ -95,6 +102,10 @@ impl<Q: DelayedOutbox, B: Objects, C: Clock> Surroundings for Cloud<Q, B, C> {
 
     fn is_due(&self, at: Timestamp) -> bool {
         self.clock.now() >= at.plus_seconds(LATENESS_S)
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.clock.now())
     }
 
     async fn postpone(&self, follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {

@@ -158,7 +158,8 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Handler for Responder<L, N, G, C
                 }),
             }
         }
-        self.send(&mut works, |work| vec![work.message.body.clone()]).await;
+        let now = self.clock.now();
+        self.send(&mut works, |work| vec![passed_on(&work.message.body, now)]).await;
         for work in &mut works {
             self.respond(work).await;
         }
@@ -193,6 +194,14 @@ fn finding_of(body: &str) -> Result<Box<Finding>, String> {
             Err("the responder takes findings, this is a receipt".to_owned())
         }
         Err(error) => Err(reason_of(&error)),
+    }
+}
+
+/// The body as it is passed on: as received, with the time where findings carry times.
+fn passed_on(body: &str, now: Timestamp) -> String {
+    match Envelope::from_body(body) {
+        Ok(envelope) if !envelope.passed.is_empty() => envelope.passed_by("responder", now).to_body(),
+        _ => body.to_owned(),
     }
 }
 

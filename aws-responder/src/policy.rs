@@ -45,10 +45,10 @@ impl Policy {
         })
     }
 
-    /// The actions that answer a finding, in the classifier's order of preference. Good news and attempts get none;
+    /// The actions that answer a finding, in the classifier's order of preference. Good news, notices and attempts get none;
     /// suggested actions that do not exist in this version are passed over with a debug line.
     pub fn actions_for(&self, finding: &Finding) -> Vec<&dyn DynAction> {
-        if finding.effect == Effect::Resolves || finding.attempt {
+        if finding.effect != Effect::Threat || finding.attempt {
             return Vec::new();
         }
         for id in &finding.responses {

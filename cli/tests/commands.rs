@@ -130,6 +130,12 @@ fn a_message_that_cannot_be_handled_is_listed_and_tried_again() {
     let letters: Vec<Value> =
         serde_json::from_str(&succeed(folder.path(), &["dlq", "list", "--data", "kept", "--format", "json"])).unwrap();
     assert_eq!((letters.len(), &letters[0]["queue"]), (1, &"classifier".into()));
+    let id = letters[0]["message_id"].as_str().unwrap();
+    let text = succeed(folder.path(), &["dlq", "show", id, "--data", "kept"]);
+    assert!(text.contains("responseElements.ConsoleLogin") && text.contains("\"eventName\""), "{text}");
+    assert!(refused(folder.path(), &["dlq", "show", "nobody", "--data", "kept"]).contains("nobody"));
+    refused(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "undelivered"]);
+    refused(folder.path(), &["dlq", "redrive", "some-id", "--data", "kept"]);
     let text = succeed(folder.path(), &["dlq", "redrive", "--data", "kept"]);
     assert_eq!(text, "1 messages tried again, 1 dead letters left\n");
     let text = succeed(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "logger"]);
@@ -209,10 +215,42 @@ fn help_shows_examples_and_exit_codes() {
     for part in ["Examples:", "pipeline replay ./cloudtrail/", "Exit codes:", "130", "demo", "incidents"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    for command in ["demo", "replay", "run", "inspect", "classifiers", "incidents", "dlq", "config"] {
+    for command in ["demo", "replay", "run", "inspect", "classifiers", "incidents", "dlq", "doctor", "config"] {
         succeed(folder.path(), &[command, "--help"]);
     }
     assert!(succeed(folder.path(), &["--version"]).starts_with("pipeline "));
+}
+
+#[test]
+#[cfg(not(feature = "aws"))]
+fn without_the_feature_whoever_asks_aws_is_told_how_to_build_it_in() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in
+        [&["dlq", "list", "--aws"][..], &["dlq", "show", "--aws", "id"], &["dlq", "redrive", "--aws"], &["doctor"]]
+    {
+        let said = refused(folder.path(), command);
+        assert!(said.contains("cargo build --release --features aws"), "{command:?}: {said}");
+    }
+}
+
+#[test]
+#[cfg(feature = "aws")]
+fn without_a_region_or_credentials_aws_is_not_asked_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |region: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(["dlq", "list", "--aws"]).args(region).stdin(Stdio::null());
+        // Nothing of whoever runs the tests, and nothing beyond this machine.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", folder.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(said(&[]).contains("no region"), "{}", said(&[]));
+    assert!(said(&["--region", "eu-central-1"]).contains("sqs:GetQueueUrl"));
 }
 
 #[test]

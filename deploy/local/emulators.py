@@ -124,6 +124,19 @@ class Pipeline:
         """A client of MiniStack."""
         return self.session.client(service, endpoint_url=self.ministack_url)
 
+    def operator_environment(self) -> dict[str, str]:
+        """What leads a tool of an operator to the emulators, and nowhere else."""
+        return {
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "example",
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self.ministack_url,
+            "AWS_ENDPOINT_URL_SNS": self.moto_url,
+        }
+
     def put(self, records: Iterable[dict]) -> int:
         """Puts CloudTrail records and EventBridge envelopes on the default bus; answers how many."""
         events = self.client("events")

@@ -19,7 +19,10 @@ def start(binaries: Path, config: Path | None, address: Path) -> None:
         address.write_text(f"{local.ministack_url} {local.moto_url}")
         print(f"Deployed from deploy/template.yaml: account {emulators.ACCOUNT}, {emulators.REGION}, {local.ministack_url}")
         print(f"The functions log to {local.ministack.log}")
-        print("Put events in from another terminal: scripts/local-aws put FILE…    End with Ctrl-C.\n", flush=True)
+        print("Put events in from another terminal: scripts/local-aws put FILE…    End with Ctrl-C.")
+        print("Examine and operate it from there, as it would be in AWS:")
+        environment = " ".join(f"{name}={value}" for name, value in local.operator_environment().items())
+        print(f"  {environment} {binaries}/pipeline doctor\n", flush=True)
         try:
             follow(local)
         finally:

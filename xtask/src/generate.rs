@@ -6,15 +6,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use aws_classifier::classifiers::ALL;
-use aws_classifier::patterns::{self, EventRule};
-use aws_classifier::registry::{Declaration, Plugin};
+use aws_classifier::patterns;
+use aws_classifier::registry::Plugin;
 use aws_classifier::rules;
 use aws_responder::registry::REGISTRY;
 use serde_json::{Value, json};
 use shared::classifier::{FailedCalls, Pattern};
 
 use crate::event_templates::{self, Target};
-use crate::{read, write};
+use crate::{permissions, read, write};
 
 const REMEDY: &str = "run `cargo xtask gen` and commit what it writes";
 
@@ -41,9 +41,10 @@ pub fn run(root: &Path, check: bool) -> Result<Vec<String>, String> {
 }
 
 fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
-    let rules = event_rules();
+    let rules = patterns::own_event_rules();
     Ok(vec![
         ("deploy/generated/event-rules.json", json_text(&rules)?),
+        ("deploy/generated/function-permissions.json", json_text(&permissions::of_functions(root)?)?),
         ("deploy/generated/response-policy.json", json_text(&response_policy())?),
         ("deploy/rules/template.yaml", event_templates::template(&rules, Target::Queue)?),
         ("deploy/forwarder/template.yaml", event_templates::template(&rules, Target::Bus)?),
@@ -53,12 +54,6 @@ fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
 
 fn json_text(value: &impl serde::Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| format!("could not write JSON: {e}"))
-}
-
-fn event_rules() -> Vec<EventRule> {
-    let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
-    let declared: Vec<Declaration> = plugins.chain(rules::own_declarations()).collect();
-    patterns::event_rules(&declared)
 }
 
 /// What the actions need, one statement for each resource of each action. IAM takes letters and digits in a `Sid`.
@@ -225,10 +220,17 @@ mod tests {
         for plugin in ALL {
             write(&classifiers.join(format!("{}.rs", plugin.meta.id)), "//! Header.\n").unwrap();
         }
+        for template in ["foundation", "classifier", "responder", "notifier", "logger"] {
+            let path = Path::new("deploy").join(template).join("template.yaml");
+            write(&root.path().join(&path), &read(&crate::root().join(&path)).unwrap()).unwrap();
+        }
         let error = run(root.path(), true).unwrap_err();
-        assert!(error.contains("deploy/generated/event-rules.json, deploy/generated/response-policy.json"), "{error}");
+        assert!(
+            error.contains("generated/function-permissions.json, deploy/generated/response-policy.json"),
+            "{error}"
+        );
         run(root.path(), false).unwrap();
-        assert_eq!(run(root.path(), true).unwrap().len(), 5);
+        assert_eq!(run(root.path(), true).unwrap().len(), 6);
     }
 
     #[test]
