@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn without_the_engine_rules_are_refused_and_it_is_said_how_to_get_it() {
-        let error = YaraRules::default().add(&["rules.yar".to_owned()], &Rules).err().expect("refused");
+        let error = YaraRules::default().add(&["rules.yar".to_owned()], &Rules).expect_err("refused");
         assert!(error.why.contains("built without YARA") && error.why.contains("--features yara"), "{}", error.why);
         assert!(YaraRules::default().add(&[], &Rules).is_ok());
     }

@@ -80,7 +80,7 @@ enum Verdict {
     #[serde(rename = "whitelisted")]
     Whitelisted,
     #[serde(rename = "no verdict")]
-    NoVerdict,
+    Undecided,
     #[serde(rename = "no specific threat")]
     NoSpecificThreat,
     #[serde(rename = "suspicious")]
@@ -93,7 +93,7 @@ impl Verdict {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Whitelisted => "whitelisted",
-            Self::NoVerdict => "no verdict",
+            Self::Undecided => "no verdict",
             Self::NoSpecificThreat => "no specific threat",
             Self::Suspicious => "suspicious",
             Self::Malicious => "malicious",
@@ -129,14 +129,14 @@ impl Service for HybridAnalysis {
         if !found.sha256.eq_ignore_ascii_case(sha256) {
             return Err(Fault::Failed("it answered about another file".to_owned()));
         }
-        let (verdict, score) = (found.verdict.unwrap_or(Verdict::NoVerdict), found.threat_score.unwrap_or(0));
+        let (verdict, score) = (found.verdict.unwrap_or(Verdict::Undecided), found.threat_score.unwrap_or(0));
         let judgement = match verdict {
             Verdict::Whitelisted => Judgement::Clean,
             Verdict::Malicious => Judgement::Malicious,
             _ if score >= self.malicious_min => Judgement::Malicious,
             Verdict::Suspicious => Judgement::Suspicious,
             _ if score >= self.suspicious_min => Judgement::Suspicious,
-            Verdict::NoVerdict | Verdict::NoSpecificThreat => Judgement::Clean,
+            Verdict::Undecided | Verdict::NoSpecificThreat => Judgement::Clean,
         };
         let mut what = format!("verdict \"{}\"", verdict.as_str());
         if let Some(score) = found.threat_score {
