@@ -1,5 +1,5 @@
 //! YARA rules. Compiling and scanning is in `yara/engine.rs`, behind the feature `yara`: that engine brings a compiler for
-//! WebAssembly along, which makes a program three times as large and takes ten times as long to build as everything here.
+//! WebAssembly along.
 //!
 //! Every rule that matches counts as a signature does: one makes a file suspicious, two make it malicious. A rule may say
 //! in its metadata that it needs no second one: `malicious = true`, `severity = "high"` or `"critical"`, or a number from
