@@ -206,11 +206,15 @@ pub struct TestCasesArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each file is clean, suspicious or malicious, with the reasons: known hashes, a score of extension, type and size, \
-signatures, fuzzy hashes, and what zip and gzip files hold. Files are only read; nothing is run, sent or changed. \
-The exit code says whether files could be read, not what was found: 0 also for malicious ones, 2 when one cannot be \
-read.
+signatures, YARA rules, fuzzy hashes, and what zip and gzip files hold. Files are only read; nothing is run or changed. \
+Nothing is sent but SHA-256 hashes, and those only when the configuration has a key for VirusTotal or Hybrid Analysis \
+and the program was built with --features reputation.
 
-Lists are text, one entry a line, '#' for comments: HASH [NAME] (MD5, SHA-1, SHA-256), TLSH [NAME], TYPE KIND PATTERN.
+The exit code says whether files could be read, not what was found: 0 also for malicious ones, 2 when one cannot be \
+read; the others are judged all the same.
+
+Lists are text, one entry a line, '#' for comments: HASH [NAME] (MD5, SHA-1, SHA-256), TLSH [NAME], TYPE KIND PATTERN. \
+They come beside those of the configuration.
 
 Examples:
   pipeline inspect upload.zip invoice.pdf.exe
@@ -220,6 +224,9 @@ pub struct InspectArgs {
     /// Files; of large ones the first 100 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Settings, of which the section [inspection] is used; default: ./pipeline.toml when it exists, else built-in defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The Content-Type the files were stored with
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
@@ -232,6 +239,9 @@ pub struct InspectArgs {
     /// Signatures beside the built-in ones; may be given several times
     #[arg(long, value_name = "LIST")]
     pub signatures: Vec<String>,
+    /// YARA rules: a file, or a folder with all below it; may be given several times (built with --features yara only)
+    #[arg(long, value_name = "RULES")]
+    pub yara: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

@@ -274,7 +274,7 @@ fn inspect_judges_files_and_says_why() {
     let text = succeed(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]);
     assert!(text.contains("is known as Test.Note"), "{text}");
     assert!(refused(folder.path(), &["inspect", "gone.txt"]).contains("gone.txt"));
-    assert!(refused(folder.path(), &["inspect", "."]).contains("could not read ."));
+    assert!(refused(folder.path(), &["inspect", "."]).contains("could not read .: it is a folder"));
     fs::write(folder.path().join("known.txt"), "12ab\n").unwrap();
     assert!(refused(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]).contains("known.txt:1: 12ab"));
 }

@@ -54,14 +54,22 @@ pub struct Document<'t> {
     text: &'t str,
     root: Option<Spanned<DeTable<'t>>>,
     taken: BTreeSet<String>,
+    /// Of those, the ones whose own keys were read; sections within them come first.
+    read: BTreeSet<String>,
     mistakes: Vec<Mistake>,
 }
 
 impl<'t> Document<'t> {
     /// Parses TOML text; a syntax error is kept and reported by [`Document::finish`].
     pub fn parse(file: &str, text: &'t str) -> Self {
-        let mut document =
-            Self { file: file.to_owned(), text, root: None, taken: BTreeSet::new(), mistakes: Vec::new() };
+        let mut document = Self {
+            file: file.to_owned(),
+            text,
+            root: None,
+            taken: BTreeSet::new(),
+            read: BTreeSet::new(),
+            mistakes: Vec::new(),
+        };
         match DeTable::parse(text) {
             Ok(root) => document.root = Some(root),
             Err(error) => {
@@ -79,7 +87,8 @@ impl<'t> Document<'t> {
     }
 
     /// Takes the settings of a table such as `responder` or `classifiers.iam_access_key_created`; what the file
-    /// does not say keeps its default. Bad keys are noted and left at their default.
+    /// does not say keeps its default. Bad keys are noted and left at their default. A section within another one, such as
+    /// `inspection.virustotal`, is taken before it.
     pub fn section<T: DeserializeOwned + Serialize + Default>(&mut self, path: &str) -> T {
         self.section_with(path, |settings: &T| {
             let _ = settings;
@@ -95,6 +104,7 @@ impl<'t> Document<'t> {
         check: impl FnOnce(&T) -> Result<(), (String, String)>,
     ) -> T {
         self.taken.insert(path.to_owned());
+        self.read.insert(path.to_owned());
         let entries = match self.find(path) {
             Found::Nothing => {
                 let settings = T::default();
@@ -159,7 +169,7 @@ impl<'t> Document<'t> {
         let (mut places, mut refused) = (Vec::new(), Vec::new());
         for (key, at, value) in entries {
             let dotted = format!("{path}.{key}");
-            if self.is_taken_below(&dotted) {
+            if self.taken.contains(&dotted) || self.is_taken_below(&dotted) {
                 continue;
             }
             let mut alone = defaults.clone();
@@ -196,7 +206,7 @@ impl<'t> Document<'t> {
                     unknown.push((key.span().start, name, "unknown section".to_owned()));
                     continue;
                 }
-                if !self.is_taken_below(&name) {
+                if !self.is_taken_below(&name) || self.read.contains(&name) {
                     continue;
                 }
                 let DeValue::Table(table) = value.get_ref() else {

@@ -10,9 +10,6 @@ mod s3;
 pub mod sdk;
 mod sqs;
 
-#[cfg(any(test, feature = "testing"))]
-pub mod loopback;
-
 /// The clients, so that a component needs no dependencies of its own to build them.
 pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_sdk_sqs::Client as SqsClient;
