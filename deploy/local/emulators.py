@@ -1,7 +1,8 @@
 """The pipeline on two emulators, deployed from the templates: what `scripts/local-aws` starts and the tests drive.
 
-MiniStack is CloudFormation, EventBridge, SQS, Lambda, DynamoDB and S3, and runs the real binaries; moto is SNS, because it keeps
-mails for reading. Both listen on loopback and keep nothing.
+MiniStack is CloudFormation, EventBridge, SQS, Lambda, DynamoDB and S3, and runs the real binaries. moto is SNS, because it keeps
+mails for reading, and the IAM and EC2 that responses change, because it has all of their security group rules. Both listen on
+loopback and keep nothing.
 
 Where they differ from AWS, as far as this depends on it:
 
@@ -124,6 +125,24 @@ class Pipeline:
         """A client of MiniStack."""
         return self.session.client(service, endpoint_url=self.ministack_url)
 
+    def account(self, service: str):
+        """A client of the account that is watched and that responses change: `iam` or `ec2` of moto."""
+        return self.session.client(service, endpoint_url=self.moto_url)
+
+    def changeable(self) -> list[str]:
+        """What responses may change there, a line each: access keys with their status, ingress rules from anywhere."""
+        iam, ec2 = self.account("iam"), self.account("ec2")
+        lines = []
+        for user in iam.list_users()["Users"]:
+            for key in iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]:
+                lines.append(f"{user['UserName']}: {key['AccessKeyId']} {key['Status']}")
+        for rule in ec2.describe_security_group_rules()["SecurityGroupRules"]:
+            source = rule.get("CidrIpv4") or rule.get("CidrIpv6")
+            if source and not rule["IsEgress"]:
+                ports = f"{rule['IpProtocol']} {rule.get('FromPort')}-{rule.get('ToPort')}"
+                lines.append(f"{rule['GroupId']}: {ports} from {source} {rule.get('Description', '')}".rstrip())
+        return sorted(lines)
+
     def put(self, records: Iterable[dict]) -> int:
         """Puts CloudTrail records and EventBridge envelopes on the default bus; answers how many."""
         events = self.client("events")
@@ -182,8 +201,8 @@ class Pipeline:
 class LocalAws(Pipeline):
     """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`."""
 
-    def __init__(self, binaries: Path, config: str = "", log_level: str = "info"):
-        self.binaries, self.config, self.log_level = binaries, config, log_level
+    def __init__(self, binaries: Path, config: str = "", responses: str = "plan"):
+        self.binaries, self.config, self.responses = binaries, config, responses
         self.emulators: list[Emulator] = []
         self.folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
 
@@ -217,9 +236,9 @@ class LocalAws(Pipeline):
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
-            # The functions inherit these two.
+            # The functions inherit these.
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['ministack']}",
-            "AWS_ENDPOINT_URL_SNS": f"http://127.0.0.1:{ports['moto']}",
+            **{f"AWS_ENDPOINT_URL_{name}": f"http://127.0.0.1:{ports['moto']}" for name in ("EC2", "IAM", "SNS")},
             "TMPDIR": str(self.folder),
         }
         ministack = environment | {
@@ -250,7 +269,12 @@ class LocalAws(Pipeline):
             return f"{self.ministack_url}/code/{key}"
 
         root = templates.package(store, self._code)
-        parameters = {"PipelineConfig": self.config, "AlertEmail": "soc@example.com", "LogRetentionDays": "1"}
+        parameters = {
+            "PipelineConfig": self.config,
+            "Responses": self.responses,
+            "AlertEmail": "soc@example.com",
+            "LogRetentionDays": "1",
+        }
         cloudformation.create_stack(
             StackName=STACK,
             TemplateBody=json.dumps(root),
