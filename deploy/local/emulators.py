@@ -157,22 +157,24 @@ class Pipeline:
         """`classifier`, `classifier-dlq`, `undelivered-events`."""
         return self.client("sqs").get_queue_url(QueueName=f"{STACK}-{name}")["QueueUrl"]
 
-    def depths(self) -> dict[str, int]:
+    def depths(self, delayed: bool = True) -> dict[str, int]:
         """How many messages wait, are being handled or are delayed, by queue without the prefix; empty ones left out."""
+        states = ["", "NotVisible", *(["Delayed"] if delayed else [])]
         sqs = self.client("sqs")
         found: dict[str, int] = {}
         for url in sqs.list_queues(QueueNamePrefix=f"{STACK}-")["QueueUrls"]:
             attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-            depth = sum(int(attributes[key]) for key in attributes if key.startswith("ApproximateNumberOfMessages"))
+            depth = sum(int(attributes.get(f"ApproximateNumberOfMessages{state}", 0)) for state in states)
             if depth:
                 found[url.rsplit("/", 1)[1].removeprefix(f"{STACK}-")] = depth
         return found
 
-    def settle(self, timeout_s: float = 120.0) -> dict[str, int]:
-        """Waits until every queue but the dead-letter queues has been empty for a second; answers what those hold."""
+    def settle(self, timeout_s: float = 120.0, delayed: bool = True) -> dict[str, int]:
+        """Waits until every queue but the dead-letter queues has been empty for a second; answers what those hold. Without
+        `delayed`, what the classifier has put off (was the group closed within the hour?) is not waited for."""
 
         def idle() -> bool:
-            return not any(name in templates.COMPONENTS for name in self.depths())
+            return not any(name in templates.COMPONENTS for name in self.depths(delayed))
 
         deadline = time.monotonic() + timeout_s
         quiet_since: float | None = None
@@ -182,7 +184,7 @@ class Pipeline:
             now = time.monotonic()
             quiet_since = (quiet_since or now) if idle() else None
             time.sleep(0.1)
-        return self.depths()
+        return self.depths(delayed)
 
     def incidents(self) -> list[dict]:
         """Every incident, oldest first."""

@@ -70,8 +70,12 @@ def happen(address: Path) -> None:
     pipeline = running(address)
     name = f"web-{int(time.time())}"
     (key, made), (group, opened) = attack.create_key(pipeline, f"alice-{name}"), attack.open_group(pipeline, name)
+    print(f"created the key {key} and opened the group {group}:")
+    # Before the responder sees it, which takes less than the second in which the other terminal looks.
+    for line in pipeline.changeable():
+        if key in line or group in line:
+            print(f"  {line}")
     pipeline.put([made, opened])
-    print(f"created the key {key} and opened the group {group}")
 
 
 def running(address: Path) -> emulators.Pipeline:
