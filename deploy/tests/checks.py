@@ -292,6 +292,19 @@ def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Pro
                 yield f"{name} {logical_id}: {sorted(granted & responses)} are the responses' own"
 
 
+def responses_fit_the_queue_and_the_function(all_templates: Templates) -> Problems:
+    """Whoever takes a response over must be alone with it, and it must have its last word before its message dies."""
+    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response")}
+    lease_s = int(re.search(r"pub const LEASE_S: i64 = (\d+);", source["journal"])[1])
+    deliveries = int(re.search(r"pub const DELIVERIES_MAX: u32 = (\d+);", source["response"])[1])
+    here = all_templates["responder/template.yaml"]["Resources"]
+    timeout_s, queue = here["Function"]["Properties"]["Timeout"], here["Queue"]["Properties"]
+    if not timeout_s < lease_s < queue["VisibilityTimeout"]:
+        yield f"responder: a lease of {lease_s} s with a time-out of {timeout_s} s, visibility {queue['VisibilityTimeout']} s"
+    if not deliveries < queue["RedrivePolicy"]["maxReceiveCount"]:
+        yield f"responder: it gives up after {deliveries} deliveries, and the message is dead by then"
+
+
 def environment_is_what_the_binary_reads(all_templates: Templates) -> Problems:
     """Names in the template and names in `main.rs`, both ways."""
     for component, template in component_templates(all_templates):
@@ -469,6 +482,7 @@ ALL = [
     functions_use_their_own_roles,
     reading_objects_is_granted_only_with_a_bucket,
     responses_are_permitted_only_when_asked_for,
+    responses_fit_the_queue_and_the_function,
     environment_is_what_the_binary_reads,
     metrics_exist,
     alarms_are_complete_and_explained,
