@@ -103,6 +103,24 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
 }
 
 #[test]
+fn mode_auto_shows_what_it_would_do_because_there_is_no_account_here() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let config = "[actions.iam_access_key_deactivate]\nmode = \"auto\"\n";
+    fs::write(folder.path().join("pipeline.toml"), config).unwrap();
+    succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
+    let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap();
+    let texts: Vec<String> = alerts.map(|alert| fs::read_to_string(alert.unwrap().path()).unwrap()).collect();
+    let dry: Vec<&String> = texts.iter().filter(|t| t.contains("DRY RUN: iam_access_key_deactivate")).collect();
+    assert!(!dry.is_empty());
+    for text in dry {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(line.contains("none made; mode auto, but this program has no AWS account"), "{text}");
+    }
+    assert!(!texts.iter().any(|text| text.contains("[DONE]")));
+}
+
+#[test]
 fn unreadable_records_are_kept_with_file_place_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;

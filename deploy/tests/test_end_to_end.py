@@ -15,7 +15,9 @@ import threading
 import time
 from pathlib import Path
 
+import attack
 import emulators
+import local_aws
 import pytest
 from templates import COMPONENTS
 
@@ -175,7 +177,7 @@ def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
     expected = json.loads(pipeline("incidents", "--data", tmp_path / "data", "--format", "json"))
 
     buckets = {"CloudTrailBucket": "trail", "UploadBucket": "uploads"}
-    with emulators.LocalAws(BINARIES, day["config"], buckets) as local:
+    with emulators.LocalAws(BINARIES, day["config"], parameters=buckets) as local:
         shorten_visibility(local, 15)
         s3 = local.client("s3")
         size = -(-len(records) // 4)
@@ -246,7 +248,7 @@ def test_killed_functions_lose_and_double_nothing(day, local):
     same(local.incidents(), day["incidents"], in_order=False)
 
 
-def redrive(local: emulators.LocalAws, left: dict[str, int]) -> None:
+def redrive(local: emulators.LocalAws, left: dict[str, int], delayed: bool = True) -> None:
     """What `start-message-move-task` does, which MiniStack does not have: every dead letter back to its queue."""
     sqs = local.client("sqs")
     for name in left:
@@ -255,7 +257,7 @@ def redrive(local: emulators.LocalAws, left: dict[str, int]) -> None:
             for letter in letters:
                 sqs.send_message(QueueUrl=to, MessageBody=letter["Body"])
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter["ReceiptHandle"])
-    assert local.settle() == {}
+    assert local.settle(delayed=delayed) == {}
 
 
 @pytest.mark.parametrize("which", ["ministack", "moto"])
@@ -280,3 +282,108 @@ def test_a_service_that_stalls_for_20_seconds_delays_and_loses_nothing(day, loca
     same(local.incidents(), day["incidents"], in_order=False)
     subjects = [mail["subject"] for mail in local.mails()]
     assert subjects, "nobody was told"
+
+
+# What is left of the range that attack.open_group opens, without FTP, SSH and Telnet.
+HARMLESS = ("20-20", "24-30")
+
+
+@pytest.fixture
+def carrying_out():
+    """A pipeline that may change the emulated account, both actions in mode `auto`."""
+    with emulators.LocalAws(BINARIES, local_aws.AUTO, "carry-out") as running:
+        yield running
+
+
+def test_responses_change_exactly_what_offends_and_everybody_is_told(carrying_out):
+    local = carrying_out
+    shorten_visibility(local, 3)
+    key, made = attack.create_key(local)
+    group, opened = attack.open_group(local)
+    before = local.changeable()
+    local.put([made, opened])
+    assert local.settle(delayed=False) == {}, local.log_end()
+
+    after = local.changeable()
+    rest = [f"{group}: tcp {ports} from {source}" for ports in HARMLESS for source in ("0.0.0.0/0 for a test", "::/0")]
+    assert sorted(set(before) - set(after)) == sorted(
+        [f"alice: {key} Active", f"{group}: tcp 20-30 from 0.0.0.0/0 for a test", f"{group}: tcp 20-30 from ::/0"]
+    )
+    assert sorted(set(after) - set(before)) == sorted([f"alice: {key} Inactive", *rest])
+
+    answered = {i["event_type"]: i for i in local.incidents() if i.get("last_action")}
+    assert set(answered) == {"iam_access_key_created", "security_group_opened_to_world"}
+    for incident in answered.values():
+        assert (incident["status"], incident["last_action_result"]) == ("MITIGATED", "SUCCEEDED"), incident
+        (outcome,) = incident["details"]["outcomes"].values()
+        assert outcome["calls"] and outcome["undo"], outcome
+
+    done = [mail for mail in local.mails() if mail["subject"].startswith("[DONE]")]
+    by_action = {mail["subject"].split()[1].rstrip(":"): mail["text"] for mail in done}
+    assert len(done) == 2 and set(by_action) == {"iam_access_key_deactivate", "security_group_rule_revoke"}, done
+    for part in ("HOW TO UNDO", key, "iam:UpdateAccessKey", '"Inactive"', '"Active"'):
+        assert part in by_action["iam_access_key_deactivate"], by_action
+    for part in ("HOW TO UNDO", group, "ec2:RevokeSecurityGroupIngress", "ec2:AuthorizeSecurityGroupIngress"):
+        assert part in by_action["security_group_rule_revoke"], by_action
+
+    # AWS may deliver any event again. A person has decided otherwise meanwhile: that stands.
+    local.account("iam").update_access_key(UserName="alice", AccessKeyId=key, Status="Active")
+    (mails, incidents, changed) = (local.mails(), local.incidents(), local.changeable())
+    local.put([opened, made, made])
+    assert local.settle(delayed=False) == {}
+    assert (local.mails(), local.incidents(), local.changeable()) == (mails, incidents, changed)
+
+
+def test_without_the_parameter_nothing_is_changed_whatever_the_configuration_says():
+    with emulators.LocalAws(BINARIES, local_aws.AUTO) as local:
+        shorten_visibility(local, 3)
+        _, made = attack.create_key(local)
+        _, opened = attack.open_group(local)
+        before = local.changeable()
+        local.put([made, opened])
+        assert local.settle(delayed=False) == {}
+        assert local.changeable() == before
+        subjects = [mail["subject"] for mail in local.mails() if mail["subject"].startswith("[DRY RUN]")]
+        assert len(subjects) == 2, subjects
+        texts = [" ".join(mail["text"].split()) for mail in local.mails()]
+        assert sum("mode auto, but this deployment only plans" in text for text in texts) == 2, texts
+
+
+def test_killed_responders_change_everything_once(carrying_out):
+    """SIGKILL in the middle of responses: what was begun is finished by a later delivery, and nothing is changed twice."""
+    local = carrying_out
+    shorten_visibility(local, 20)
+    groups = [attack.open_group(local, f"web-{n}") for n in range(6)]
+    keys = [attack.create_key(local, f"user-{n}") for n in range(6)]
+    done = threading.Event()
+    killed = 0
+
+    def kill() -> None:
+        nonlocal killed
+        while not done.wait(0.1) and killed < 20:
+            for process in bootstraps(local)[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        local.put([record for _, record in groups + keys])
+        time.sleep(5)
+    finally:
+        done.set()
+        killer.join()
+    assert killed, "nothing ran"
+    redrive(local, local.settle(delayed=False), delayed=False)
+    state = local.changeable()
+    for group, _ in groups:
+        rules = sorted(line.split(": ")[1] for line in state if line.startswith(group))
+        others = ["tcp 20-30 from 203.0.113.0/24 the office", "tcp 443-443 from 0.0.0.0/0"]
+        harmless = [f"tcp {ports} from {source}" for ports in HARMLESS for source in ("0.0.0.0/0 for a test", "::/0")]
+        assert rules == sorted(others + harmless), rules
+    for key, _ in keys:
+        assert any(line.endswith(f"{key} Inactive") for line in state), state
+    # Six groups at once are an incident of their own as well.
+    single = ("iam_access_key_created", "security_group_opened_to_world")
+    answered = [i for i in local.incidents() if i["event_type"] in single]
+    assert len(answered) == 12 and {i["status"] for i in answered} == {"MITIGATED"}, answered

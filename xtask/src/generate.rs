@@ -56,7 +56,8 @@ fn json_text(value: &impl serde::Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| format!("could not write JSON: {e}"))
 }
 
-/// What the actions need, one statement for each resource of each action. IAM takes letters and digits in a `Sid`.
+/// What the actions need, one statement for each resource of each action, as the responder's template has it. IAM takes
+/// letters and digits in a `Sid`.
 fn response_policy() -> Value {
     let mut statements: Vec<Value> = Vec::new();
     for meta in REGISTRY.iter().map(|registered| registered.meta) {
@@ -68,6 +69,7 @@ fn response_policy() -> Value {
         for (number, (resource, mut actions)) in by_resource.into_iter().enumerate() {
             actions.sort_unstable();
             let sid = format!("{name}{}", number + 1);
+            let resource = if resource == "*" { json!("*") } else { json!({ "Fn::Sub": resource }) };
             statements.push(json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource }));
         }
     }
@@ -240,7 +242,9 @@ mod tests {
         for statement in policy["Statement"].as_array().unwrap() {
             for action in statement["Action"].as_array().unwrap() {
                 let text = |value: &Value| value.as_str().unwrap().to_owned();
-                granted.push((text(action), text(&statement["Resource"])));
+                let resource = &statement["Resource"];
+                let resource = resource.get("Fn::Sub").unwrap_or(resource);
+                granted.push((text(action), text(resource)));
             }
         }
         let declared = REGISTRY.iter().flat_map(|registered| registered.meta.permissions);
