@@ -84,7 +84,7 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
                 }),
             }
         }
-        let now = self.clock.now();
+        let now = self.responses.now();
         self.send(&mut works, |work| vec![passed_on(&work.message.body, now)]).await;
         for work in &mut works {
             let Report { bodies, failures } = self.responses.answer(&work.finding, work.message.receive_count).await;

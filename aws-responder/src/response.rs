@@ -86,6 +86,11 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         Self { policy, journal, cloud, clock }
     }
 
+    /// The time by the responses' clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Answers a finding on its `delivery`th delivery. What was done before a failure is in the report too.
     pub async fn answer(&self, finding: &Finding, delivery: u32) -> Report {
         let mut report = Report::default();

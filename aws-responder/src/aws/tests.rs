@@ -3,7 +3,7 @@
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use shared::Action;
-use shared::adapters::aws::loopback::{Answer, Loopback};
+use shared::adapters::loopback::{Answer, Loopback};
 
 use super::*;
 use crate::actions::iam_access_key_deactivate::IamAccessKeyDeactivate;

@@ -1,12 +1,13 @@
 //! The handler as a whole: what is sent and journalled, in order, twice and with every step failing once.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use shared::ports::{BatchResult, Message};
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Plan, Receipt, Severity};
+use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Plan, Receipt, Severity, Timestamp};
 
+use super::passed_on;
 use super::tests_support::{DEACTIVATE, Fault, World, deliver, found, group_opened, key_created, message, named};
 use crate::settings::ResponderSettings;
 use crate::testing::finding;

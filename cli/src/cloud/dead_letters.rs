@@ -398,7 +398,7 @@ impl Letter {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use shared::adapters::aws::loopback::{Answer, Loopback};
+    use shared::adapters::loopback::{Answer, Loopback};
 
     use super::*;
 

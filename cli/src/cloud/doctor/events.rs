@@ -163,7 +163,7 @@ fn judge(expected: &[EventRule], context: &Context, found: &Bus, problems: &mut 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
     use super::super::tests_support::{answering, denied, json};

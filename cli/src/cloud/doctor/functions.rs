@@ -68,7 +68,7 @@ async fn mappings(client: &Client, name: &str, problems: &mut Problems) -> Resul
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
     use super::super::tests_support::{answering, denied, json};

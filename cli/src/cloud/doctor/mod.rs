@@ -119,7 +119,7 @@ async fn identity(session: Session) -> Result<(Context, Check), Failure> {
 #[cfg(test)]
 mod tests_support {
     use serde_json::Value;
-    use shared::adapters::aws::loopback::{Answer, Loopback};
+    use shared::adapters::loopback::{Answer, Loopback};
 
     use super::Context;
     use crate::cloud::session::Session;
@@ -151,7 +151,7 @@ mod tests_support {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::tests_support::{answering, denied_xml};
     use super::*;

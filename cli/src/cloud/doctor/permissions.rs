@@ -83,7 +83,7 @@ fn filled(resource: &str, context: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
     use super::super::tests_support::{answering, denied_xml};

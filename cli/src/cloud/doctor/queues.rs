@@ -105,7 +105,7 @@ async fn count(context: &Context) -> Result<Check, Refusal> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::tests_support::{answering, denied, json};
     use super::*;

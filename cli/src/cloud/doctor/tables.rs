@@ -42,7 +42,7 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
     use super::super::tests_support::{answering, denied, json};

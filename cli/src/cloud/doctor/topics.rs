@@ -59,7 +59,7 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use shared::adapters::aws::loopback::Answer;
+    use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
     use super::super::tests_support::{answering, denied_xml};
