@@ -748,7 +748,7 @@ mod tests {
     fn a_long_before_image_goes_without_tags() {
         let rule = |n: usize| json!({"SecurityGroupRuleId": "sgr-1", "Tags": [{"Key": "k", "Value": "v".repeat(n)}]});
         let (short, long) = (rule(10), rule(BEFORE_BYTES_MAX));
-        assert_eq!(before_image(vec![&short]), [short.clone()]);
+        assert_eq!(before_image(vec![&short]), std::slice::from_ref(&short));
         assert_eq!(before_image(vec![&long]), [json!({"SecurityGroupRuleId": "sgr-1"})]);
     }
 
