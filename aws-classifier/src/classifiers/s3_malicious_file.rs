@@ -1,9 +1,10 @@
 //! Malicious file in S3.
 //!
 //! **What it detects.** A new object in a bucket that is watched (`buckets` of the `[inspection]` section) was judged
-//! malicious or suspicious by the inspection: known by its hash, nearly the same as a known file, a name, declared type and
-//! content that do not go together, code that belongs to attacks, an archive with such files in it or that inflates
-//! beyond measure. `pipeline inspect FILE` judges a file in the same way.
+//! malicious or suspicious by the inspection: known by its hash to a list or, where a key is set, to VirusTotal or Hybrid
+//! Analysis, nearly the same as a known file, a name, declared type and content that do not go together, code that
+//! belongs to attacks, a YARA rule that matches (where that is built in), an archive with such files in it or that
+//! inflates beyond measure. `pipeline inspect FILE` judges a file in the same way.
 //!
 //! **Why it matters.** Buckets that people or other systems upload to carry web shells and programs to whoever opens
 //! them, and a website's bucket serves them to its visitors.
