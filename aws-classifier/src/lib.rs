@@ -20,5 +20,6 @@ pub mod patterns;
 pub mod registry;
 pub mod routing;
 pub mod rules;
+mod selector;
 pub mod sign_in;
 pub mod surroundings;

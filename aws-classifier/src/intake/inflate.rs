@@ -37,16 +37,44 @@ impl Inflater {
         if size > WHOLE_BYTES_MAX || is_bomb(size as u64, gzip.len() as u64) {
             return false;
         }
+        let Some(deflated) = behind_header(gzip) else { return false };
         // What an earlier file left is overwritten: zeroing it first would cost as much as reading it.
         into.truncate(size);
         into.resize(size, 0);
-        // The last member's checksum must be that of all we have, else there was more than one member.
-        self.0.gzip_decompress(gzip, into).is_ok_and(|n| n == size) && {
+        // The last member's checksum must be that of all we have, else there was more than one member. Summed up here,
+        // as the library would check the first member's only.
+        self.0.deflate_decompress(deflated, into).is_ok_and(|n| n == size) && {
             let mut sum = Crc::new();
             sum.update(into);
             sum.sum() == crc
         }
     }
+}
+
+/// What stands behind the header of the first member (RFC 1952); `None` when it is none or ends too early.
+fn behind_header(gzip: &[u8]) -> Option<&[u8]> {
+    const HAS_SUM: u8 = 1 << 1;
+    const HAS_EXTRA: u8 = 1 << 2;
+    const HAS_NAME: u8 = 1 << 3;
+    const HAS_COMMENT: u8 = 1 << 4;
+    const RESERVED: u8 = !0 << 5;
+    let ([0x1f, 0x8b, 8, flags, ..], mut rest) = gzip.split_first_chunk::<10>()? else { return None };
+    if flags & RESERVED != 0 {
+        return None;
+    }
+    if flags & HAS_EXTRA != 0 {
+        let (bytes, behind) = rest.split_first_chunk::<2>()?;
+        rest = behind.get(usize::from(u16::from_le_bytes(*bytes))..)?;
+    }
+    for has_text in [flags & HAS_NAME != 0, flags & HAS_COMMENT != 0] {
+        if has_text {
+            rest = &rest[memchr::memchr(0, rest)? + 1..];
+        }
+    }
+    if flags & HAS_SUM != 0 {
+        rest = rest.get(2..)?;
+    }
+    Some(rest)
 }
 
 fn is_bomb(inflated: u64, compressed: u64) -> bool {

@@ -1,11 +1,8 @@
-//! A rule: the head of a Sigma document as a declaration, its detection as a detector.
-//!
-//! Beside Sigma's own, two keys of ours are read: `responses` (ids of actions that answer it) and `failed_calls`
-//! (`ignored`, `attempts` or `wanted`, see [`FailedCalls`]). Without the latter a failed call is an attempt, unless the
-//! rule itself asks for `errorCode` or `errorMessage`: then the failure is its subject.
+//! A rule about single events as a detector. Most rules of a large set never meet an event that they select, so a
+//! detection is made ready to be asked when the first one comes.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use shared::classifier::{Evidence, FailedCalls, Malformed};
 use shared::event::{Event, EventKind, Part};
@@ -13,60 +10,89 @@ use shared::finding::Severity;
 use shared::json_scan::{ScanError, Scanner};
 use shared::observation::{Known, Observations};
 
-use super::detection::Node;
+use super::check::Check;
+use super::document::{Calls, Detection, Head, Level};
 use super::field::Field;
 use super::index;
-use super::yaml::Yaml;
 use crate::registry::{Declaration, Detector};
 
-/// Titles keep at most this many characters.
-const TITLE_CHARS_MAX: usize = 100;
-
 /// A rule about single events.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rule {
     /// Its head.
     pub declaration: Declaration,
-    /// What it looks for.
-    pub detection: Node,
-    /// What of it is not settled by the selectors.
-    left: Node,
-    /// Sigma `fields`: worth showing with a finding.
+    source: Source,
+    ready: OnceLock<Ready>,
+    /// The whole detection, which only a correlation of several rules asks for.
+    whole: OnceLock<Check>,
+}
+
+/// Where the detection is taken from.
+#[derive(Debug)]
+pub enum Source {
+    /// It was read.
+    Read(Box<Detection>),
+    /// The build packed it.
+    Packed(&'static [u8]),
+}
+
+#[derive(Debug)]
+struct Ready {
+    /// What of the detection is not settled by the selectors.
+    left: Check,
     fields: Vec<Field>,
 }
 
 impl Rule {
-    /// Compiles a document that has a `detection`.
+    /// A rule that declares this and looks for what the source holds.
+    pub const fn new(declaration: Declaration, source: Source) -> Self {
+        Self { declaration, source, ready: OnceLock::new(), whole: OnceLock::new() }
+    }
+
+    pub(super) fn detection(&self) -> Cow<'_, Detection> {
+        match &self.source {
+            Source::Read(detection) => Cow::Borrowed(detection),
+            Source::Packed(bytes) => Cow::Owned(postcard::from_bytes(bytes).expect("what the build packed")),
+        }
+    }
+
+    fn ready(&self) -> &Ready {
+        self.ready.get_or_init(|| {
+            let detection = self.detection();
+            let left = Check::new(&index::left_to_test(&detection.node, &self.declaration.selectors));
+            Ready { left, fields: detection.fields.iter().map(|name| Field::new(name)).collect() }
+        })
+    }
+
+    /// Compiles the regular expressions, of which nobody knows whether they can be used until then.
     ///
     /// # Errors
-    /// What in it cannot be used.
-    pub fn compile(id: String, document: &Yaml) -> Result<Self, String> {
-        let detection = document.get("detection").ok_or("detection is missing")?;
-        let detection = Node::compile(detection).map_err(|why| format!("detection: {why}"))?;
-        let about_failure = detection.mentions("errorCode") || detection.mentions("errorMessage");
-        let otherwise = if about_failure { FailedCalls::Wanted } else { FailedCalls::Attempts };
-        let mut declaration = head(id, document, otherwise)?;
-        declaration.selectors = index::selectors(&detection);
-        let left = index::left_to_test(&detection, &declaration.selectors);
-        let fields = texts(document, "fields")?.iter().map(|name| Field::new(name)).collect();
-        Ok(Self { declaration, detection, left, fields })
+    /// The first that cannot be compiled.
+    pub fn compile_expressions(&self) -> Result<(), String> {
+        if self.detection().node.has_expressions() { self.ready().left.compile_expressions() } else { Ok(()) }
     }
 
     /// Whether the rule holds for the event.
     pub fn holds(&self, event: &Event<'_>) -> bool {
-        event.kind == EventKind::CloudTrail && self.detection.holds(event)
+        let whole = || self.whole.get_or_init(|| Check::new(&self.detection().node));
+        event.kind == EventKind::CloudTrail && whole().holds(event)
+    }
+
+    /// Whether it holds for an event that its selectors selected.
+    pub fn holds_for_selected(&self, event: &Event<'_>) -> bool {
+        event.kind == EventKind::CloudTrail && self.ready().left.holds(event)
     }
 }
 
 /// The whole rule is asked in `wants`: it looks at the record's text, so that an event it does not hold for is never
 /// copied, parsed or counted as looked at.
-impl Detector for Rule {
+impl Detector for Arc<Rule> {
     fn declaration(&self) -> &Declaration {
         &self.declaration
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        event.kind == EventKind::CloudTrail && self.left.holds(event)
+        self.holds_for_selected(event)
     }
 
     fn observe(&self, _event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -75,12 +101,37 @@ impl Detector for Rule {
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
         let mut evidence = Evidence::about(resource(event));
-        for field in &self.fields {
+        for field in &self.ready().fields {
             if let Some(value) = field.first(event) {
                 evidence = evidence.fact(&field.name, value);
             }
         }
         Ok(Some(evidence))
+    }
+}
+
+/// What a head declares. `failed_calls` is for heads that do not say it.
+pub fn declaration(id: String, head: Head, failed_calls: FailedCalls) -> Declaration {
+    Declaration {
+        id,
+        title: head.title,
+        severity: match head.level {
+            Level::Informational => Severity::Info,
+            Level::Low => Severity::Low,
+            Level::Medium => Severity::Medium,
+            Level::High => Severity::High,
+            Level::Critical => Severity::Critical,
+        },
+        techniques: head.techniques,
+        selectors: head.selectors,
+        failed_calls: match head.failed_calls {
+            None => failed_calls,
+            Some(Calls::Ignored) => FailedCalls::Ignored,
+            Some(Calls::Attempts) => FailedCalls::Attempts,
+            Some(Calls::Wanted) => FailedCalls::Wanted,
+        },
+        responses: head.responses,
+        references: head.references,
     }
 }
 
@@ -110,51 +161,4 @@ fn resource(event: &Event<'_>) -> String {
         Ok(())
     });
     best.map(|(_, _, text)| text.into_owned()).unwrap_or_default()
-}
-
-/// The head that rules and correlations share; the selectors are left empty.
-///
-/// # Errors
-/// What in it cannot be used.
-pub fn head(id: String, document: &Yaml, failed_calls: FailedCalls) -> Result<Declaration, String> {
-    let title = document.get("title").and_then(Yaml::text).ok_or("title is missing")?;
-    let techniques = texts(document, "tags")?
-        .into_iter()
-        .filter_map(|tag| tag.strip_prefix("attack.").map(str::to_ascii_uppercase))
-        .filter(|tag| tag.strip_prefix('T').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
-        .collect();
-    Ok(Declaration {
-        id,
-        title: title.trim().trim_end_matches('.').chars().take(TITLE_CHARS_MAX).collect(),
-        severity: severity(document)?,
-        techniques,
-        selectors: Vec::new(),
-        failed_calls: match document.get("failed_calls").and_then(Yaml::text) {
-            None => failed_calls,
-            Some("ignored") => FailedCalls::Ignored,
-            Some("attempts") => FailedCalls::Attempts,
-            Some("wanted") => FailedCalls::Wanted,
-            Some(other) => return Err(format!("failed_calls is ignored, attempts or wanted, not {other:?}")),
-        },
-        responses: texts(document, "responses")?.into_iter().map(str::to_owned).collect(),
-        references: texts(document, "references")?.into_iter().map(str::to_owned).collect(),
-    })
-}
-
-/// A rule that does not say its level is no reason to look today.
-fn severity(document: &Yaml) -> Result<Severity, String> {
-    match document.get("level").and_then(Yaml::text) {
-        None | Some("low") => Ok(Severity::Low),
-        Some("informational") => Ok(Severity::Info),
-        Some("medium") => Ok(Severity::Medium),
-        Some("high") => Ok(Severity::High),
-        Some("critical") => Ok(Severity::Critical),
-        Some(other) => Err(format!("level is informational, low, medium, high or critical, not {other:?}")),
-    }
-}
-
-/// A list of texts; a single text is a list of one.
-pub fn texts<'y>(document: &'y Yaml, key: &str) -> Result<Vec<&'y str>, String> {
-    let items = document.get(key).map(Yaml::items).unwrap_or_default();
-    items.iter().map(|item| item.text().ok_or_else(|| format!("{key} must be a list of texts"))).collect()
 }

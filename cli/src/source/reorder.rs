@@ -5,93 +5,128 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::rc::Rc;
 
+use aws_classifier::intake::{self, IntakeError};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
-use shared::event::Outline;
+use shared::event::{Event, Outline};
 
-/// Text kept in memory; more goes to the file. A quarter of what a replay may take at all.
-const MEMORY_BYTES_MAX: usize = 64 << 20;
+/// Text kept in memory; more goes to the file. Three eighths of what a replay may take at all.
+const MEMORY_BYTES_MAX: usize = 96 << 20;
 
 /// A queue by time, and by order of arrival among equals.
 #[derive(Default)]
 pub struct ReorderBuffer {
     /// When, the how-manieth, and where in `items`.
-    order: BinaryHeap<Reverse<(Timestamp, u64, usize)>>,
-    items: Vec<Option<Item>>,
-    free: Vec<usize>,
+    order: BinaryHeap<Reverse<(Timestamp, u64, u32)>>,
+    items: Vec<Option<Waiting>>,
+    free: Vec<u32>,
     arrived: u64,
     memory_bytes: Rc<Cell<usize>>,
     spill: Option<Spill>,
 }
 
-/// Where a record came from and who wants it.
-#[derive(Debug)]
-pub struct Origin {
+/// What was read together: the texts of records one after another, who wants them, and where their headers stand. It is
+/// kept as long as one of the records is needed: a record of its own for each would cost more than reading it.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    /// The texts.
+    pub texts: String,
+    /// The classifiers that want the records.
+    pub slots: Vec<Slot>,
+    /// Where the headers stand in the texts, of those of which that is known.
+    pub outlines: Vec<Outline>,
+}
+
+/// One record of a bundle.
+#[derive(Clone, Debug)]
+pub struct Item {
     /// Position of its input.
     pub input: usize,
     /// Which record of the input.
     pub index: u64,
+    /// Its text.
+    pub text: Range<usize>,
     /// The classifiers that want it.
-    pub slots: Box<[Slot]>,
-    /// Where the header stands in the text, when that is known.
-    pub outline: Option<Box<Outline>>,
+    pub slots: Range<usize>,
+    /// Where its header stands, when that is known.
+    pub outline: Option<usize>,
 }
 
-/// The texts of records that were read together. They are kept as long as one of them is needed.
+/// A bundle that waits, with its texts in memory or on disk.
 #[derive(Debug)]
-pub struct Texts {
-    kept: Kept,
+pub struct Kept {
+    bundle: Bundle,
+    /// Where in the temporary file the texts begin.
+    on_disk: Option<u64>,
     bytes: usize,
     /// Where the bytes are counted while they are kept.
     counted: Rc<Cell<usize>>,
 }
 
-#[derive(Debug)]
-enum Kept {
-    Memory(String),
-    /// From this byte of the temporary file on.
-    Disk(u64),
-}
-
-impl Texts {
-    fn new(kept: Kept, bytes: usize, counted: &Rc<Cell<usize>>) -> Rc<Self> {
+impl Kept {
+    fn new(bundle: Bundle, on_disk: Option<u64>, bytes: usize, counted: &Rc<Cell<usize>>) -> Rc<Self> {
         counted.set(counted.get() + bytes);
-        Rc::new(Self { kept, bytes, counted: Rc::clone(counted) })
+        Rc::new(Self { bundle, on_disk, bytes, counted: Rc::clone(counted) })
     }
 }
 
-impl Drop for Texts {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.counted.set(self.counted.get() - self.bytes);
     }
 }
 
-/// The text of a record, in memory.
+/// A record that at least one classifier wants, or that was asked for.
 #[derive(Debug)]
-pub struct Text {
-    texts: Rc<Texts>,
-    at: Range<usize>,
+pub struct Record {
+    kept: Rc<Kept>,
+    item: Item,
+    /// The text, when it was on disk.
+    read_back: Option<String>,
 }
 
-impl Deref for Text {
-    type Target = str;
+impl Record {
+    /// Position of its input.
+    pub const fn input(&self) -> usize {
+        self.item.input
+    }
 
-    fn deref(&self) -> &str {
-        match &self.texts.kept {
-            Kept::Memory(all) => &all[self.at.clone()],
-            // Never: what is on disk is read back first.
-            Kept::Disk(_) => "",
+    /// Which record of the input.
+    pub const fn index(&self) -> u64 {
+        self.item.index
+    }
+
+    /// One CloudTrail record or envelope as JSON; [`Record::event`] reads it.
+    pub fn text(&self) -> &str {
+        match &self.read_back {
+            Some(text) => text,
+            None => &self.kept.bundle.texts[self.item.text.clone()],
+        }
+    }
+
+    /// The classifiers that want it.
+    pub fn slots(&self) -> &[Slot] {
+        &self.kept.bundle.slots[self.item.slots.clone()]
+    }
+
+    /// Reads it, which the reader did before: its header only where it has to be read again.
+    ///
+    /// # Errors
+    /// As [`intake::event`].
+    pub fn event(&self) -> Result<Event<'_>, IntakeError> {
+        match self.item.outline.and_then(|at| self.kept.bundle.outlines.get(at)) {
+            Some(outline) => Ok(Event::from_outline(self.text(), outline)),
+            None => intake::event(self.text()),
         }
     }
 }
 
-struct Item {
-    origin: Origin,
-    texts: Rc<Texts>,
-    at: Range<usize>,
+struct Waiting {
+    item: Item,
+    kept: Rc<Kept>,
 }
 
 struct Spill {
@@ -102,37 +137,36 @@ struct Spill {
 }
 
 impl ReorderBuffer {
-    /// Texts whose records are to be added. They stay in memory when there is no file to be had.
-    pub fn admit(&mut self, all: String) -> Rc<Texts> {
-        let bytes = all.len();
+    /// A bundle whose records are to be added. Its texts stay in memory when there is no file to be had.
+    pub fn admit(&mut self, mut bundle: Bundle) -> Rc<Kept> {
+        let bytes = bundle.texts.len();
         if self.memory_bytes.get() + bytes > MEMORY_BYTES_MAX {
             if self.spill.is_none() {
                 self.spill = tempfile::tempfile().ok().map(|file| Spill { file, end: 0, live: Rc::default() });
             }
             if let Some(spill) = &mut self.spill
-                && let Ok(at) = spill.write(&all)
+                && let Ok(at) = spill.write(&bundle.texts)
             {
-                return Texts::new(Kept::Disk(at), bytes, &spill.live);
+                bundle.texts = String::new();
+                // Memory is what is short; the headers will be read again.
+                bundle.outlines = Vec::new();
+                return Kept::new(bundle, Some(at), bytes, &spill.live);
             }
         }
-        Texts::new(Kept::Memory(all), bytes, &self.memory_bytes)
+        Kept::new(bundle, None, bytes, &self.memory_bytes)
     }
 
-    /// Adds a record whose text stands `at` these bytes of `texts`.
-    pub fn push(&mut self, time: Timestamp, mut origin: Origin, texts: &Rc<Texts>, at: Range<usize>) {
-        if matches!(texts.kept, Kept::Disk(_)) {
-            // Memory is what is short; the header will be read again.
-            origin.outline = None;
-        }
-        let item = Some(Item { origin, texts: Rc::clone(texts), at });
+    /// Adds a record of a bundle.
+    pub fn push(&mut self, time: Timestamp, item: Item, kept: &Rc<Kept>) {
+        let waiting = Some(Waiting { item, kept: Rc::clone(kept) });
         let place = match self.free.pop() {
             Some(place) => {
-                self.items[place] = item;
+                self.items[place as usize] = waiting;
                 place
             }
             None => {
-                self.items.push(item);
-                self.items.len() - 1
+                self.items.push(waiting);
+                u32::try_from(self.items.len() - 1).expect("fewer records wait than fit in memory")
             }
         };
         self.order.push(Reverse((time, self.arrived, place)));
@@ -140,19 +174,19 @@ impl ReorderBuffer {
     }
 
     /// Takes the earliest record if its time is not after `until`.
-    pub fn pop_until(&mut self, until: Timestamp) -> Option<(Origin, Text)> {
+    pub fn pop_until(&mut self, until: Timestamp) -> Option<Record> {
         if self.order.peek()?.0.0 > until {
             return None;
         }
         let Reverse((_, _, place)) = self.order.pop()?;
-        let Item { origin, texts, at } = self.items[place].take()?;
+        let Waiting { item, kept } = self.items[place as usize].take()?;
         self.free.push(place);
-        let Kept::Disk(start) = texts.kept else { return Some((origin, Text { texts, at })) };
-        let spill = self.spill.as_mut().expect("a place on disk needs the file");
-        let text = spill.read(start + at.start as u64, at.len());
-        let text = text.expect("the temporary file this process wrote can be read back");
-        let at = 0..text.len();
-        Some((origin, Text { texts: Texts::new(Kept::Memory(text), at.len(), &self.memory_bytes), at }))
+        let read_back = kept.on_disk.map(|start| {
+            let spill = self.spill.as_mut().expect("a place on disk needs the file");
+            let text = spill.read(start + item.text.start as u64, item.text.len());
+            text.expect("the temporary file this process wrote can be read back")
+        });
+        Some(Record { kept, item, read_back })
     }
 }
 
@@ -181,13 +215,17 @@ impl Spill {
 mod tests {
     use super::*;
 
-    fn here() -> Origin {
-        Origin { input: 0, index: 0, slots: Box::new([]), outline: None }
+    fn bundle(texts: &str) -> Bundle {
+        Bundle { texts: texts.to_owned(), ..Bundle::default() }
+    }
+
+    fn item(text: Range<usize>) -> Item {
+        Item { input: 0, index: 0, text, slots: 0..0, outline: None }
     }
 
     fn push(buffer: &mut ReorderBuffer, millis: i64, text: &str) {
-        let texts = buffer.admit(text.to_owned());
-        buffer.push(Timestamp::from_millis(millis), here(), &texts, 0..text.len());
+        let kept = buffer.admit(bundle(text));
+        buffer.push(Timestamp::from_millis(millis), item(0..text.len()), &kept);
     }
 
     #[test]
@@ -199,8 +237,8 @@ mod tests {
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
-            let (_, text) = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
-            assert_eq!(text.split('x').next(), Some(i.to_string().as_str()));
+            let record = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
+            assert_eq!(record.text().split('x').next(), Some(i.to_string().as_str()));
         }
         assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).is_none());
         assert_eq!(buffer.memory_bytes.get(), 0);
@@ -209,16 +247,16 @@ mod tests {
     #[test]
     fn texts_count_as_long_as_one_of_them_waits() {
         let mut buffer = ReorderBuffer::default();
-        let texts = buffer.admit("abc".to_owned());
-        buffer.push(Timestamp::from_millis(1), here(), &texts, 0..1);
-        buffer.push(Timestamp::from_millis(2), here(), &texts, 1..3);
-        drop(texts);
-        let (_, first) = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
-        assert_eq!(&*first, "a");
+        let kept = buffer.admit(bundle("abc"));
+        buffer.push(Timestamp::from_millis(1), item(0..1), &kept);
+        buffer.push(Timestamp::from_millis(2), item(1..3), &kept);
+        drop(kept);
+        let first = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
+        assert_eq!(first.text(), "a");
         drop(first);
         assert_eq!(buffer.memory_bytes.get(), 3);
-        let (_, second) = buffer.pop_until(Timestamp::from_millis(2)).unwrap();
-        assert_eq!(&*second, "bc");
+        let second = buffer.pop_until(Timestamp::from_millis(2)).unwrap();
+        assert_eq!(second.text(), "bc");
         drop(second);
         assert_eq!(buffer.memory_bytes.get(), 0);
     }
