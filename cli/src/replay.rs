@@ -13,8 +13,9 @@ use shared::ports::PortError;
 use crate::interrupt;
 use crate::source::{Consumer, Counts, Input, Progress, Record, Rejected, SourceOptions, read};
 
-/// Records classified together: enough that the cost of a batch is shared.
-const BATCH_RECORDS: usize = 256;
+/// Records classified together: enough that the cost of a batch is shared, and few enough that their events stay in the
+/// cache and are no large allocation.
+const BATCH_RECORDS: usize = 64;
 
 /// Why a replay stopped before its end.
 #[derive(Debug)]

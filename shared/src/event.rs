@@ -598,6 +598,7 @@ impl<'a> Event<'a> {
     }
 
     /// The event that had this outline; `record` is its [`Event::record`].
+    #[inline]
     pub fn from_outline(record: &'a str, outline: &Outline) -> Self {
         let mut event = Self::empty(EventKind::CloudTrail, record);
         event.time = outline.time;

@@ -719,7 +719,9 @@ impl Window<'_> {
         let newest = self.0.last().map_or(at, |e| e.at.max(at));
         let oldest_kept = newest.plus_seconds(-(i64::from(window_s).saturating_mul(2) + LATENESS_S));
         let expired = self.0.partition_point(|e| e.at < oldest_kept);
-        self.0.drain(..expired);
+        if expired > 0 {
+            self.0.drain(..expired);
+        }
 
         let place = self.0.partition_point(|e| (e.at, e.event) < (at, event));
         let is_reset = what == EntryKind::Reset;

@@ -170,6 +170,39 @@ mod tests {
         encoder.finish().expect("memory")
     }
 
+    #[test]
+    fn headers_with_names_comments_and_more_are_passed_over() {
+        let text = b"{\"Records\":[]}";
+        let builder = || flate2::GzBuilder::new();
+        for builder in [
+            builder(),
+            builder().filename("a.json"),
+            builder().comment("why").extra(vec![0, 1, 2]),
+            builder().extra(vec![7; 300]).filename("b").comment("c"),
+        ] {
+            let mut encoder = builder.write(Vec::new(), Compression::default());
+            encoder.write_all(text).expect("memory");
+            let gzip = encoder.finish().expect("memory");
+            let mut into = Vec::new();
+            assert!(Inflater::default().whole(&gzip, &mut into));
+            assert_eq!(into, text);
+            for end in 0..gzip.len() {
+                assert!(!Inflater::default().whole(&gzip[..end], &mut into), "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_members_and_damage_are_left_to_the_stream() {
+        let (one, mut into) = (gzip(b"abcdefgh"), Vec::new());
+        assert!(Inflater::default().whole(&one, &mut into));
+        assert!(!Inflater::default().whole(&[&*one, &gzip(b"ijklmnop")].concat(), &mut into));
+        let mut flipped = one;
+        let sum = flipped.len() - 8;
+        flipped[sum] ^= 1;
+        assert!(!Inflater::default().whole(&flipped, &mut into));
+    }
+
     fn inflated(gzip: &[u8], piece: usize) -> io::Result<Vec<u8>> {
         let (mut pieces, mut text) = (InflatePieces::default(), Vec::new());
         for piece in gzip.chunks(piece) {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 use shared::event::Event;
@@ -32,7 +32,14 @@ pub enum Check {
     /// Does not hold.
     Not(Box<Self>),
     /// One of the matchers matches a value of the field.
-    Field(Field, Vec<Matcher>),
+    Field {
+        /// The field.
+        field: Field,
+        /// What its values are compared with.
+        matchers: Vec<Matcher>,
+        /// Whether one of the matchers matches that there is no value.
+        when_absent: bool,
+    },
     /// A text that stands anywhere in the record.
     Keyword(TextPattern),
 }
@@ -84,23 +91,66 @@ impl Expression {
     }
 }
 
-/// ASCII texts to look for whatever their case. The search is built when it is first needed: many rules have the same
-/// exclusions, and few of them are ever asked.
+/// ASCII texts in lower case to look for whatever their case.
 #[derive(Debug)]
 pub struct Words {
     words: Vec<String>,
-    search: OnceLock<Option<AhoCorasick>>,
+    search: OnceLock<Search>,
 }
 
+/// How words are looked for; built when they are first asked about.
+#[derive(Debug)]
+enum Search {
+    /// Many bytes at once, in texts in lower case.
+    Packed(packed::Searcher),
+    /// A byte at a time.
+    Automaton(AhoCorasick),
+    /// There are more words than can be looked for, which no rule file has room for.
+    Nothing,
+}
+
+/// Texts up to this length are put into lower case on the stack: longer than nearly all user agents.
+const LOWER_BYTES_MAX: usize = 512;
+
 impl Words {
+    const fn new(words: Vec<String>) -> Self {
+        Self { words, search: OnceLock::new() }
+    }
+
     /// Whether one of them stands in the text.
     fn are_in(&self, text: &str) -> bool {
-        let build =
-            || AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(&self.words);
-        // It is refused only for more patterns than 32 bits count; a rule file is smaller.
-        let Some(search) = self.search.get_or_init(|| build().ok()) else { return false };
         // Letters outside ASCII may have lower-case forms inside it.
-        if text.is_ascii() { search.is_match(text) } else { search.is_match(&text.to_lowercase()) }
+        if !text.is_ascii() {
+            return self.are_in_ascii(text.to_lowercase().as_bytes());
+        }
+        self.are_in_ascii(text.as_bytes())
+    }
+
+    fn are_in_ascii(&self, text: &[u8]) -> bool {
+        match self.search.get_or_init(|| self.search()) {
+            Search::Packed(search) => {
+                let mut buffer = [0; LOWER_BYTES_MAX];
+                match buffer.get_mut(..text.len()) {
+                    Some(lower) => {
+                        lower.copy_from_slice(text);
+                        lower.make_ascii_lowercase();
+                        search.find(&*lower).is_some()
+                    }
+                    None => search.find(text.to_ascii_lowercase()).is_some(),
+                }
+            }
+            Search::Automaton(search) => search.is_match(text),
+            Search::Nothing => false,
+        }
+    }
+
+    fn search(&self) -> Search {
+        if let Some(search) = packed::Config::new().builder().extend(&self.words).build() {
+            return Search::Packed(search);
+        }
+        let automaton =
+            AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(&self.words);
+        automaton.map_or(Search::Nothing, Search::Automaton)
     }
 }
 
@@ -127,9 +177,11 @@ impl Check {
             Node::All(nodes) => Self::All(all(nodes)),
             Node::Some(least, nodes) => Self::Some(*least, all(nodes)),
             Node::Not(node) => Self::Not(Box::new(Self::new(node))),
-            Node::Test(Test { field, values }) => {
-                Self::Field(Field::new(field), at_once(values.iter().map(Matcher::new).collect()))
-            }
+            Node::Test(Test { field, values }) => Self::Field {
+                field: Field::new(field),
+                matchers: at_once(values.iter().map(Matcher::new).collect()),
+                when_absent: values.iter().any(|value| matches!(value, Value::Null | Value::Exists(false))),
+            },
             Node::Keyword(text) => Self::Keyword(TextPattern::new(text, Place::Anywhere, false)),
         }
     }
@@ -141,13 +193,13 @@ impl Check {
             Self::Some(1, checks) => checks.iter().any(|check| check.holds(event)),
             Self::Some(least, checks) => checks.iter().filter(|check| check.holds(event)).count() >= *least,
             Self::Not(check) => !check.holds(event),
-            Self::Field(field, matchers) => {
+            Self::Field { field, matchers, when_absent } => {
                 let mut present = false;
                 let passed = field.any(event, |value| {
                     present = true;
                     matchers.iter().any(|matcher| matcher.matches(value, event))
                 });
-                passed || (!present && matchers.iter().any(|m| matches!(m, Matcher::Null | Matcher::Exists(false))))
+                passed || (*when_absent && !present)
             }
             Self::Keyword(pattern) => in_json(event.record, pattern),
         }
@@ -162,7 +214,7 @@ impl Check {
             Self::All(checks) | Self::Some(_, checks) => checks.iter().try_for_each(Self::compile_expressions),
             Self::Not(check) => check.compile_expressions(),
             Self::Keyword(_) => Ok(()),
-            Self::Field(_, matchers) => matchers.iter().try_for_each(|matcher| match matcher {
+            Self::Field { matchers, .. } => matchers.iter().try_for_each(|matcher| match matcher {
                 Matcher::Regex(expression) => expression.compiled().as_ref().map(drop).map_err(Clone::clone),
                 _ => Ok(()),
             }),
@@ -176,7 +228,7 @@ impl Check {
             Self::All(checks) => checks.iter().map(Self::cost).min().unwrap_or(0) * 2,
             Self::Some(_, checks) => checks.iter().map(Self::cost).sum(),
             Self::Not(check) => check.cost(),
-            Self::Field(field, matchers) => field.cost() + matchers.iter().map(Matcher::cost).sum::<u32>(),
+            Self::Field { field, matchers, .. } => field.cost() + matchers.iter().map(Matcher::cost).sum::<u32>(),
             Self::Keyword(_) => 100,
         }
     }
@@ -193,7 +245,7 @@ fn at_once(matchers: Vec<Matcher>) -> Vec<Matcher> {
         .collect();
     match words {
         Some(words) if words.len() >= WORDS_AT_ONCE_MIN => {
-            vec![Matcher::Words(Words { words, search: OnceLock::new() })]
+            vec![Matcher::Words(Words::new(words))]
         }
         _ => matchers,
     }
@@ -264,4 +316,21 @@ impl Matcher {
 /// Whether the JSON text, or a string inside it without its escapes, matches.
 fn in_json(json: &str, pattern: &TextPattern) -> bool {
     pattern.matches(json) || any_string(json, &mut |text| pattern.matches(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_are_found_as_each_alone_would_be(
+            words in prop::collection::vec("[a-c/]{1,4}", 3..80), text in "[aBcC/é ]{0,40}", many in 0_usize..600,
+        ) {
+            let text = format!("{}{text}", " ".repeat(many));
+            let expected = words.iter().any(|word| text.to_lowercase().contains(&**word));
+            prop_assert_eq!(Words::new(words).are_in(&text), expected);
+        }
+    }
 }

@@ -379,6 +379,10 @@ impl Visitor for Reading<'_> {
             let has_outline = outline.is_some();
             batch.bundle.outlines.extend(outline);
             batch.wanted.push(Wanted { at, index, time: event.time, text_bytes, slots, has_outline, is_wanted });
+            if batch.bundle.texts.is_empty() {
+                // At once: growing by and by would copy all of it again and again.
+                batch.bundle.texts.reserve(BATCH_TEXT_BYTES + text.len());
+            }
             batch.bundle.texts.push_str(text);
             let of = batch.wanted.len() - 1;
             for (due, text) in self.engine.follow_ups(event, &self.slots) {
@@ -483,28 +487,30 @@ impl<'m, C: Consumer> Merger<'m, C> {
         self.newest = self.newest.max(batch.last_time.unwrap_or(self.newest));
         let mut follow_ups = batch.follow_ups.into_iter().peekable();
         let mut wanted = batch.wanted.into_iter().enumerate().peekable();
-        let kept = self.waiting.admit(batch.bundle);
+        let mut items = Vec::with_capacity(wanted.len());
         let (mut text_at, mut slots_at, mut outline_at) = (0, 0, 0);
         for (at, id) in batch.ids.iter().enumerate() {
             let is_new = self.recent.insert(*id);
             let this = wanted.next_if(|(_, w)| w.at as usize == at);
             if let Some((of, wanted)) = this {
                 let Wanted { index, time, .. } = wanted;
-                let text = text_at..text_at + wanted.text_bytes as usize;
-                let slots = slots_at..slots_at + wanted.slots as usize;
+                let text = text_at..text_at + wanted.text_bytes;
+                let slots = slots_at..slots_at + wanted.slots;
                 let outline = wanted.has_outline.then_some(outline_at);
                 (text_at, slots_at) = (text.end, slots.end);
-                outline_at += usize::from(wanted.has_outline);
+                outline_at += u32::from(wanted.has_outline);
                 if is_new {
                     *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
                     self.counts.late += u64::from(time < self.watermark);
-                    self.waiting.push(time, Item { input, index, text, slots, outline }, &kept);
+                    items.push(Item { time, arrived: self.waiting.arrive(), index, text, slots, outline });
                 }
-                while let Some(FollowUp { due, text: texts, slots, .. }) = follow_ups.next_if(|f| f.of == of) {
+                while let Some(FollowUp { due: time, text: texts, slots, .. }) = follow_ups.next_if(|f| f.of == of) {
                     if is_new {
-                        let (text, all) = (0..texts.len(), 0..slots.len());
-                        let kept = self.waiting.admit(Bundle { texts, slots, outlines: Vec::new() });
-                        self.waiting.push(due, Item { input, index, text, slots: all, outline: None }, &kept);
+                        let text = 0..u32::try_from(texts.len()).expect("records are at most 4 MiB");
+                        let all = 0..u32::try_from(slots.len()).expect("slots are 32 bits wide");
+                        let arrived = self.waiting.arrive();
+                        let item = Item { time, arrived, index, text, slots: all, outline: None };
+                        self.waiting.add(Bundle { input, texts, slots, outlines: Vec::new() }, vec![item]);
                     }
                 }
             } else if is_new {
@@ -512,6 +518,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
             }
             self.counts.duplicates += u64::from(!is_new);
         }
+        self.waiting.add(Bundle { input, ..batch.bundle }, items);
         for rejected in &batch.rejected {
             self.counts.failed += 1;
             if self.counts.rejected.len() < REJECTED_LISTED_MAX {

@@ -3,25 +3,27 @@
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::rc::Rc;
+use std::vec;
 
 use aws_classifier::intake::{self, IntakeError};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
 use shared::event::{Event, Outline};
 
-/// Text kept in memory; more goes to the file. Three eighths of what a replay may take at all.
-const MEMORY_BYTES_MAX: usize = 96 << 20;
+/// Text kept in memory; more goes to the file. A quarter of what a replay may take at all.
+const MEMORY_BYTES_MAX: usize = 64 << 20;
 
 /// A queue by time, and by order of arrival among equals.
 #[derive(Default)]
 pub struct ReorderBuffer {
-    /// When, the how-manieth, and where in `items`.
+    /// When the next record of each run is due, the how-manieth it arrived, and where in `runs` its run is.
     order: BinaryHeap<Reverse<(Timestamp, u64, u32)>>,
-    items: Vec<Option<Waiting>>,
+    runs: Vec<Option<Run>>,
     free: Vec<u32>,
     arrived: u64,
     memory_bytes: Rc<Cell<usize>>,
@@ -32,6 +34,8 @@ pub struct ReorderBuffer {
 /// kept as long as one of the records is needed: a record of its own for each would cost more than reading it.
 #[derive(Debug, Default)]
 pub struct Bundle {
+    /// Position of their input.
+    pub input: usize,
     /// The texts.
     pub texts: String,
     /// The classifiers that want the records.
@@ -43,16 +47,18 @@ pub struct Bundle {
 /// One record of a bundle.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Position of its input.
-    pub input: usize,
+    /// When it is due.
+    pub time: Timestamp,
+    /// The how-manieth it arrived: see [`ReorderBuffer::arrive`].
+    pub arrived: u64,
     /// Which record of the input.
     pub index: u64,
     /// Its text.
-    pub text: Range<usize>,
+    pub text: Range<u32>,
     /// The classifiers that want it.
-    pub slots: Range<usize>,
+    pub slots: Range<u32>,
     /// Where its header stands, when that is known.
-    pub outline: Option<usize>,
+    pub outline: Option<u32>,
 }
 
 /// A bundle that waits, with its texts in memory or on disk.
@@ -90,8 +96,8 @@ pub struct Record {
 
 impl Record {
     /// Position of its input.
-    pub const fn input(&self) -> usize {
-        self.item.input
+    pub fn input(&self) -> usize {
+        self.kept.bundle.input
     }
 
     /// Which record of the input.
@@ -103,29 +109,35 @@ impl Record {
     pub fn text(&self) -> &str {
         match &self.read_back {
             Some(text) => text,
-            None => &self.kept.bundle.texts[self.item.text.clone()],
+            None => &self.kept.bundle.texts[in_memory(&self.item.text)],
         }
     }
 
     /// The classifiers that want it.
     pub fn slots(&self) -> &[Slot] {
-        &self.kept.bundle.slots[self.item.slots.clone()]
+        &self.kept.bundle.slots[in_memory(&self.item.slots)]
     }
 
     /// Reads it, which the reader did before: its header only where it has to be read again.
     ///
     /// # Errors
     /// As [`intake::event`].
+    #[inline]
     pub fn event(&self) -> Result<Event<'_>, IntakeError> {
-        match self.item.outline.and_then(|at| self.kept.bundle.outlines.get(at)) {
+        match self.item.outline.and_then(|at| self.kept.bundle.outlines.get(at as usize)) {
             Some(outline) => Ok(Event::from_outline(self.text(), outline)),
             None => intake::event(self.text()),
         }
     }
 }
 
-struct Waiting {
-    item: Item,
+const fn in_memory(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+/// Records of one bundle, in the order in which they are due.
+struct Run {
+    items: vec::IntoIter<Item>,
     kept: Rc<Kept>,
 }
 
@@ -137,8 +149,35 @@ struct Spill {
 }
 
 impl ReorderBuffer {
-    /// A bundle whose records are to be added. Its texts stay in memory when there is no file to be had.
-    pub fn admit(&mut self, mut bundle: Bundle) -> Rc<Kept> {
+    /// The number of the next record to arrive.
+    pub const fn arrive(&mut self) -> u64 {
+        self.arrived += 1;
+        self.arrived
+    }
+
+    /// Adds records of a bundle. Its texts stay in memory when there is no file to be had.
+    pub fn add(&mut self, bundle: Bundle, mut items: Vec<Item>) {
+        let due = |item: &Item| (item.time, item.arrived);
+        if !items.is_sorted_by_key(due) {
+            items.sort_unstable_by_key(due);
+        }
+        let Some(first) = items.first() else { return };
+        let (time, arrived) = due(first);
+        let run = Some(Run { items: items.into_iter(), kept: self.keep(bundle) });
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.runs[place as usize] = run;
+                place
+            }
+            None => {
+                self.runs.push(run);
+                u32::try_from(self.runs.len() - 1).expect("fewer runs wait than fit in memory")
+            }
+        };
+        self.order.push(Reverse((time, arrived, place)));
+    }
+
+    fn keep(&mut self, mut bundle: Bundle) -> Rc<Kept> {
         let bytes = bundle.texts.len();
         if self.memory_bytes.get() + bytes > MEMORY_BYTES_MAX {
             if self.spill.is_none() {
@@ -156,34 +195,26 @@ impl ReorderBuffer {
         Kept::new(bundle, None, bytes, &self.memory_bytes)
     }
 
-    /// Adds a record of a bundle.
-    pub fn push(&mut self, time: Timestamp, item: Item, kept: &Rc<Kept>) {
-        let waiting = Some(Waiting { item, kept: Rc::clone(kept) });
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.items[place as usize] = waiting;
-                place
-            }
-            None => {
-                self.items.push(waiting);
-                u32::try_from(self.items.len() - 1).expect("fewer records wait than fit in memory")
-            }
-        };
-        self.order.push(Reverse((time, self.arrived, place)));
-        self.arrived += 1;
-    }
-
     /// Takes the earliest record if its time is not after `until`.
     pub fn pop_until(&mut self, until: Timestamp) -> Option<Record> {
-        if self.order.peek()?.0.0 > until {
+        let mut earliest = self.order.peek_mut()?;
+        let Reverse((time, _, place)) = *earliest;
+        if time > until {
             return None;
         }
-        let Reverse((_, _, place)) = self.order.pop()?;
-        let Waiting { item, kept } = self.items[place as usize].take()?;
-        self.free.push(place);
+        let run = self.runs[place as usize].as_mut()?;
+        let (item, kept) = (run.items.next()?, Rc::clone(&run.kept));
+        if let Some(next) = run.items.as_slice().first() {
+            *earliest = Reverse((next.time, next.arrived, place));
+            drop(earliest);
+        } else {
+            PeekMut::pop(earliest);
+            self.runs[place as usize] = None;
+            self.free.push(place);
+        }
         let read_back = kept.on_disk.map(|start| {
             let spill = self.spill.as_mut().expect("a place on disk needs the file");
-            let text = spill.read(start + item.text.start as u64, item.text.len());
+            let text = spill.read(start + u64::from(item.text.start), item.text.len());
             text.expect("the temporary file this process wrote can be read back")
         });
         Some(Record { kept, item, read_back })
@@ -219,13 +250,14 @@ mod tests {
         Bundle { texts: texts.to_owned(), ..Bundle::default() }
     }
 
-    fn item(text: Range<usize>) -> Item {
-        Item { input: 0, index: 0, text, slots: 0..0, outline: None }
+    fn item(buffer: &mut ReorderBuffer, millis: i64, text: Range<u32>) -> Item {
+        let (time, arrived) = (Timestamp::from_millis(millis), buffer.arrive());
+        Item { time, arrived, index: 0, text, slots: 0..0, outline: None }
     }
 
     fn push(buffer: &mut ReorderBuffer, millis: i64, text: &str) {
-        let kept = buffer.admit(bundle(text));
-        buffer.push(Timestamp::from_millis(millis), item(0..text.len()), &kept);
+        let item = item(buffer, millis, 0..text.len() as u32);
+        buffer.add(bundle(text), vec![item]);
     }
 
     #[test]
@@ -247,10 +279,8 @@ mod tests {
     #[test]
     fn texts_count_as_long_as_one_of_them_waits() {
         let mut buffer = ReorderBuffer::default();
-        let kept = buffer.admit(bundle("abc"));
-        buffer.push(Timestamp::from_millis(1), item(0..1), &kept);
-        buffer.push(Timestamp::from_millis(2), item(1..3), &kept);
-        drop(kept);
+        let items = vec![item(&mut buffer, 2, 1..3), item(&mut buffer, 1, 0..1)];
+        buffer.add(bundle("abc"), items);
         let first = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
         assert_eq!(first.text(), "a");
         drop(first);
@@ -267,5 +297,23 @@ mod tests {
         push(&mut buffer, 5, "a");
         assert!(buffer.pop_until(Timestamp::from_millis(4)).is_none());
         assert!(buffer.pop_until(Timestamp::from_millis(5)).is_some());
+    }
+
+    #[test]
+    fn records_of_several_bundles_come_by_time_and_equals_as_they_arrived() {
+        let mut buffer = ReorderBuffer::default();
+        let first: Vec<Item> =
+            [5, 1, 7].into_iter().zip(0..).map(|(ms, at)| item(&mut buffer, ms, at..at + 1)).collect();
+        let second: Vec<Item> =
+            [7, 5, 2].into_iter().zip(0..).map(|(ms, at)| item(&mut buffer, ms, at..at + 1)).collect();
+        buffer.add(bundle("abc"), first);
+        buffer.add(bundle("xyz"), second);
+        push(&mut buffer, 2, "-");
+        let mut order = String::new();
+        while let Some(record) = buffer.pop_until(Timestamp::from_millis(9)) {
+            order.push_str(record.text());
+        }
+        assert_eq!(order, "bz-aycx");
+        assert!(buffer.runs.iter().all(Option::is_none));
     }
 }

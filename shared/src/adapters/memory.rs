@@ -15,8 +15,9 @@ use crate::ports::{
 };
 use crate::time::Timestamp;
 
-/// Expired records are swept after this many observations: keeps memory bounded by what is alive.
-const SWEEP_EVERY: u32 = 100_000;
+/// Expired records are swept after this many observations: our choice, so that what is dead is less than what is alive
+/// in a flood of keys that come once.
+const SWEEP_EVERY: u32 = 20_000;
 
 /// [`State`] in a hash map. Single-threaded, as every handler is.
 #[derive(Debug, Default)]
