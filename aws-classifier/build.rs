@@ -68,7 +68,7 @@ fn pack(file: &str, text: &str) -> Result<Vec<Vec<u8>>, String> {
     for (at, document) in documents.iter().enumerate() {
         let id = document::id_of(document, file, many.then_some(at), Origin::Own);
         let unpackable = |error: postcard::Error| error.to_string();
-        let (head, detection, correlation) = match document::read(document)? {
+        let (head, detection, correlation) = match document::read(document, Origin::Own)? {
             Read::Rule(head, detection) => (head, postcard::to_stdvec(&detection).map_err(unpackable)?, None),
             Read::Correlation(head, correlation) => (head, Vec::new(), Some(correlation)),
             Read::Elsewhere => return Err("is for another log source".to_owned()),

@@ -420,7 +420,7 @@ impl Engine {
                     resource: &evidence.resource,
                 })
             }
-            Effect::Resolves => Judgement::Unknown,
+            Effect::Resolves | Effect::Notice => Judgement::Unknown,
         };
         let finding = self.finding(declared, event, evidence);
         match judgement {

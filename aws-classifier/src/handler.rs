@@ -14,11 +14,11 @@ use std::rc::Rc;
 use shared::Timestamp;
 use shared::envelope::Envelope;
 use shared::event::Event;
-use shared::ports::{BatchResult, FailedMessage, Handler, Message, ObjectBody, Outbox, PortError, State};
+use shared::ports::{BatchResult, FailedMessage, Handler, Message, ObjectBody, Opening, Outbox, PortError, State};
 use tracing::{info, warn};
 
 use crate::engine::Engine;
-use crate::inspect::{self, Inspector};
+use crate::inspect::{self, Inspector, Report};
 use crate::intake::inflate::InflatePieces;
 use crate::intake::log_file::{Pieces, Visitor};
 use crate::intake::s3_object::{self, Object};
@@ -138,6 +138,12 @@ impl Trouble {
         }
     }
 
+    /// A log file or upload that could not be handled; a permanent error counts as a record.
+    fn fail_object(&mut self, error: PortError) {
+        self.failed += u64::from(!error.is_retryable());
+        self.fail(error);
+    }
+
     fn into_failure(self, message: &Message) -> Option<FailedMessage> {
         let unreadable = (self.failed > 0).then(|| format!("{} unreadable: {}", self.failed, self.reasons.join("; ")));
         let retryable = self.error.as_ref().is_some_and(PortError::is_retryable);
@@ -222,12 +228,14 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             });
         }
         self.classify(&records, &mut batch).await?;
-        for (message, object) in objects {
+        // First: whoever may upload chooses the key, and must not pass a file off as CloudTrail's.
+        let watched =
+            |object: &Object| self.inspector.as_ref().is_some_and(|inspector| inspector.wants(&object.bucket));
+        let (uploads, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(_, object)| watched(object));
+        self.inspect_all(uploads, &mut batch).await;
+        for (message, object) in others {
             if let Err(error) = self.read(message, &object, &mut batch).await {
-                if !error.is_retryable() {
-                    batch.troubles[message].failed += 1;
-                }
-                batch.troubles[message].fail(error);
+                batch.troubles[message].fail_object(error);
             }
         }
         let Batch { troubles, mut counts, kept_back } = batch;
@@ -271,7 +279,11 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             for finding in verdict.findings {
                 info!(finding.id = %finding.finding_id, correlation.id = %finding.event_id,
                       severity = %finding.severity, "found {}", finding.classifier);
-                bodies.push(Envelope::finding(finding).to_body());
+                let envelope = Envelope::finding(finding);
+                bodies.push(match self.surroundings.now() {
+                    Some(now) => envelope.passed_by("classifier", now).to_body(),
+                    None => envelope.to_body(),
+                });
             }
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 let reason = format!("{classifier} could not read {malformed}");
@@ -293,11 +305,6 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
 
     /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
     async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
-        // First: whoever may upload chooses the key, and must not pass a file off as CloudTrail's.
-        if let Some(inspector) = self.inspector.as_ref().filter(|inspector| inspector.wants(&object.bucket)) {
-            let text = self.inspect(object, inspector).await?;
-            return self.classify(&[Record { message, file: None, index: 0, text }], batch).await;
-        }
         if !object.is_cloudtrail_log() {
             batch.counts.ignored += 1;
             return Ok(());
@@ -321,9 +328,41 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         read
     }
 
-    /// Fetches the object, or the beginning of a large one, and judges it; answers the record about that.
-    async fn inspect(&self, object: &Object, inspector: &Inspector) -> Result<String, PortError> {
-        let mut body = self.surroundings.open(object).await?;
+    /// Inspects uploads one after another, as one alone may fill the memory, then looks all of them up together, and
+    /// classifies what was found.
+    async fn inspect_all(&self, uploads: Vec<(usize, Object)>, batch: &mut Batch) {
+        let Some(inspector) = &self.inspector else { return };
+        let (mut inspected, mut reports) = (Vec::new(), Vec::new());
+        for (message, object) in uploads {
+            match self.inspect(&object, inspector).await {
+                Ok(report) => {
+                    inspected.push((message, object));
+                    reports.push(report);
+                }
+                Err(error) => batch.troubles[message].fail_object(error),
+            }
+        }
+        self.surroundings.look_up(&mut reports).await;
+        for ((message, object), report) in inspected.into_iter().zip(reports) {
+            let record = Record { message, file: None, index: 0, text: inspection::text(&object, &report) };
+            if let Err(error) = self.classify(&[record], batch).await {
+                batch.troubles[message].fail_object(error);
+            }
+        }
+    }
+
+    /// Fetches the object as it was announced, or the beginning of a large one, and judges it. What is no longer there
+    /// is judged by its name and size: trying again would not bring it back, and what replaced it is announced itself.
+    async fn inspect(&self, object: &Object, inspector: &Inspector) -> Result<Report, PortError> {
+        let mut body = match self.surroundings.open(&object.announced()).await? {
+            Opening::Opened(body) => body,
+            missed => {
+                let what = if matches!(missed, Opening::Gone) { "deleted" } else { "replaced" };
+                warn!("{} was {what} before it was looked at", object.name());
+                let why = format!("it was {what} before it was looked at: judged by name and size only");
+                return Ok(inspector.inspect_unseen(&object.key, object.created.size, why));
+            }
+        };
         let mut content = Vec::new();
         let mut is_whole = true;
         while let Some(chunk) = body.next().await? {
@@ -335,13 +374,12 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             }
         }
         let read = content.len() as u64;
-        let report = inspector.inspect(&inspect::Object {
+        Ok(inspector.inspect(&inspect::Object {
             name: &object.key,
             content_type: body.content_type(),
             size: if is_whole { read } else { object.created.size.max(read + 1) },
             content: &content,
-        });
-        Ok(inspection::text(object, &report))
+        }))
     }
 
     async fn read_into(&self, object: &Object, wanted: &mut Wanted<'_>, batch: &mut Batch) -> Result<(), PortError> {
@@ -365,7 +403,9 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         batch: &mut Batch,
     ) -> Result<(), PortError> {
         let damaged = |error| PortError::permanent(format!("{} is damaged: {error}", object.name()), error);
-        let mut body = self.surroundings.open(object).await?;
+        let Opening::Opened(mut body) = self.surroundings.open(&object.newest()).await? else {
+            return Err(PortError::Permanent { what: format!("{} is not there", object.name()), source: None });
+        };
         let mut gzip = object.key.ends_with(".gz").then(InflatePieces::default);
         while let Some(chunk) = body.next().await? {
             for piece in chunk.chunks(INFLATE_BYTES) {

@@ -18,6 +18,7 @@ pub mod membership;
 pub mod noise;
 pub mod patterns;
 pub mod registry;
+pub mod reputation;
 pub mod routing;
 pub mod rules;
 mod selector;

@@ -2,23 +2,26 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`,
 //! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
-//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `RUST_LOG` (default `info`). Files that
-//! settings name are relative to the function's own folder.
+//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `RUST_LOG` (default `info`), and what
+//! `key_env` of `[inspection.virustotal]` and `[inspection.hybrid_analysis]` name. Files that settings name are relative to
+//! the function's own folder.
 
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
 use aws_classifier::inspect::Inspector;
+use aws_classifier::reputation::{self, Reputation, Services};
 use aws_classifier::surroundings::Cloud;
 use shared::adapters::aws::dynamo::DynamoState;
 use shared::adapters::aws::lambda::{self, Totals};
 use shared::adapters::aws::runtime::{self, Error, Start};
 use shared::adapters::aws::{DynamoClient, S3};
 use shared::adapters::disk::{DiskFiles, SystemClock};
+use shared::adapters::web::WebClient;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let start = Start::new("classifier")?;
-    let (engine, inspector) = configured(&start.configuration)?;
+    let Configured { engine, inspector, services } = configured(&start.configuration)?;
     let inspector = match lambda::optional("UPLOAD_BUCKET") {
         Some(bucket) => inspector.map(|inspector| inspector.watching(bucket)),
         None => inspector,
@@ -32,6 +35,7 @@ async fn main() -> Result<(), Error> {
         own_queue: start.queue("CLASSIFIER_QUEUE_URL", "the URL of the classifier's own queue")?,
         objects: S3::new(&start.sdk)?,
         clock: SystemClock,
+        reputation: Reputation::new(services, WebClient::default()),
     };
     let handler = ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector);
     runtime::serve(start.function(handler, |handler| totals(handler.counts()))?).await
@@ -50,11 +54,18 @@ fn totals(counts: Counts) -> Totals {
     ]
 }
 
+struct Configured {
+    engine: Engine,
+    inspector: Option<Inspector>,
+    services: Services,
+}
+
 /// The classifiers and the inspection, or every mistake of the configuration at once.
-fn configured((name, text): &(String, String)) -> Result<(Engine, Option<Inspector>), Error> {
+fn configured((name, text): &(String, String)) -> Result<Configured, Error> {
     let mut document = lambda::document(name, text);
     let files = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
     let engine = Engine::configure(&mut document, &files, &[]);
+    let services = Services::configure(&mut document, &reputation::keys(&files, &lambda::optional));
     let inspector = Inspector::configure(&mut document, &files);
     document.finish()?;
     let engine = engine.map_err(|refused| {
@@ -65,5 +76,5 @@ fn configured((name, text): &(String, String)) -> Result<(Engine, Option<Inspect
     for error in &engine.rules().skipped {
         tracing::warn!("left out a rule: {error}");
     }
-    Ok((engine, inspector))
+    Ok(Configured { engine, inspector, services })
 }

@@ -49,7 +49,7 @@ impl Noise {
     /// What to remember about a finding to tell repeats; `None` when it goes out in any case.
     pub fn turn(&self, finding: &Finding, event: u64) -> Option<ObserveRequest<'static>> {
         let window_s = self.windows_s.get(&finding.classifier).copied().unwrap_or(self.window_s);
-        if window_s == 0 || finding.effect == Effect::Resolves || finding.resolution_key.is_some() {
+        if window_s == 0 || finding.effect != Effect::Threat || finding.resolution_key.is_some() {
             return None;
         }
         let key = [

@@ -21,8 +21,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::intake;
+use crate::classifiers::ALL;
 use crate::registry::Declaration;
+use crate::{intake, rules};
 
 /// The quota of an event pattern in characters (EventBridge quotas page).
 pub const PATTERN_CHARS_MAX: usize = 2048;
@@ -56,6 +57,13 @@ pub struct EventRule {
     pub pattern: Value,
     /// The classifiers that asked for it.
     pub classifiers: Vec<String>,
+}
+
+/// The rules of a deployment: what the classifiers and our own rules want.
+pub fn own_event_rules() -> Vec<EventRule> {
+    let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
+    let declared: Vec<Declaration> = plugins.chain(rules::own_declarations()).collect();
+    event_rules(&declared)
 }
 
 /// The rules that select every event the detectors want, in order of their names' sources.

@@ -2,9 +2,12 @@
 //! nobody, so the handler does both itself.
 
 use shared::Timestamp;
-use shared::ports::{Clock, DELAY_S_MAX, Delayed, DelayedOutbox, ObjectBody, Objects, PortError, PortResult};
+use shared::ports::{
+    Clock, DELAY_S_MAX, Delayed, DelayedOutbox, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, Web,
+};
 
-use crate::intake::s3_object::Object;
+use crate::inspect::Report;
+use crate::reputation::Reputation;
 
 /// How long after its time a follow-up is held: the events that answer it may arrive late. CloudTrail delivers within
 /// 15 minutes (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/get-and-view-cloudtrail-log-files.html>).
@@ -18,14 +21,20 @@ pub trait Surroundings {
     /// Whether a reader in front of the queue opens files and makes follow-ups. Without one, the handler does.
     const HAVE_READER: bool;
 
-    /// Opens a log file.
+    /// Opens a log file or another object.
     ///
     /// # Errors
-    /// Permanent when it does not exist or may not be read.
-    fn open(&self, object: &Object) -> impl Future<Output = PortResult<Self::File>>;
+    /// Permanent when it may not be read.
+    fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<Self::File>>>;
+
+    /// Asks outside services what they know of inspected objects, and adds it to their reports.
+    fn look_up(&self, reports: &mut [Report]) -> impl Future<Output = ()>;
 
     /// Whether a follow-up of that time is to be classified now.
     fn is_due(&self, at: Timestamp) -> bool;
+
+    /// The time, for those who want to know how long findings take; `None` where nobody waits.
+    fn now(&self) -> Option<Timestamp>;
 
     /// Sends follow-ups, each with its time, to the classifier's own queue, from where they come when they are due, or
     /// before and are postponed again.
@@ -57,13 +66,20 @@ impl Surroundings for OneMachine {
     type File = NoFile;
     const HAVE_READER: bool = true;
 
-    async fn open(&self, object: &Object) -> PortResult<NoFile> {
-        let what = format!("{} is not read here: name log files on the command line", object.name());
+    async fn open(&self, object: &ObjectRef<'_>) -> PortResult<Opening<NoFile>> {
+        let ObjectRef { bucket, key, .. } = object;
+        let what = format!("s3://{bucket}/{key} is not read here: name log files on the command line");
         Err(PortError::Permanent { what, source: None })
     }
 
+    async fn look_up(&self, _reports: &mut [Report]) {}
+
     fn is_due(&self, _at: Timestamp) -> bool {
         true
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        None
     }
 
     async fn postpone(&self, _follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {
@@ -75,26 +91,35 @@ impl Surroundings for OneMachine {
 ///
 /// A message can be held back for [`DELAY_S_MAX`] seconds, so one that waits longer comes and goes: four times and a last
 /// one for the hour of `security_group_left_open`.
-#[derive(Clone, Debug)]
-pub struct Cloud<Q, B, C> {
+pub struct Cloud<Q, B, C, W> {
     /// The classifier's own queue.
     pub own_queue: Q,
     /// The buckets.
     pub objects: B,
     /// The clock that says what is due. Classifiers never see it.
     pub clock: C,
+    /// The outside services.
+    pub reputation: Reputation<W>,
 }
 
-impl<Q: DelayedOutbox, B: Objects, C: Clock> Surroundings for Cloud<Q, B, C> {
+impl<Q: DelayedOutbox, B: Objects, C: Clock, W: Web> Surroundings for Cloud<Q, B, C, W> {
     type File = B::Body;
     const HAVE_READER: bool = false;
 
-    fn open(&self, object: &Object) -> impl Future<Output = PortResult<B::Body>> {
-        self.objects.open(&object.bucket, &object.key)
+    fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<B::Body>>> {
+        self.objects.open(object)
+    }
+
+    fn look_up(&self, reports: &mut [Report]) -> impl Future<Output = ()> {
+        self.reputation.look_up(reports, &self.clock)
     }
 
     fn is_due(&self, at: Timestamp) -> bool {
         self.clock.now() >= at.plus_seconds(LATENESS_S)
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.clock.now())
     }
 
     async fn postpone(&self, follow_ups: Vec<(Timestamp, String)>) -> PortResult<()> {

@@ -8,12 +8,15 @@ use aws_classifier::classifiers;
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
 use aws_classifier::inspect::{self, Inspector};
+use aws_classifier::reputation::{Reputation, Services};
 use aws_classifier::surroundings::Cloud;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use shared::adapters::memory::{FixedClock, MemoryState, NoFiles};
+use shared::config::Document;
 use shared::ports::{
-    BatchResult, DELAY_S_MAX, Delayed, DelayedOutbox, Handler, Message, ObjectBody, Objects, Outbox, PortError,
-    PortResult,
+    BatchResult, DELAY_S_MAX, Delayed, DelayedOutbox, Handler, Message, ObjectBody, ObjectRef, Objects, Opening,
+    Outbox, PortError, PortResult, Web, WebAnswer, WebRequest,
 };
 use shared::{Envelope, Finding, Payload, Timestamp};
 
@@ -34,7 +37,8 @@ impl DelayedOutbox for &Sent<Delayed> {
     }
 }
 
-/// Objects by `bucket/key`, read a few bytes at a time. Reading from the bucket `broken` ends in the middle.
+/// Objects by `bucket/key` or `bucket/key?version`, read a few bytes at a time; the entity tag of one is its length.
+/// Reading from the bucket `broken` ends in the middle.
 #[derive(Default)]
 struct Buckets(BTreeMap<String, Vec<u8>>);
 
@@ -46,15 +50,18 @@ struct Reading {
 impl Objects for &Buckets {
     type Body = Reading;
 
-    async fn open(&self, bucket: &str, key: &str) -> PortResult<Reading> {
-        let name = format!("{bucket}/{key}");
-        let Some(content) = self.0.get(&name) else {
-            return Err(PortError::Permanent { what: format!("there is no {name}"), source: None });
+    async fn open(&self, object: &ObjectRef<'_>) -> PortResult<Opening<Reading>> {
+        let version = object.version_id.map(|version| format!("?{version}")).unwrap_or_default();
+        let Some(content) = self.0.get(&format!("{}/{}{version}", object.bucket, object.key)) else {
+            return Ok(Opening::Gone);
         };
-        let breaks = bucket == "broken";
+        if object.etag.is_some_and(|etag| etag != content.len().to_string()) {
+            return Ok(Opening::Replaced);
+        }
+        let breaks = object.bucket == "broken";
         let mut chunks: Vec<Vec<u8>> = content.chunks(700).map(<[u8]>::to_vec).collect();
         chunks.truncate(if breaks { chunks.len() / 2 } else { chunks.len() });
-        Ok(Reading { chunks: chunks.into_iter(), breaks })
+        Ok(Opening::Opened(Reading { chunks: chunks.into_iter(), breaks }))
     }
 }
 
@@ -71,12 +78,48 @@ impl ObjectBody for Reading {
     }
 }
 
+fn inspector() -> Inspector {
+    let settings = inspect::Settings { buckets: vec!["up*s".to_owned()], object_bytes_max: 2000, ..Default::default() };
+    Inspector::new(settings, &NoFiles).expect("settings")
+}
+
+/// Outside services, which know some files as malicious, by the end of the address.
+#[derive(Default)]
+struct KnownFiles {
+    hashes: Vec<String>,
+    asked: RefCell<Vec<String>>,
+    /// Instead of answering.
+    fail: bool,
+}
+
+impl Web for &KnownFiles {
+    async fn get(&self, request: &WebRequest) -> Result<WebAnswer, String> {
+        self.asked.borrow_mut().push(request.url.clone());
+        let hash = request.url.rsplit('/').next().expect("a path");
+        let stats = json!({"malicious": 40, "suspicious": 0, "undetected": 30, "harmless": 0});
+        let known = json!({"data": {"id": hash, "attributes": {"last_analysis_stats": stats}}});
+        let (status, body) = match self.hashes.iter().any(|known| known == hash) {
+            _ if self.fail => return Err("not reached: connection refused".into()),
+            true => (200, known),
+            false => (404, json!({"error": {"code": "NotFoundError"}})),
+        };
+        Ok(WebAnswer { status, retry_after: None, body: body.to_string().into_bytes() })
+    }
+}
+
+type Function<'w> = ClassifierHandler<
+    MemoryState,
+    &'w Sent<String>,
+    Cloud<&'w Sent<Delayed>, &'w Buckets, &'w FixedClock, &'w KnownFiles>,
+>;
+
 /// Everything around one handler.
 struct World {
     clock: FixedClock,
     findings: Sent<String>,
     own_queue: Sent<Delayed>,
     buckets: Buckets,
+    services: KnownFiles,
 }
 
 impl World {
@@ -87,13 +130,24 @@ impl World {
             findings: Sent(RefCell::default()),
             own_queue: Sent(RefCell::default()),
             buckets: Buckets::default(),
+            services: KnownFiles::default(),
         }
     }
 
     /// A function that was just started, with state of its own.
-    fn handler(&self) -> ClassifierHandler<MemoryState, &Sent<String>, Cloud<&Sent<Delayed>, &Buckets, &FixedClock>> {
+    fn handler(&self) -> Function<'_> {
+        self.asking(Services::default())
+    }
+
+    /// The same, which asks outside services.
+    fn asking(&self, services: Services) -> Function<'_> {
         let engine = Engine::with_defaults(classifiers::ALL, &NoFiles).expect("defaults");
-        let cloud = Cloud { own_queue: &self.own_queue, objects: &self.buckets, clock: &self.clock };
+        let cloud = Cloud {
+            own_queue: &self.own_queue,
+            objects: &self.buckets,
+            clock: &self.clock,
+            reputation: Reputation::new(services, &self.services),
+        };
         ClassifierHandler::surrounded(engine, MemoryState::default(), &self.findings, cloud)
     }
 
@@ -102,12 +156,8 @@ impl World {
     }
 
     /// The same, which inspects the objects of the bucket `uploads`.
-    fn inspecting(
-        &self,
-    ) -> ClassifierHandler<MemoryState, &Sent<String>, Cloud<&Sent<Delayed>, &Buckets, &FixedClock>> {
-        let settings =
-            inspect::Settings { buckets: vec!["up*s".to_owned()], object_bytes_max: 2000, ..Default::default() };
-        self.handler().inspecting(Some(Inspector::new(settings, &NoFiles).expect("settings")))
+    fn inspecting(&self) -> Function<'_> {
+        self.handler().inspecting(Some(inspector()))
     }
 
     /// The findings since the last call.
@@ -201,7 +251,7 @@ async fn failures_stay_with_their_message_and_say_which_file() {
     assert_eq!(reasons[0], format!("1 unreadable: s3://trail/{FILE} record 1: eventName is not a string"));
     assert!(reasons[1].contains("the connection broke"), "{reasons:?}");
     assert!(reasons[2].contains(&format!("s3://damaged/{FILE} is damaged")), "{reasons:?}");
-    assert!(reasons[3].contains(&format!("there is no missing/{FILE}")), "{reasons:?}");
+    assert!(reasons[3].contains(&format!("s3://missing/{FILE} is not there")), "{reasons:?}");
     let found: Vec<_> = world.findings().into_iter().map(|f| f.event_id).collect();
     assert!(found.contains(&"good".to_owned()), "the good record had its effect");
     assert!(found.contains(&"e60".to_owned()), "and so had what came before the damage: {found:?}");
@@ -267,7 +317,7 @@ async fn an_opening_that_was_closed_meanwhile_is_not_reported() {
 fn uploaded(bucket: &str, key: &str, size: usize) -> String {
     json!({"version": "0", "id": "n-1", "detail-type": "Object Created", "source": "aws.s3", "account": "123456789012",
            "time": "2026-03-01T12:00:00Z", "region": "eu-central-1",
-           "detail": {"bucket": {"name": bucket}, "object": {"key": key, "size": size, "version-id": "v1"},
+           "detail": {"bucket": {"name": bucket}, "object": {"key": key, "size": size, "sequencer": "0055AED6DCD90281E5"},
                       "requester": "123456789012", "source-ip-address": "203.0.113.9", "reason": "PutObject"}})
     .to_string()
 }
@@ -316,7 +366,109 @@ async fn of_a_large_object_the_beginning_is_inspected() {
     let found = world.findings();
     assert_eq!(found[0].evidence["size"], 9033);
     assert_eq!(found[0].evidence["reasons"][0], "hash: only the first 2000 of 9033 bytes were looked at, no hashes");
-    let gone = handler.handle(&messages(&[uploaded("uploads", "gone.php", 1)])).await;
-    assert_eq!(gone.failed.len(), 1);
-    assert!(!gone.failed[0].retryable && gone.failed[0].reason.contains("there is no uploads/gone.php"), "{gone:?}");
+}
+
+/// The same notification, of this version and content.
+fn announced(key: &str, version_id: Option<&str>, etag: &str) -> String {
+    let mut notice: Value = serde_json::from_str(&uploaded("uploads", key, 500)).expect("JSON");
+    notice["detail"]["object"]["etag"] = etag.into();
+    if let Some(version) = version_id {
+        notice["detail"]["object"]["version-id"] = version.into();
+    }
+    notice.to_string()
+}
+
+#[tokio::test]
+async fn the_announced_version_is_inspected_and_not_the_newest() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    let shell = b"<?php eval(base64_decode($_POST['x'])); system($_GET['c']); ?>".to_vec();
+    world.put("uploads/a.txt?v1", shell);
+    world.put("uploads/a.txt?v2", b"Nothing to see.".to_vec());
+    world.put("uploads/a.txt", b"Nothing to see.".to_vec());
+    let handler = world.inspecting();
+    let batch = messages(&[announced("a.txt", Some("v1"), "62"), announced("a.txt", Some("v2"), "15")]);
+    assert_eq!(handler.handle(&batch).await, BatchResult::default());
+    let found = world.findings();
+    assert_eq!(found.len(), 1, "one of the two versions is malicious: {found:?}");
+    assert_eq!((found[0].evidence["size"].as_u64(), handler.counts().classified), (Some(62), 2));
+}
+
+#[tokio::test]
+async fn what_is_gone_or_replaced_is_said_and_judged_by_its_name() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    world.put("uploads/now.php", b"<?php // another content than the announced one".to_vec());
+    let handler = world.inspecting();
+    for (key, version, what) in [
+        ("gone.php", None, "deleted"),
+        ("now.php", None, "replaced"),
+        ("now.php", Some("v1"), "deleted"),
+        ("gone.txt", None, ""),
+    ] {
+        let batch = messages(&[announced(key, version, "500")]);
+        assert_eq!(handler.handle(&batch).await, BatchResult::default(), "trying again would not bring it back");
+        let found = world.findings();
+        let Some(finding) = found.first() else {
+            assert_eq!(what, "", "{key}");
+            continue;
+        };
+        let said = format!("content: it was {what} before it was looked at: judged by name and size only");
+        let reasons: Vec<&str> =
+            finding.evidence["reasons"].as_array().expect("reasons").iter().filter_map(Value::as_str).collect();
+        assert_eq!(reasons, [&*said, "metadata: extension .php (+30)"], "{key}");
+        assert_eq!(finding.title, "Suspicious file was uploaded to S3");
+    }
+    assert_eq!(handler.counts().records_in, 4);
+    assert_eq!(handler.counts().classified, 4);
+}
+
+fn virustotal() -> Services {
+    let mut document = Document::parse("pipeline.toml", "[inspection.virustotal]\nkey_env = \"KEY\"\n");
+    Services::configure(&mut document, &|_| Ok("secret".to_owned()))
+}
+
+#[tokio::test]
+async fn uploads_of_a_batch_are_looked_up_and_what_is_known_is_found() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    for key in ["a.txt", "b.txt", "same-as-b.txt"] {
+        world.put(&format!("uploads/{key}"), format!("content of {}", key.replace("same-as-", "")).into_bytes());
+    }
+    world.services.hashes.push(Sha256::digest("content of b.txt").iter().map(|byte| format!("{byte:02x}")).collect());
+    let handler = world.asking(virustotal()).inspecting(Some(inspector()));
+    let batch = messages(&["a.txt", "b.txt", "same-as-b.txt"].map(|key| uploaded("uploads", key, 16)));
+    assert_eq!(handler.handle(&batch).await, BatchResult::default());
+    let found = world.findings();
+    let resources: Vec<&str> = found.iter().map(|finding| finding.resource.as_str()).collect();
+    assert_eq!(resources, ["arn:aws:s3:::uploads/b.txt", "arn:aws:s3:::uploads/same-as-b.txt"]);
+    assert_eq!(found[0].severity, shared::Severity::Critical);
+    let reason = "virustotal: 40 of 70 engines call it malicious, 0 suspicious";
+    assert_eq!(found[0].evidence["reasons"], json!([reason]));
+    assert_eq!(world.services.asked.take().len(), 2, "two contents");
+    handler.handle(&batch).await;
+    assert_eq!(
+        (world.services.asked.take().len(), world.findings().len()),
+        (0, 2),
+        "remembered, and the same findings"
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_fails_fails_no_message() {
+    let mut world = World::at("2026-03-01T12:00:05Z");
+    world.services.fail = true;
+    for n in 0..10 {
+        world.put(&format!("uploads/{n}.sh"), format!("echo {n} # {}", "-".repeat(60)).into_bytes());
+    }
+    let handler = world.asking(virustotal()).inspecting(Some(inspector()));
+    let batch: Vec<String> = (0..10).map(|n| uploaded("uploads", &format!("{n}.sh"), 70)).collect();
+    assert_eq!(handler.handle(&messages(&batch)).await, BatchResult::default());
+    let found = world.findings();
+    assert_eq!(found.len(), 10, "a script is suspicious by its name");
+    for finding in &found {
+        let reasons = finding.evidence["reasons"].to_string();
+        assert!(
+            reasons.contains("virustotal: no opinion: not reached") || reasons.contains("virustotal: not asked:"),
+            "{reasons}"
+        );
+    }
+    assert!(world.services.asked.take().len() <= 4, "four at a time, and after the third failure no more");
 }

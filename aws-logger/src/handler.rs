@@ -101,7 +101,7 @@ impl<I: Incidents, L: Ledger, S: LogSink, C: Clock> Logger<I, L, S, C> {
     async fn update_incident(&self, envelope: &Envelope) -> PortResult<IncidentId> {
         let now = self.clock.now();
         match &envelope.payload {
-            Payload::Finding(finding) => apply_finding(&self.incidents, finding, now).await,
+            Payload::Finding(finding) => apply_finding(&self.incidents, finding, &envelope.passed, now).await,
             Payload::Outcome { finding, outcome } => apply_outcome(&self.incidents, finding, outcome, now).await,
             Payload::Receipt(receipt) => {
                 let id = self.incident_of(receipt.finding_id).await?;

@@ -14,18 +14,35 @@
 //!   a channel refused it, `NOT_TOLD` when the policy keeps it from people, else `PENDING`; the first that holds, in
 //!   this order.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use shared::finding::Effect;
 use shared::ports::{IncidentFilter, Incidents, PortResult};
 use shared::{Finding, Incident, IncidentId, IncidentStatus, Outcome, OutcomeStatus, Receipt, Timestamp};
 
-/// Applies a finding: creates its incident, and closes what it resolves or what resolved it.
+/// Applies a finding: creates its incident, and closes what it resolves or what resolved it. `passed` says when the
+/// components before let it go; the incident keeps the first time of each.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn apply_finding<I: Incidents>(store: &I, finding: &Finding, now: Timestamp) -> PortResult<IncidentId> {
+pub async fn apply_finding<I: Incidents>(
+    store: &I,
+    finding: &Finding,
+    passed: &BTreeMap<String, Timestamp>,
+    now: Timestamp,
+) -> PortResult<IncidentId> {
     let id = IncidentId::of(finding);
-    change(store, id, now, |incident| incident.unwrap_or_else(|| opened(finding, now))).await?;
+    change(store, id, now, |incident| {
+        let mut incident = incident.unwrap_or_else(|| opened(finding, now));
+        for (component, at) in passed {
+            let known = entry(&mut incident.details, "passed");
+            let first = known.get(component).and_then(Value::as_str).and_then(Timestamp::parse);
+            known.insert(component.clone(), json!(first.map_or(*at, |first| first.min(*at))));
+        }
+        incident
+    })
+    .await?;
     let Some(key) = &finding.resolution_key else { return Ok(id) };
     // Each side writes itself before it looks for the other, so that of two at the same time one sees both.
     let filter = IncidentFilter { resolution_key: Some(key.clone()), ..IncidentFilter::default() };
@@ -53,7 +70,7 @@ pub async fn apply_outcome<I: Incidents>(
     outcome: &Outcome,
     now: Timestamp,
 ) -> PortResult<IncidentId> {
-    let id = apply_finding(store, finding, now).await?;
+    let id = apply_finding(store, finding, &BTreeMap::new(), now).await?;
     change(store, id, now, |incident| {
         let mut incident = incident.unwrap_or_else(|| opened(finding, now));
         incident.status = incident.status.advanced_to(status_after(outcome.status));
@@ -110,7 +127,7 @@ pub async fn apply_receipt<I: Incidents>(
 fn opened(finding: &Finding, now: Timestamp) -> Incident {
     let status = match finding.effect {
         Effect::Threat => IncidentStatus::New,
-        Effect::Resolves => IncidentStatus::Closed,
+        Effect::Resolves | Effect::Notice => IncidentStatus::Closed,
     };
     Incident {
         incident_id: IncidentId::of(finding),

@@ -105,7 +105,7 @@ fn of_finding(finding: &Finding) -> (Activity, Map<String, Value>) {
     let resolves = finding.effect == Effect::Resolves;
     let mut record = base(finding);
     record.insert("time".to_owned(), finding.event_time.as_millis().into());
-    let (status_id, status) = if resolves { (4, "Resolved") } else { (1, "New") };
+    let (status_id, status) = if finding.effect == Effect::Threat { (1, "New") } else { (4, "Resolved") };
     record.extend(object(json!({"status_id": status_id, "status": status, "message": finding.title})));
     (if resolves { CLOSE } else { CREATE }, record)
 }

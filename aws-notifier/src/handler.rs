@@ -240,8 +240,12 @@ fn news(policy: &Policy, envelope: &Envelope, counts: &BTreeMap<String, usize>) 
 }
 
 fn finding_silence(policy: &Policy, finding: &Finding) -> Option<&'static str> {
-    if finding.effect == Effect::Resolves {
-        return (!policy.good_news).then_some("good news is not told: notifier.good_news is false");
+    match finding.effect {
+        Effect::Resolves => {
+            return (!policy.good_news).then_some("good news is not told: notifier.good_news is false");
+        }
+        Effect::Notice => return Some("a notice is only recorded"),
+        Effect::Threat => {}
     }
     (finding.severity < policy.min_severity).then_some("below notifier.min_severity")
 }

@@ -97,7 +97,10 @@ impl Alert {
         page.calls(&outcome.plan.calls);
         page.section(undo_heading);
         if outcome.undo().is_empty() {
-            page.paragraph("No undo calls are recorded for this action.");
+            page.paragraph(match outcome.status {
+                OutcomeStatus::Succeeded | OutcomeStatus::Failed => "Nothing was changed, so there is nothing to undo.",
+                _ => "No undo calls are recorded for this action.",
+            });
         } else {
             page.calls(outcome.undo());
         }
@@ -437,6 +440,29 @@ mod tests {
         let finding = finding();
         let alert = Alert::of_outcome(&finding, &outcome_of(&finding, OutcomeStatus::DryRun));
         insta::assert_snapshot!(format!("{}\n\n{}", alert.subject, alert.body));
+    }
+
+    #[test]
+    fn a_response_that_was_carried_out_says_what_was_done_and_how_to_undo_it() {
+        let finding = finding();
+        let mut outcome = outcome_of(&finding, OutcomeStatus::Succeeded);
+        outcome.note = "1 call made".to_owned();
+        let alert = Alert::of_outcome(&finding, &outcome);
+        insta::assert_snapshot!(format!("{}\n\n{}", alert.subject, alert.body));
+    }
+
+    #[test]
+    fn a_failure_says_which_call_and_what_of_it_can_be_undone() {
+        let finding = finding();
+        let mut outcome = outcome_of(&finding, OutcomeStatus::Failed);
+        outcome.note = "0 of 1 call made; iam:UpdateAccessKey is not permitted: AccessDenied: no".to_owned();
+        outcome.plan.undo.clear();
+        let alert = Alert::of_outcome(&finding, &outcome);
+        assert!(alert.subject.starts_with("[RESPONSE FAILED] iam_access_key_deactivate"), "{}", alert.subject);
+        let text = alert.body.replace('\n', " ");
+        for part in ["may still be open", "iam:UpdateAccessKey is not permitted", "WHAT WAS TRIED", "nothing to undo"] {
+            assert!(text.contains(part), "{part}: {}", alert.body);
+        }
     }
 
     #[test]

@@ -1,29 +1,26 @@
 //! Findings in; findings and outcomes out.
 //!
-//! Per batch: every finding is passed on, as received, to the notifier and the logger; then every response is decided and
-//! journalled; then the outcomes are sent to both. A message whose effects are not all done comes back, and every step
-//! done before is then done again with the same bytes, or found done. One message's failure never touches its neighbours,
-//! and a failing notifier keeps nothing from the logger, nor a failing journal the finding from either.
+//! Per batch: every finding is passed on, as received, to the notifier and the logger; then every response is decided,
+//! journalled and carried out, which is the work of [`crate::response`]; then the outcomes are sent to both. A message whose
+//! effects are not all done comes back, and every step done before is then done again with the same bytes, or found done.
+//! One message's failure never touches its neighbours, and a failing notifier keeps nothing from the logger, nor a failing
+//! journal or account the finding from either.
 
-use shared::ports::{BatchResult, Clock, FailedMessage, Handler, Ledger, Message, Outbox, PortError, PortResult};
+use shared::ports::{BatchResult, Clock, FailedMessage, Handler, Ledger, Message, Outbox, PortError};
 use shared::text::one_line;
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Plan, SettingsError, Timestamp};
+use shared::{Envelope, Finding, Payload, SettingsError, Timestamp};
 
+use crate::cloud::Cloud;
 use crate::journal::Journal;
 use crate::policy::Policy;
-use crate::registry::DynAction;
+use crate::response::{Report, Responses};
 use crate::settings::ResponderSettings;
 
-/// The target of an outcome that says why an action had none.
-const NO_TARGET: &str = "none";
-
-/// The component. Generic over its ports: ledger, notifier's queue, logger's queue, clock.
-pub struct Responder<L, N, G, C> {
-    policy: Policy,
-    journal: Journal<L>,
+/// The component. Generic over its ports: ledger, notifier's queue, logger's queue, clock, cloud.
+pub struct Responder<L, N, G, C, A> {
+    responses: Responses<L, A, C>,
     notifier: N,
     logger: G,
-    clock: C,
 }
 
 /// A message of the batch that carries a finding.
@@ -43,7 +40,7 @@ impl Work<'_> {
     }
 }
 
-impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Responder<L, N, G, C> {
+impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Responder<L, N, G, C, A> {
     /// Builds the policy and its actions.
     ///
     /// # Errors
@@ -54,81 +51,10 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Responder<L, N, G, C> {
         notifier: N,
         logger: G,
         clock: C,
+        cloud: A,
     ) -> Result<Self, SettingsError> {
-        Ok(Self { policy: Policy::new(settings)?, journal: Journal::new(ledger), notifier, logger, clock })
-    }
-
-    /// Decides and journals every response to a finding; the outcome envelopes, in order. What was journalled before a
-    /// failure is in the list too.
-    async fn respond(&self, work: &mut Work<'_>) {
-        let finding = &work.finding;
-        let mut outcomes = Vec::new();
-        let mut failures = Vec::new();
-        for action in self.policy.actions_for(finding) {
-            for (target, planned) in plans(action, finding) {
-                match self.outcome(finding, action.meta().id, target, planned).await {
-                    Ok(body) => outcomes.push(body),
-                    Err(error) => failures.push(error),
-                }
-            }
-        }
-        work.outcomes = outcomes;
-        failures.into_iter().for_each(|error| work.fail(error));
-    }
-
-    /// The journal's entry for one action on one target.
-    async fn outcome(
-        &self,
-        finding: &Finding,
-        action: &'static str,
-        target: String,
-        planned: Result<Plan, String>,
-    ) -> PortResult<String> {
-        let key = Outcome::key(finding.finding_id, action, &target);
-        let now = self.clock.now();
-        let decide = async {
-            let (status, plan, note) = self.decide(finding, &key, &target, planned, now).await?;
-            let outcome = Outcome {
-                outcome_id: key.clone(),
-                finding_id: finding.finding_id,
-                action: action.to_owned(),
-                target: target.clone(),
-                status,
-                plan,
-                note,
-                decided_at: now,
-            };
-            Ok(Envelope::outcome(finding.clone(), outcome))
-        };
-        self.journal.entry(&key, now, decide).await
-    }
-
-    /// Status, plan and reason. A refused response keeps no plan: nobody should carry it out by mistake.
-    async fn decide(
-        &self,
-        finding: &Finding,
-        key: &str,
-        target: &str,
-        planned: Result<Plan, String>,
-        now: Timestamp,
-    ) -> PortResult<(OutcomeStatus, Plan, String)> {
-        let skipped = |why: String| Ok((OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}")));
-        let plan = match planned {
-            Ok(plan) => plan,
-            Err(why) => return skipped(why),
-        };
-        if let Some(why) = self.policy.refusal(finding, target, &plan.calls) {
-            return skipped(why);
-        }
-        let account = plan.calls.first().map_or(finding.account.as_str(), |call| call.account.as_str());
-        let max = self.policy.account_responses_max_per_hour;
-        if !self.journal.take_slot(&hour_of(account, finding.event_time), max, key, now).await? {
-            return skipped(format!(
-                "account {account} had its {max} responses of this hour (account_responses_max_per_hour)"
-            ));
-        }
-        let calls = if plan.calls.len() == 1 { "1 call".to_owned() } else { format!("{} calls", plan.calls.len()) };
-        Ok((OutcomeStatus::DryRun, plan, format!("dry run: {calls} planned, none made")))
+        let responses = Responses::new(Policy::new(settings)?, Journal::new(ledger), cloud, clock);
+        Ok(Self { responses, notifier, logger })
     }
 
     /// Sends what `bodies` picks from each message to both queues. All at once; when that fails one message at a time, so
@@ -144,7 +70,7 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Responder<L, N, G, C> {
     }
 }
 
-impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Handler for Responder<L, N, G, C> {
+impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<L, N, G, C, A> {
     async fn handle(&self, batch: &[Message]) -> BatchResult {
         let mut result = BatchResult::default();
         let mut works = Vec::with_capacity(batch.len());
@@ -158,9 +84,12 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock> Handler for Responder<L, N, G, C
                 }),
             }
         }
-        self.send(&mut works, |work| vec![work.message.body.clone()]).await;
+        let now = self.responses.now();
+        self.send(&mut works, |work| vec![passed_on(&work.message.body, now)]).await;
         for work in &mut works {
-            self.respond(work).await;
+            let Report { bodies, failures } = self.responses.answer(&work.finding, work.message.receive_count).await;
+            work.outcomes = bodies;
+            failures.into_iter().for_each(|error| work.fail(error));
         }
         self.send(&mut works, |work| work.outcomes.clone()).await;
         for Work { message, finding, failure, .. } in works {
@@ -196,18 +125,12 @@ fn finding_of(body: &str) -> Result<Box<Finding>, String> {
     }
 }
 
-/// Every target with its plan; an action that does not apply has one target, none, and the reason.
-fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan, String>)> {
-    match action.plan(finding) {
-        Ok(targets) if !targets.is_empty() => targets.into_iter().map(|(target, plan)| (target, Ok(plan))).collect(),
-        Ok(_) => vec![(NO_TARGET.to_owned(), Err("the action found no target".to_owned()))],
-        Err(why) => vec![(NO_TARGET.to_owned(), Err(why.0))],
+/// The body as it is passed on: as received, with the time where findings carry times.
+fn passed_on(body: &str, now: Timestamp) -> String {
+    match Envelope::from_body(body) {
+        Ok(envelope) if !envelope.passed.is_empty() => envelope.passed_by("responder", now).to_body(),
+        _ => body.to_owned(),
     }
-}
-
-/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did.
-fn hour_of(account: &str, at: Timestamp) -> String {
-    format!("response_cap/{account}/{}", at.as_millis().div_euclid(3_600_000))
 }
 
 /// Sends all, or after a failure each alone; the indices that failed.
@@ -243,4 +166,8 @@ fn reason_of(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
+mod carried_out;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_support;

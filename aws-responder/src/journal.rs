@@ -1,25 +1,94 @@
-//! What was decided, written down before anything else happens with it.
+//! What was decided and what is about to be changed, written down before anything else happens with it.
 //!
-//! An entry is the outcome's envelope, byte for byte: the finding, the plan with its undo, the decision, the reason and
-//! the time. It is kept in the ledger under [`shared::Outcome::key`], so a finding that is delivered again meets the
-//! decision of the first time and sends the same bytes.
+//! Up to three entries for a response, in the ledger:
 //!
-//! Claims here have no lease. Deciding touches nothing in the world, so after a crash the next delivery may decide again at
-//! once; two responders that decide the same at the same instant differ in `decided_at` alone, and receivers keep one of
-//! them by its idempotency key. Carrying plans out will need a lease as long as the Lambda's time-out.
+//! - Under [`shared::Outcome::key`] the **outcome**: its envelope, byte for byte as it is sent. A finding that is delivered
+//!   again meets the decision of the first time and sends the same bytes. Who works on it holds the claim, for [`LEASE_S`].
+//! - `response_begun/KEY`, the **before-image**: what was seen, the exact calls and their undo ([`Begun`]). Written before the
+//!   first call that changes something. Whoever takes over after a crash goes on from there, and [`crate::undo`] undoes
+//!   from there.
+//! - `response_undone/KEY`, that it was **taken back** ([`Undone`]).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::ports::{Claim, Ledger, PortError, PortResult};
-use shared::{Envelope, Timestamp};
+use shared::{ApiCall, Finding, Plan, Timestamp};
 
-/// A claim that anybody may take over.
+/// How long a response is its worker's own. Longer than the 50 s that the deployed function may run, so that whoever takes
+/// it over is alone with it; shorter than its queue's visibility time-out of 300 s.
+pub const LEASE_S: i64 = 60;
+
+/// A claim that anybody may take over: what is written under it is the same whoever writes it.
 const NO_LEASE: Timestamp = Timestamp::from_millis(0);
 
 /// Account-hours whose slots are remembered in this process; our choice: a few hundred kilobytes at most.
 const HOURS_REMEMBERED: usize = 1000;
+
+/// The version of [`Begun`] and [`Undone`]. Another one is refused: to act on a misread entry would be worse than not to act.
+const VERSION: u32 = 1;
+
+/// The entry before the first change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// 1.
+    pub version: u32,
+    /// The finding that is answered.
+    pub finding: Finding,
+    /// Action id.
+    pub action: String,
+    /// What it acts on.
+    pub target: String,
+    /// The plan as live state left it: these calls are made and no others, and `undo` takes exactly them back.
+    pub plan: Plan,
+    /// What the calls change, as it was.
+    pub before: Vec<Value>,
+    /// See [`shared::Settled::note`].
+    pub note: String,
+    /// See [`shared::Settled::remains`].
+    pub remains: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Begun {
+    /// An entry of this version.
+    pub fn new(finding: Finding, action: &str, target: &str, settled: shared::Settled, at: Timestamp) -> Self {
+        let shared::Settled { plan, before, note, remains } = settled;
+        let (action, target) = (action.to_owned(), target.to_owned());
+        Self { version: VERSION, finding, action, target, plan, before, note, remains, at }
+    }
+}
+
+/// The entry after an undo.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Undone {
+    /// 1.
+    pub version: u32,
+    /// The calls that were made; none when everything was as before already.
+    pub calls: Vec<ApiCall>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Undone {
+    /// An entry of this version.
+    pub const fn new(calls: Vec<ApiCall>, at: Timestamp) -> Self {
+        Self { version: VERSION, calls, at }
+    }
+}
+
+/// Whose turn it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Turn<T> {
+    /// Ours, until the lease ends.
+    Ours,
+    /// It was done before, with this entry.
+    Done(T),
+}
 
 /// The journal of responses.
 pub struct Journal<L> {
@@ -34,24 +103,77 @@ impl<L: Ledger> Journal<L> {
         Self { ledger, slots: RefCell::new(HashMap::new()) }
     }
 
-    /// The entry under `key`: the one that was written before or, for a new key, what `decide` says now. It is written
-    /// before this returns.
+    /// Takes the response `key`, or finds the outcome it had.
     ///
     /// # Errors
-    /// The ledger's, and those of `decide`.
-    pub async fn entry<F>(&self, key: &str, now: Timestamp, decide: F) -> PortResult<String>
-    where
-        F: Future<Output = PortResult<Envelope>>,
-    {
-        match self.ledger.claim(key, now, NO_LEASE).await? {
-            Claim::Done(body) => Ok(body),
+    /// Retryable while somebody else works on it; the ledger's.
+    pub async fn claim(&self, key: &str, now: Timestamp) -> PortResult<Turn<String>> {
+        match self.ledger.claim(key, now, now.plus_seconds(LEASE_S)).await? {
+            Claim::Done(body) => Ok(Turn::Done(body)),
             Claim::Busy { until } => Err(busy(key, until)),
-            Claim::Ours => {
-                let body = decide.await?.to_body();
-                self.ledger.complete(key, &body, now).await?;
-                Ok(body)
-            }
+            Claim::Ours => Ok(Turn::Ours),
         }
+    }
+
+    /// Writes the outcome of a claimed response.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn complete(&self, key: &str, body: &str, now: Timestamp) -> PortResult<()> {
+        self.ledger.complete(key, body, now).await
+    }
+
+    /// Gives a claim up, so that the next delivery goes on at once. A claim that cannot be given up ends with its lease.
+    pub async fn release(&self, key: &str) {
+        if let Err(error) = self.ledger.release(key).await {
+            tracing::warn!("could not give up the claim on {key}: {error}");
+        }
+    }
+
+    /// The entry that the response has begun with, if it has.
+    ///
+    /// # Errors
+    /// The ledger's; permanent when the entry cannot be read.
+    pub async fn begun(&self, key: &str, now: Timestamp) -> PortResult<Option<Begun>> {
+        let key = format!("response_begun/{key}");
+        match self.ledger.claim(&key, now, NO_LEASE).await? {
+            Claim::Done(text) => Ok(Some(read(&key, &text, |begun: &Begun| begun.version)?)),
+            Claim::Busy { until } => Err(busy(&key, until)),
+            Claim::Ours => Ok(None),
+        }
+    }
+
+    /// Writes the entry before the first change.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn begin(&self, key: &str, begun: &Begun, now: Timestamp) -> PortResult<()> {
+        self.ledger.complete(&format!("response_begun/{key}"), &text(begun), now).await
+    }
+
+    /// Takes the undo of the response `key`, or finds that it was taken back.
+    ///
+    /// # Errors
+    /// Retryable while somebody else does it; the ledger's; permanent when the entry cannot be read.
+    pub async fn claim_undo(&self, key: &str, now: Timestamp) -> PortResult<Turn<Undone>> {
+        let key = undo_key(key);
+        match self.claim(&key, now).await? {
+            Turn::Done(text) => Ok(Turn::Done(read(&key, &text, |undone: &Undone| undone.version)?)),
+            Turn::Ours => Ok(Turn::Ours),
+        }
+    }
+
+    /// Writes that the response was taken back.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn complete_undo(&self, key: &str, undone: &Undone, now: Timestamp) -> PortResult<()> {
+        self.ledger.complete(&undo_key(key), &text(undone), now).await
+    }
+
+    /// Gives an undo up.
+    pub async fn release_undo(&self, key: &str) {
+        self.release(&undo_key(key)).await;
     }
 
     /// Takes one of `max` slots of an hour for the response `key`, or finds that it has one. `false` when all are taken.
@@ -90,6 +212,26 @@ impl<L: Ledger> Journal<L> {
             slots.clear();
         }
         slots.entry(hour.to_owned()).or_default().push(holder);
+    }
+}
+
+fn undo_key(key: &str) -> String {
+    format!("response_undone/{key}")
+}
+
+fn text(entry: &impl Serialize) -> String {
+    serde_json::to_string(entry).expect("entries have string keys and finite numbers only")
+}
+
+fn read<T: DeserializeOwned>(key: &str, text: &str, version: impl Fn(&T) -> u32) -> PortResult<T> {
+    let entry: T =
+        serde_json::from_str(text).map_err(|e| PortError::permanent(format!("journal entry {key} is damaged"), e))?;
+    match version(&entry) {
+        VERSION => Ok(entry),
+        other => Err(PortError::Permanent {
+            what: format!("journal entry {key} has version {other}, this program reads {VERSION}"),
+            source: None,
+        }),
     }
 }
 

@@ -1,25 +1,31 @@
 //! Lambda 2: findings in, outcomes out.
 //!
 //! Every finding is passed on at once to the notifier and the logger. Then the [`policy`] chooses the actions that
-//! answer it, each action plans its exact API calls (purely, from the finding), the [`journal`] records the decision
-//! and only then the outcome is sent to both.
-//!
-//! This version plans and shows, it does not carry out: the modes are `off` and `dry_run`. `approve` and `auto` are
-//! refused at configuration, because there is nothing behind them yet.
+//! answer it and each action plans its exact API calls (purely, from the finding). In mode `dry_run` the plan is journalled
+//! and shown. In mode `auto` the [`executor`] makes the calls through the port [`cloud`], after the action has settled its plan
+//! on live state and the [`journal`] has the before-image and the undo; [`undo`] takes a response back. The outcome follows
+//! the finding to both.
 
 pub mod actions;
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod cloud;
+pub mod executor;
 pub mod handler;
 pub mod journal;
 pub mod policy;
 pub mod registry;
+pub mod response;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+pub mod undo;
 
 use std::fmt::Write as _;
 
 use shared::{ApiCall, Plan};
 
+pub use cloud::{Cloud, NoCloud};
 pub use handler::Responder;
 pub use registry::{DynAction, REGISTRY, Registered};
 pub use settings::{ActionSettings, ResponderSettings, configure};

@@ -2,9 +2,12 @@
 //! only.
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its journal is,
-//! `NOTIFIER_QUEUE_URL`, `LOGGER_QUEUE_URL`, `DLQ_URL` (its own dead-letter queue), `RUST_LOG` (default `info`).
+//! `RESPONSES` (`carry-out`, or by default `plan`, which changes nothing whatever the configuration says), `ACCOUNT_ID`,
+//! the account it is in and acts in, `NOTIFIER_QUEUE_URL`, `LOGGER_QUEUE_URL`, `DLQ_URL` (its own dead-letter queue),
+//! `RUST_LOG` (default `info`).
 
-use aws_responder::{Responder, configure};
+use aws_responder::aws::AwsCloud;
+use aws_responder::{NoCloud, Responder, configure};
 use shared::adapters::aws::DynamoClient;
 use shared::adapters::aws::dynamo::DynamoLedger;
 use shared::adapters::aws::lambda;
@@ -24,6 +27,14 @@ async fn main() -> Result<(), Error> {
     );
     let notifier = start.queue("NOTIFIER_QUEUE_URL", "the URL of the notifier's queue")?;
     let logger = start.queue("LOGGER_QUEUE_URL", "the URL of the logger's queue")?;
-    let handler = Responder::new(&settings, journal, notifier, logger, SystemClock)?;
+    let cloud = match lambda::optional("RESPONSES").as_deref() {
+        Some("carry-out") => {
+            let account = lambda::required("ACCOUNT_ID", "the account that the function is in")?;
+            Ok(AwsCloud::new(start.sdk.clone(), account))
+        }
+        None | Some("plan") => Err(NoCloud("this deployment only plans: its parameter Responses is plan")),
+        Some(other) => return Err(format!("RESPONSES is {other:?}, but must be plan or carry-out").into()),
+    };
+    let handler = Responder::new(&settings, journal, notifier, logger, SystemClock, cloud)?;
     runtime::serve(start.function(handler, |_| Vec::new())?).await
 }

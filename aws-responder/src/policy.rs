@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use shared::text::matches_glob;
-use shared::{ApiCall, Effect, Finding, SettingsError};
+use shared::{ApiCall, Effect, Finding, SettingsError, Timestamp};
 
 use crate::registry::{DynAction, REGISTRY};
 use crate::settings::{Mode, ResponderSection, ResponderSettings};
@@ -16,10 +16,20 @@ struct Rule {
     settings: crate::settings::ActionPolicy,
 }
 
+/// An action that answers a finding, and how far it goes.
+#[derive(Clone, Copy)]
+pub struct Chosen<'p> {
+    /// The action.
+    pub action: &'p dyn DynAction,
+    /// Never `off`.
+    pub mode: Mode,
+}
+
 /// The policy in force.
 pub struct Policy {
     rules: Vec<Rule>,
     exemptions: Exemptions,
+    event_age_max_s: u32,
     /// Responses per account and hour.
     pub account_responses_max_per_hour: u32,
 }
@@ -41,14 +51,15 @@ impl Policy {
         Ok(Self {
             rules,
             exemptions: Exemptions::new(&settings.responder),
+            event_age_max_s: settings.responder.event_age_max_s,
             account_responses_max_per_hour: settings.responder.account_responses_max_per_hour,
         })
     }
 
-    /// The actions that answer a finding, in the classifier's order of preference. Good news and attempts get none;
+    /// The actions that answer a finding, in the classifier's order of preference. Good news, notices and attempts get none;
     /// suggested actions that do not exist in this version are passed over with a debug line.
-    pub fn actions_for(&self, finding: &Finding) -> Vec<&dyn DynAction> {
-        if finding.effect == Effect::Resolves || finding.attempt {
+    pub fn actions_for(&self, finding: &Finding) -> Vec<Chosen<'_>> {
+        if finding.effect != Effect::Threat || finding.attempt {
             return Vec::new();
         }
         for id in &finding.responses {
@@ -61,7 +72,7 @@ impl Policy {
             let id = rule.action.meta().id;
             finding.responses.iter().position(|suggested| suggested == id)
         };
-        let mut chosen: Vec<(usize, &dyn DynAction)> = self
+        let mut chosen: Vec<(usize, Chosen<'_>)> = self
             .rules
             .iter()
             .filter(|rule| rule.settings.mode != Mode::Off && finding.severity >= rule.settings.min_severity)
@@ -69,11 +80,22 @@ impl Policy {
                 let named = &rule.settings.classifiers;
                 let rank = rank(rule);
                 let wanted = if named.is_empty() { rank.is_some() } else { named.contains(&finding.classifier) };
-                wanted.then(|| (rank.unwrap_or(usize::MAX), &*rule.action))
+                let chosen = Chosen { action: &*rule.action, mode: rule.settings.mode };
+                wanted.then(|| (rank.unwrap_or(usize::MAX), chosen))
             })
             .collect();
         chosen.sort_by_key(|(rank, _)| *rank);
-        chosen.into_iter().map(|(_, action)| action).collect()
+        chosen.into_iter().map(|(_, chosen)| chosen).collect()
+    }
+
+    /// Why nothing is carried out for an event of this time, if it is not: long ago, or in a future that cannot be.
+    pub fn too_old(&self, event_time: Timestamp, now: Timestamp) -> Option<String> {
+        let max_s = i64::from(self.event_age_max_s);
+        let age_s = now.as_millis().saturating_sub(event_time.as_millis()) / 1000;
+        let how = if age_s > max_s { "ago" } else { "ahead" };
+        (age_s.abs() > max_s).then(|| {
+            format!("the event is {} s {how}, more than {max_s} s (event_age_max_s); people decide by now", age_s.abs())
+        })
     }
 
     /// Why the plan must not be carried out, if it must not: somebody or something in it is exempt, or it cannot be told.
@@ -241,7 +263,7 @@ mod tests {
     const REVOKE: &str = "security_group_rule_revoke";
 
     fn chosen(settings: &ResponderSettings, finding: &Finding) -> Vec<&'static str> {
-        Policy::new(settings).unwrap().actions_for(finding).iter().map(|action| action.meta().id).collect()
+        Policy::new(settings).unwrap().actions_for(finding).iter().map(|chosen| chosen.action.meta().id).collect()
     }
 
     #[test]
@@ -271,9 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn old_and_impossible_events_are_left_to_people() {
+        let policy = Policy::new(&ResponderSettings::default()).unwrap();
+        let at = Timestamp::parse("2026-03-01T12:00:00Z").unwrap();
+        for (age_s, old) in [(0, false), (3600, false), (3601, true), (86_400, true), (-3600, false), (-3601, true)] {
+            assert_eq!(policy.too_old(at, at.plus_seconds(age_s)).is_some(), old, "{age_s}");
+        }
+        assert!(policy.too_old(at, Timestamp::from_millis(i64::MIN)).is_some());
+        assert!(policy.too_old(Timestamp::from_millis(i64::MIN), at).unwrap().contains("event_age_max_s"));
+    }
+
+    #[test]
     fn modes_without_an_executor_are_refused_in_code_too() {
         let mut settings = ResponderSettings::default();
-        settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = Mode::Auto;
+        settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = Mode::Approve;
         assert_eq!(Policy::new(&settings).map(drop).unwrap_err().key, "mode");
     }
 

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use shared::config::Document;
-use shared::{Action, ActionMeta, Finding, NotApplicable, Plan, SettingsError};
+use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Plan, SettingsError, Settled};
 
 pub use crate::actions::REGISTRY;
 use crate::settings::{self, ActionSettings};
@@ -18,6 +18,16 @@ pub trait DynAction: Send + Sync {
     /// # Errors
     /// [`NotApplicable`] when the finding names nothing the action can act on.
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+    /// See [`Action::settle`].
+    ///
+    /// # Errors
+    /// As there.
+    fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable>;
+    /// See [`Action::left`].
+    ///
+    /// # Errors
+    /// As there.
+    fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable>;
 }
 
 impl<A: Action> DynAction for A {
@@ -27,6 +37,14 @@ impl<A: Action> DynAction for A {
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
         Action::plan(self, finding)
+    }
+
+    fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
+        Action::settle(self, finding, plan, seen)
+    }
+
+    fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable> {
+        Action::left(self, call, seen)
     }
 }
 

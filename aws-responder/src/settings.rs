@@ -24,7 +24,7 @@ pub enum Mode {
     DryRun,
     /// A person approves first. Refused in this version.
     Approve,
-    /// Carried out at once. Refused in this version.
+    /// Carried out at once, where there is an account to do it in; else as `dry_run`.
     Auto,
 }
 
@@ -44,7 +44,7 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActionPolicy {
-    /// `off` or `dry_run`.
+    /// `off`, `dry_run` or `auto`. Default `dry_run`: nothing is changed before somebody has seen what would be.
     pub mode: Mode,
     /// Findings below this severity get no response. Default `high`: our choice, because the threats both shipped
     /// actions undo are high or critical.
@@ -63,17 +63,15 @@ impl ActionPolicy {
     /// Refuses what this version cannot do.
     ///
     /// # Errors
-    /// When the mode is `approve` or `auto`.
+    /// When the mode is `approve`.
     pub fn check(&self) -> Result<(), SettingsError> {
         match self.mode {
-            Mode::Off | Mode::DryRun => Ok(()),
-            Mode::Approve | Mode::Auto => Err(SettingsError::new(
+            Mode::Off | Mode::DryRun | Mode::Auto => Ok(()),
+            Mode::Approve => Err(SettingsError::new(
                 "mode",
-                format!(
-                    "{} is not available: this version plans responses and never carries them out; use dry_run (shows the \
-                     exact calls) or off",
-                    self.mode.as_str()
-                ),
+                "approve is not available: nobody can be asked in this version; use dry_run (shows the exact calls), auto \
+                 (carries them out) or off"
+                    .to_owned(),
             )),
         }
     }
@@ -102,6 +100,11 @@ pub struct ResponderSection {
     /// 20: our choice, because a person can still review that many, and a classifier gone wrong stops there. 0 to 1000;
     /// 0 skips every response.
     pub account_responses_max_per_hour: u32,
+    /// Mode `auto` leaves events alone that are older than this many seconds, or this far in the future. Default 3600: our
+    /// choice. CloudTrail delivers within 15 minutes and the queues try again for 20 minutes each, so an hour is what a
+    /// working pipeline needs; a dead letter that is redriven days later, or a replay, must not undo what people have decided
+    /// since. 60 to 1209600 (14 days, as long as a dead letter lives).
+    pub event_age_max_s: u32,
     /// Principals that are never answered nor acted on: ARNs or names, `*` matches anything.
     pub exempt_principals: Vec<String>,
     /// Roles that are never answered nor acted on: ARNs or names, `*` matches anything. Covers their sessions.
@@ -118,6 +121,7 @@ impl Default for ResponderSection {
     fn default() -> Self {
         Self {
             account_responses_max_per_hour: 20,
+            event_age_max_s: 3600,
             exempt_principals: Vec::new(),
             exempt_roles: Vec::new(),
             exempt_resources: Vec::new(),
@@ -137,6 +141,12 @@ impl ResponderSection {
             return Err(SettingsError::new(
                 "account_responses_max_per_hour",
                 format!("is {}, but at most 1000 is allowed", self.account_responses_max_per_hour),
+            ));
+        }
+        if !(60..=1_209_600).contains(&self.event_age_max_s) {
+            return Err(SettingsError::new(
+                "event_age_max_s",
+                format!("is {}, but must be 60 to 1209600 (14 days)", self.event_age_max_s),
             ));
         }
         for (key, patterns) in [
@@ -283,14 +293,24 @@ mod tests {
 
     #[test]
     fn modes_without_an_executor_are_refused_with_a_way_out() {
-        for mode in ["auto", "approve"] {
+        let found = mistakes("[actions.iam_access_key_deactivate]\nmode = \"approve\"\n");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("2: actions.iam_access_key_deactivate.mode: approve is not available"),
+            "{found:?}"
+        );
+        assert!(found[0].contains("use dry_run"), "{found:?}");
+        for mode in ["auto", "dry_run", "off"] {
             let found = mistakes(&format!("[actions.iam_access_key_deactivate]\nmode = \"{mode}\"\n"));
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert!(
-                found[0].starts_with(&format!("2: actions.iam_access_key_deactivate.mode: {mode} is not available")),
-                "{found:?}"
-            );
-            assert!(found[0].contains("use dry_run"), "{found:?}");
+            assert_eq!(found, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn the_age_of_events_has_bounds() {
+        for (value, good) in [(59, false), (60, true), (1_209_600, true), (1_209_601, false)] {
+            let found = mistakes(&format!("[responder]\nevent_age_max_s = {value}\n"));
+            assert_eq!(found.is_empty(), good, "{found:?}");
         }
     }
 

@@ -1,13 +1,18 @@
 //! The command line, as `--help` shows it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use shared::IncidentStatus;
 
+use crate::failure::Failure;
+
 /// Where `run` keeps its database and its outputs unless told otherwise.
 pub const DEFAULT_DATA: &str = "pipeline-data";
+
+/// The deployment unless told otherwise: the default of the templates' parameter `Name`.
+const DEFAULT_NAME: &str = "security-pipeline";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,11 +23,13 @@ Examples:
   pipeline run ./cloudtrail/ --data ./mine      the whole chain: incidents, alerts, log; resumable
   pipeline incidents --data ./mine              what came of it
   pipeline inspect upload.zip                   is this file malicious?
+  pipeline doctor --region eu-central-1         is my deployment in AWS well?
   pipeline config --show-defaults > pipeline.toml
 
 Inputs are CloudTrail log files ({\"Records\":[…]}, .json or .json.gz), JSON lines, plain arrays, EventBridge, \
 SQS and SNS envelopes, and folders of them. Nothing is sent anywhere: no network, no account and no credentials \
-are needed, and responses are only planned.
+are needed, and responses are only planned. Only `doctor` and what is told --aws ask AWS, and only when built with it: \
+cargo build --release --features aws
 
 Exit codes:
   0    done
@@ -59,6 +66,8 @@ pub enum Command {
     /// Look at messages that could not be handled, or try them again
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Examine a deployment in AWS: is everything there, enabled and permitted, and does a test event come through?
+    Doctor(DoctorArgs),
     /// Check the configuration file, or print one with every setting at its default
     Config(ConfigArgs),
 }
@@ -197,11 +206,15 @@ pub struct TestCasesArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each file is clean, suspicious or malicious, with the reasons: known hashes, a score of extension, type and size, \
-signatures, fuzzy hashes, and what zip and gzip files hold. Files are only read; nothing is run, sent or changed. \
-The exit code says whether files could be read, not what was found: 0 also for malicious ones, 2 when one cannot be \
-read.
+signatures, YARA rules, fuzzy hashes, and what zip and gzip files hold. Files are only read; nothing is run or changed. \
+Nothing is sent but SHA-256 hashes, and those only when the configuration has a key for VirusTotal or Hybrid Analysis \
+and the program was built with --features reputation.
 
-Lists are text, one entry a line, '#' for comments: HASH [NAME] (MD5, SHA-1, SHA-256), TLSH [NAME], TYPE KIND PATTERN.
+The exit code says whether files could be read, not what was found: 0 also for malicious ones, 2 when one cannot be \
+read; the others are judged all the same.
+
+Lists are text, one entry a line, '#' for comments: HASH [NAME] (MD5, SHA-1, SHA-256), TLSH [NAME], TYPE KIND PATTERN. \
+They come beside those of the configuration.
 
 Examples:
   pipeline inspect upload.zip invoice.pdf.exe
@@ -211,6 +224,9 @@ pub struct InspectArgs {
     /// Files; of large ones the first 100 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Settings, of which the section [inspection] is used; default: ./pipeline.toml when it exists, else built-in defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The Content-Type the files were stored with
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
@@ -223,6 +239,9 @@ pub struct InspectArgs {
     /// Signatures beside the built-in ones; may be given several times
     #[arg(long, value_name = "LIST")]
     pub signatures: Vec<String>,
+    /// YARA rules: a file, or a folder with all below it; may be given several times (built with --features yara only)
+    #[arg(long, value_name = "RULES")]
+    pub yara: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -291,13 +310,78 @@ pub enum QueueArg {
     Notifier,
     /// Everything on its way to the logger.
     Logger,
+    /// In AWS: what EventBridge could not deliver to the classifier.
+    Undelivered,
+    /// In AWS: what a forwarder could not send to the central bus.
+    Unforwarded,
+}
+
+/// Which deployment in AWS. Credentials and region are found as the AWS CLI finds them.
+#[derive(Clone, Debug, Args)]
+pub struct AwsArgs {
+    /// The deployment: its parameter Name, the prefix of everything it created
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
+    pub name: String,
+    /// The region it is in; default: AWS_REGION or the profile's
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// The profile of ~/.aws/config to use; default: AWS_PROFILE
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+}
+
+impl AwsArgs {
+    /// Whether anything was said about the deployment.
+    fn is_given(&self) -> bool {
+        self.name != DEFAULT_NAME || self.region.is_some() || self.profile.is_some()
+    }
+}
+
+impl PlaceArgs {
+    /// The folder.
+    ///
+    /// # Errors
+    /// When a deployment was described as well: whoever did so means AWS.
+    pub fn folder(&self) -> Result<&Path, Failure> {
+        if self.deployment.is_given() {
+            return Err(Failure::Usage("--name, --region and --profile are about AWS: add --aws".to_owned()));
+        }
+        Ok(&self.data)
+    }
+}
+
+/// Here, or in AWS.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// The folder `run` was given
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA, conflicts_with = "aws")]
+    pub data: PathBuf,
+    /// Ask the deployment in AWS instead of a folder
+    #[arg(long)]
+    pub aws: bool,
+    /// Which deployment
+    #[command(flatten)]
+    pub deployment: AwsArgs,
 }
 
 /// `pipeline dlq`.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+With --aws the queues are those of a deployment. Looking at a message there receives it: its count goes up by one and \
+nobody else sees it for up to 30 seconds. Nothing is removed by looking, and dead letters are not moved by their count.
+
+Trying a message again is harmless, also one that was handled: everything in the pipeline is idempotent.
+
+Examples:
+  pipeline dlq list --data ./mine
+  pipeline dlq list --aws --region eu-central-1
+  pipeline dlq show --aws 8f4a1c2e-5b1d-4a57-9d4e-0c6d7a1b2c3d
+  pipeline dlq redrive --aws --queue notifier --max-per-second 20")]
 pub enum DlqCommand {
     /// Show messages that could not be handled, and why
     List(DlqListArgs),
+    /// Show one of them whole
+    Show(DlqShowArgs),
     /// Put them back into their queues and handle them again
     Redrive(DlqRedriveArgs),
 }
@@ -305,29 +389,100 @@ pub enum DlqCommand {
 /// `pipeline dlq list`.
 #[derive(Debug, Args)]
 pub struct DlqListArgs {
-    /// The folder `run` was given
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    pub data: PathBuf,
-    /// Only this queue; default: all four
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Only this queue; default: all
     #[arg(long, value_enum)]
     pub queue: Option<QueueArg>,
     /// How the list is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// In AWS: at most N of each queue are looked at; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub limit: usize,
+}
+
+/// `pipeline dlq show`.
+#[derive(Debug, Args)]
+pub struct DlqShowArgs {
+    /// As `list` names it
+    #[arg(value_name = "MESSAGE_ID")]
+    pub message_id: String,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Only this queue; default: all
+    #[arg(long, value_enum)]
+    pub queue: Option<QueueArg>,
+    /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }
 
 /// `pipeline dlq redrive`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+In a folder the messages are handled at once. In AWS they go back into the queues and the functions handle them: by \
+SQS itself (StartMessageMoveTask) where it can, else one by one, each removed only when its copy is in the queue. A \
+message that fails again comes back into the dead-letter queue.")]
 pub struct DlqRedriveArgs {
-    /// The folder `run` was given
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    pub data: PathBuf,
-    /// Only this queue; default: all four
+    /// In AWS: only this message; default: all
+    #[arg(value_name = "MESSAGE_ID")]
+    pub message_id: Option<String>,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Only this queue; default: all
     #[arg(long, value_enum)]
     pub queue: Option<QueueArg>,
+    /// In AWS: at most N messages a second; default: as fast as SQS likes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub max_per_second: Option<u16>,
+    /// In AWS: the region of the pipeline, for events that a forwarder in another region kept
+    #[arg(long, value_name = "REGION")]
+    pub to_region: Option<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
     /// Configuration
     #[command(flatten)]
     pub config: ConfigFile,
+}
+
+/// `pipeline doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each check is ok, a warning, failed or skipped (what you may not see, with the permission you lack), and says what to \
+do. Only the canary changes anything: a test event that only an operator can send, which goes through all components, \
+is told to nobody and leaves a closed incident. It needs the permissions to write to the state table, to put events on \
+the bus and to read incidents.
+
+Exit codes: 0 nothing failed; 1 a check failed; 2 AWS cannot be asked.
+
+Examples:
+  pipeline doctor --region eu-central-1
+  pipeline doctor --forwarders us-east-1,eu-west-1 --canary-from us-east-1
+  pipeline doctor --no-canary --format json | jq '.[] | select(.status == \"failed\")'")]
+pub struct DoctorArgs {
+    /// Which deployment
+    #[command(flatten)]
+    pub deployment: AwsArgs,
+    /// Regions whose forwarders are looked at, with commas between; default: us-east-1
+    #[arg(long, value_name = "REGION", value_delimiter = ',')]
+    pub forwarders: Vec<String>,
+    /// Send no canary
+    #[arg(long)]
+    pub no_canary: bool,
+    /// Send the canary from this region, through its forwarder; default: the deployment's own
+    #[arg(long, value_name = "REGION", conflicts_with = "no_canary")]
+    pub canary_from: Option<String>,
+    /// How long to wait for the canary
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=900))]
+    pub canary_wait_s: u16,
+    /// How the answers are printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// `pipeline config`.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{self, Engine};
 use aws_classifier::inspect::{self, Inspector};
+use aws_classifier::reputation::{self, ReadKey, Services, hybrid_analysis, virustotal};
 use aws_classifier::rules;
 use aws_logger::LoggerSettings;
 use aws_notifier::NotifierSettings;
@@ -39,6 +40,10 @@ pub struct Config {
     pub logger: LoggerSettings,
     /// `[source]`.
     pub source: SourceSection,
+    /// `[inspection]`; objects are inspected in AWS, here files by `pipeline inspect`.
+    pub inspector: Inspector,
+    /// `[inspection.virustotal]` and `[inspection.hybrid_analysis]`.
+    pub services: Services,
 }
 
 /// The `[source]` section: how `replay` and `run` read.
@@ -87,12 +92,25 @@ impl SourceSection {
 /// # Errors
 /// When the file cannot be read, and with all its mistakes.
 pub fn load(file: &ConfigFile) -> Result<Config, Failure> {
+    // Nobody is asked, so nobody needs to have the keys.
+    load_with(file, false)
+}
+
+/// The same, with the keys for outside services.
+///
+/// # Errors
+/// Also when a key cannot be read.
+pub fn load_with_keys(file: &ConfigFile) -> Result<Config, Failure> {
+    load_with(file, true)
+}
+
+fn load_with(file: &ConfigFile, keys: bool) -> Result<Config, Failure> {
     let found = file.path.clone().or_else(|| {
         let path = PathBuf::from(DEFAULT_FILE);
         path.exists().then_some(path)
     });
     let Some(path) = found else {
-        return parse("the built-in defaults", "", &DiskFiles::new("."), &rule_folders(file)?);
+        return parse("the built-in defaults", "", &DiskFiles::new("."), &rule_folders(file)?, None);
     };
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Failure::Input(format!(
@@ -102,7 +120,11 @@ pub fn load(file: &ConfigFile) -> Result<Config, Failure> {
         ))
     })?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    parse(&path.display().to_string(), &text, &DiskFiles::new(folder), &rule_folders(file)?)
+    let files = DiskFiles::new(folder);
+    let variable = |name: &str| std::env::var(name).ok();
+    let read_key = reputation::keys(&files, &variable);
+    let read_key: Option<&ReadKey<'_>> = if keys { Some(&read_key) } else { None };
+    parse(&path.display().to_string(), &text, &files, &rule_folders(file)?, read_key)
 }
 
 /// The folders of `--rules`. They are relative to where the program was started, not to the configuration file.
@@ -116,21 +138,28 @@ fn rule_folders(file: &ConfigFile) -> Result<Vec<String>, Failure> {
     file.rules.iter().map(absolute).collect()
 }
 
-/// Reads the text of a configuration file. `name` is for error messages.
+/// Reads the text of a configuration file. `name` is for error messages. Without `read_key`, keys for outside services are
+/// taken for granted.
 ///
 /// # Errors
 /// All its mistakes, or all rules that cannot be used.
-pub fn parse(name: &str, text: &str, files: &dyn Files, rule_folders: &[String]) -> Result<Config, Failure> {
+pub fn parse(
+    name: &str,
+    text: &str,
+    files: &dyn Files,
+    rule_folders: &[String],
+    read_key: Option<&ReadKey<'_>>,
+) -> Result<Config, Failure> {
     let mut document = Document::parse(name, text);
     let engine = Engine::configure(&mut document, files, rule_folders);
-    // Objects are inspected in AWS; here their settings are checked.
-    let _ = Inspector::configure(&mut document, files);
+    let services = Services::configure(&mut document, read_key.unwrap_or(&|_| Ok("unread".to_owned())));
+    let inspector = Inspector::configure(&mut document, files);
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
     let source = document.section_with("source", SourceSection::check);
-    match (engine, document.finish()) {
-        (Ok(engine), Ok(())) => {
+    match (engine, inspector, document.finish()) {
+        (Ok(engine), Some(inspector), Ok(())) => {
             let rules = engine.rules();
             if rules.elsewhere > 0 {
                 output::warn(&format!("left out {} rules that are for other logs than CloudTrail", rules.elsewhere));
@@ -138,9 +167,9 @@ pub fn parse(name: &str, text: &str, files: &dyn Files, rule_folders: &[String])
             for error in &rules.skipped {
                 output::warn(&format!("left out a rule: {error}"));
             }
-            Ok(Config { text: text.to_owned(), engine, responder, notifier, logger, source })
+            Ok(Config { text: text.to_owned(), engine, responder, notifier, logger, source, inspector, services })
         }
-        (engine, finished) => {
+        (engine, _, finished) => {
             let mut mistakes = finished.err().map_or_else(Vec::new, |error| error.mistakes);
             let refused = engine.err().unwrap_or_default();
             mistakes.extend(refused.settings.iter().map(|(id, error)| unusable(text, id, error)));
@@ -233,7 +262,25 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
     }
     let responder = ResponderSettings::default();
     let inspection = plain(&inspect::Settings::default());
-    section(&mut text, "inspection", "New objects in S3 that are looked into (in AWS only)", &inspection)?;
+    section(
+        &mut text,
+        "inspection",
+        "What `pipeline inspect` judges files with, and the function the new objects of `buckets` in S3",
+        &inspection,
+    )?;
+    section(
+        &mut text,
+        "inspection.virustotal",
+        "VirusTotal is asked about the SHA-256 of files once there is a `key_file` or a `key_env`, which names a variable \
+         of the environment",
+        &plain(&virustotal::Settings::default()),
+    )?;
+    section(
+        &mut text,
+        "inspection.hybrid_analysis",
+        "The same for Hybrid Analysis",
+        &plain(&hybrid_analysis::Settings::default()),
+    )?;
     section(&mut text, "responder", "Who and what is never acted on, and how often", &plain(&responder.responder))?;
     for (id, action) in &responder.actions {
         let title = REGISTRY.iter().find(|r| r.meta.id == *id).map_or("", |r| r.meta.title);
@@ -276,7 +323,7 @@ mod tests {
     #[test]
     fn the_printed_defaults_load_without_mistakes_and_change_nothing() {
         let text = defaults_text().unwrap();
-        let config = parse("defaults", &text, &NoFiles, &[])
+        let config = parse("defaults", &text, &NoFiles, &[], None)
             .map_err(|e| format!("{e}\n{text}"))
             .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(config.source, SourceSection::default());
@@ -290,7 +337,7 @@ mod tests {
     #[test]
     fn every_mistake_of_every_component_is_reported_at_once() {
         let text = "[source]\nthreads = -1\n\n[responder]\nexempt = []\n\n[notifier]\nmin_severity = \"bad\"\n\n[classifiers.nothing]\n\n[spelling]\n";
-        let Err(Failure::Config(error)) = parse("pipeline.toml", text, &NoFiles, &[]) else { panic!("mistakes") };
+        let Err(Failure::Config(error)) = parse("pipeline.toml", text, &NoFiles, &[], None) else { panic!("mistakes") };
         let lines: Vec<usize> = error.mistakes.iter().map(|m| m.line).collect();
         assert_eq!(lines, [2, 5, 8, 10, 12], "{error}");
     }

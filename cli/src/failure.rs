@@ -29,6 +29,14 @@ pub enum Failure {
     /// An input is not there, not ours to read, or empty. Exit code 2.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// AWS cannot be asked, or says no. Exit code 2.
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS fail so"))]
+    #[error("{0}")]
+    Cloud(String),
+    /// A deployment in AWS is not well. Exit code 1.
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS fail so"))]
+    #[error("{0}")]
+    Unwell(String),
     /// The database or a queue does not work. Exit code 1.
     #[error("{0}")]
     Port(#[from] PortError),
@@ -69,8 +77,8 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         let code = match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Usage(_) | Self::Config(_) | Self::Rules(_) | Self::Input(_) | Self::Source(_) => 2,
-            Self::Port(_) | Self::Machine { .. } | Self::Output(_) => 1,
+            Self::Usage(_) | Self::Config(_) | Self::Rules(_) | Self::Input(_) | Self::Source(_) | Self::Cloud(_) => 2,
+            Self::Unwell(_) | Self::Port(_) | Self::Machine { .. } | Self::Output(_) => 1,
             Self::Interrupted(_) => 130,
         };
         let mut said = self.to_string();

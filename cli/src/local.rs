@@ -7,7 +7,7 @@ use std::rc::Rc;
 use aws_classifier::handler::ClassifierHandler;
 use aws_logger::{FileLog, LogSink, Logger, WriteLog};
 use aws_notifier::{Channel, Console, FileFolder, Notifier};
-use aws_responder::Responder;
+use aws_responder::{NoCloud, Responder};
 use shared::adapters::disk::SystemClock;
 use shared::adapters::embedded::{Embedded, EmbeddedQueue};
 use shared::adapters::memory::{MemoryIncidents, MemoryLedger, MemoryQueue, MemoryState};
@@ -22,7 +22,7 @@ use crate::interrupt;
 /// The handlers over their ports.
 type Handlers<Q, S, J, I, W> = Four<
     ClassifierHandler<S, Q>,
-    Responder<J, Q, Q, SystemClock>,
+    Responder<J, Q, Q, SystemClock, NoCloud>,
     Notifier<J, Q, SystemClock>,
     Logger<I, J, W, SystemClock>,
 >;
@@ -100,9 +100,10 @@ where
     W: LogSink,
 {
     let Stores { state, ledger, incidents, log } = stores;
-    let responder =
-        Responder::new(&config.responder, ledger.clone(), queues.notifier.clone(), queues.logger.clone(), SystemClock)
-            .map_err(|error| Failure::Usage(format!("the responder's settings cannot be used: {error}")))?;
+    let (notifier, logger) = (queues.notifier.clone(), queues.logger.clone());
+    let cloud = NoCloud("this program has no AWS account");
+    let responder = Responder::new(&config.responder, ledger.clone(), notifier, logger, SystemClock, cloud)
+        .map_err(|error| Failure::Usage(format!("the responder's settings cannot be used: {error}")))?;
     let handlers = Four {
         classifier: ClassifierHandler::new(config.engine, state, queues.responder.clone()),
         responder,

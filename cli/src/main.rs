@@ -1,9 +1,11 @@
-//! `pipeline`: the four components on one machine, without network, account or credentials.
+//! `pipeline`: the four components on one machine, without network, account or credentials; and, with the feature `aws`,
+//! a look at those that are deployed.
 //!
 //! Wiring only: the command line is in `args`, each command in `commands`.
 
 mod args;
 mod chain;
+mod cloud;
 mod commands;
 mod config;
 mod data;

@@ -6,6 +6,7 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use shared::Severity;
+use shared::text::one_line;
 
 /// Standard output. Colours are dropped unless it is a terminal; `NO_COLOR` is honoured.
 pub fn stdout() -> AutoStream<StdoutLock<'static>> {
@@ -35,6 +36,19 @@ pub fn style(severity: Severity) -> Style {
 pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
     writeln!(out)
+}
+
+/// The whole text of a message for people: JSON indented, every line neutralised. Attackers may have written it.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn body(out: &mut impl Write, body: &str) -> io::Result<()> {
+    let indented =
+        serde_json::from_str::<serde_json::Value>(body).and_then(|value| serde_json::to_string_pretty(&value));
+    for line in indented.as_deref().unwrap_or(body).lines() {
+        writeln!(out, "{}", one_line(line, line.len()))?;
+    }
+    Ok(())
 }
 
 /// A warning on standard error.

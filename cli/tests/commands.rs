@@ -103,6 +103,24 @@ fn a_run_keeps_incidents_alerts_and_log_and_a_second_run_adds_nothing() {
 }
 
 #[test]
+fn mode_auto_shows_what_it_would_do_because_there_is_no_account_here() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let config = "[actions.iam_access_key_deactivate]\nmode = \"auto\"\n";
+    fs::write(folder.path().join("pipeline.toml"), config).unwrap();
+    succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
+    let alerts = fs::read_dir(folder.path().join("kept/alerts")).unwrap();
+    let texts: Vec<String> = alerts.map(|alert| fs::read_to_string(alert.unwrap().path()).unwrap()).collect();
+    let dry: Vec<&String> = texts.iter().filter(|t| t.contains("DRY RUN: iam_access_key_deactivate")).collect();
+    assert!(!dry.is_empty());
+    for text in dry {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(line.contains("none made; mode auto, but this program has no AWS account"), "{text}");
+    }
+    assert!(!texts.iter().any(|text| text.contains("[DONE]")));
+}
+
+#[test]
 fn unreadable_records_are_kept_with_file_place_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;
@@ -130,6 +148,12 @@ fn a_message_that_cannot_be_handled_is_listed_and_tried_again() {
     let letters: Vec<Value> =
         serde_json::from_str(&succeed(folder.path(), &["dlq", "list", "--data", "kept", "--format", "json"])).unwrap();
     assert_eq!((letters.len(), &letters[0]["queue"]), (1, &"classifier".into()));
+    let id = letters[0]["message_id"].as_str().unwrap();
+    let text = succeed(folder.path(), &["dlq", "show", id, "--data", "kept"]);
+    assert!(text.contains("responseElements.ConsoleLogin") && text.contains("\"eventName\""), "{text}");
+    assert!(refused(folder.path(), &["dlq", "show", "nobody", "--data", "kept"]).contains("nobody"));
+    refused(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "undelivered"]);
+    refused(folder.path(), &["dlq", "redrive", "some-id", "--data", "kept"]);
     let text = succeed(folder.path(), &["dlq", "redrive", "--data", "kept"]);
     assert_eq!(text, "1 messages tried again, 1 dead letters left\n");
     let text = succeed(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "logger"]);
@@ -209,10 +233,42 @@ fn help_shows_examples_and_exit_codes() {
     for part in ["Examples:", "pipeline replay ./cloudtrail/", "Exit codes:", "130", "demo", "incidents"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    for command in ["demo", "replay", "run", "inspect", "classifiers", "incidents", "dlq", "config"] {
+    for command in ["demo", "replay", "run", "inspect", "classifiers", "incidents", "dlq", "doctor", "config"] {
         succeed(folder.path(), &[command, "--help"]);
     }
     assert!(succeed(folder.path(), &["--version"]).starts_with("pipeline "));
+}
+
+#[test]
+#[cfg(not(feature = "aws"))]
+fn without_the_feature_whoever_asks_aws_is_told_how_to_build_it_in() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in
+        [&["dlq", "list", "--aws"][..], &["dlq", "show", "--aws", "id"], &["dlq", "redrive", "--aws"], &["doctor"]]
+    {
+        let said = refused(folder.path(), command);
+        assert!(said.contains("cargo build --release --features aws"), "{command:?}: {said}");
+    }
+}
+
+#[test]
+#[cfg(feature = "aws")]
+fn without_a_region_or_credentials_aws_is_not_asked_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |region: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(["dlq", "list", "--aws"]).args(region).stdin(Stdio::null());
+        // Nothing of whoever runs the tests, and nothing beyond this machine.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", folder.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(said(&[]).contains("no region"), "{}", said(&[]));
+    assert!(said(&["--region", "eu-central-1"]).contains("sqs:GetQueueUrl"));
 }
 
 #[test]
@@ -236,7 +292,7 @@ fn inspect_judges_files_and_says_why() {
     let text = succeed(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]);
     assert!(text.contains("is known as Test.Note"), "{text}");
     assert!(refused(folder.path(), &["inspect", "gone.txt"]).contains("gone.txt"));
-    assert!(refused(folder.path(), &["inspect", "."]).contains("could not read ."));
+    assert!(refused(folder.path(), &["inspect", "."]).contains("could not read .: it is a folder"));
     fs::write(folder.path().join("known.txt"), "12ab\n").unwrap();
     assert!(refused(folder.path(), &["inspect", "notes.txt", "--hashes", "known.txt"]).contains("known.txt:1: 12ab"));
 }

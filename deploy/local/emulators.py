@@ -1,7 +1,8 @@
 """The pipeline on two emulators, deployed from the templates: what `scripts/local-aws` starts and the tests drive.
 
-MiniStack is CloudFormation, EventBridge, SQS, Lambda, DynamoDB and S3, and runs the real binaries; moto is SNS, because it keeps
-mails for reading. Both listen on loopback and keep nothing.
+MiniStack is CloudFormation, EventBridge, SQS, Lambda, DynamoDB and S3, and runs the real binaries. moto is SNS, because it keeps
+mails for reading, and the IAM and EC2 that responses change, because it has all of their security group rules. Both listen on
+loopback and keep nothing.
 
 Where they differ from AWS, as far as this depends on it:
 
@@ -124,6 +125,37 @@ class Pipeline:
         """A client of MiniStack."""
         return self.session.client(service, endpoint_url=self.ministack_url)
 
+    def operator_environment(self) -> dict[str, str]:
+        """What leads a tool of an operator to the emulators, and nowhere else."""
+        return {
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "example",
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self.ministack_url,
+            "AWS_ENDPOINT_URL_SNS": self.moto_url,
+        }
+
+    def account(self, service: str):
+        """A client of the account that is watched and that responses change: `iam` or `ec2` of moto."""
+        return self.session.client(service, endpoint_url=self.moto_url)
+
+    def changeable(self) -> list[str]:
+        """What responses may change there, a line each: access keys with their status, ingress rules from anywhere."""
+        iam, ec2 = self.account("iam"), self.account("ec2")
+        lines = []
+        for user in iam.list_users()["Users"]:
+            for key in iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]:
+                lines.append(f"{user['UserName']}: {key['AccessKeyId']} {key['Status']}")
+        for rule in ec2.describe_security_group_rules()["SecurityGroupRules"]:
+            source = rule.get("CidrIpv4") or rule.get("CidrIpv6")
+            if source and not rule["IsEgress"]:
+                ports = f"{rule['IpProtocol']} {rule.get('FromPort')}-{rule.get('ToPort')}"
+                lines.append(f"{rule['GroupId']}: {ports} from {source} {rule.get('Description', '')}".rstrip())
+        return sorted(lines)
+
     def put(self, records: Iterable[dict]) -> int:
         """Puts CloudTrail records and EventBridge envelopes on the default bus; answers how many."""
         events = self.client("events")
@@ -138,22 +170,24 @@ class Pipeline:
         """`classifier`, `classifier-dlq`, `undelivered-events`."""
         return self.client("sqs").get_queue_url(QueueName=f"{STACK}-{name}")["QueueUrl"]
 
-    def depths(self) -> dict[str, int]:
+    def depths(self, delayed: bool = True) -> dict[str, int]:
         """How many messages wait, are being handled or are delayed, by queue without the prefix; empty ones left out."""
+        states = ["", "NotVisible", *(["Delayed"] if delayed else [])]
         sqs = self.client("sqs")
         found: dict[str, int] = {}
         for url in sqs.list_queues(QueueNamePrefix=f"{STACK}-")["QueueUrls"]:
             attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-            depth = sum(int(attributes[key]) for key in attributes if key.startswith("ApproximateNumberOfMessages"))
+            depth = sum(int(attributes.get(f"ApproximateNumberOfMessages{state}", 0)) for state in states)
             if depth:
                 found[url.rsplit("/", 1)[1].removeprefix(f"{STACK}-")] = depth
         return found
 
-    def settle(self, timeout_s: float = 120.0) -> dict[str, int]:
-        """Waits until every queue but the dead-letter queues has been empty for a second; answers what those hold."""
+    def settle(self, timeout_s: float = 120.0, delayed: bool = True) -> dict[str, int]:
+        """Waits until every queue but the dead-letter queues has been empty for a second; answers what those hold. Without
+        `delayed`, what the classifier has put off (was the group closed within the hour?) is not waited for."""
 
         def idle() -> bool:
-            return not any(name in templates.COMPONENTS for name in self.depths())
+            return not any(name in templates.COMPONENTS for name in self.depths(delayed))
 
         deadline = time.monotonic() + timeout_s
         quiet_since: float | None = None
@@ -163,7 +197,7 @@ class Pipeline:
             now = time.monotonic()
             quiet_since = (quiet_since or now) if idle() else None
             time.sleep(0.1)
-        return self.depths()
+        return self.depths(delayed)
 
     def incidents(self) -> list[dict]:
         """Every incident, oldest first."""
@@ -180,10 +214,14 @@ class Pipeline:
 
 
 class LocalAws(Pipeline):
-    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`."""
+    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`. Buckets that
+    `parameters` of the root template name are made before, with their notifications on, as their owner would."""
 
-    def __init__(self, binaries: Path, config: str = "", log_level: str = "info"):
-        self.binaries, self.config, self.log_level = binaries, config, log_level
+    def __init__(
+        self, binaries: Path, config: str = "", responses: str = "plan", parameters: dict[str, str] | None = None
+    ):
+        self.binaries, self.config, self.responses = binaries, config, responses
+        self.parameters = parameters or {}
         self.emulators: list[Emulator] = []
         self.folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
 
@@ -217,9 +255,9 @@ class LocalAws(Pipeline):
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
-            # The functions inherit these two.
+            # The functions inherit these.
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['ministack']}",
-            "AWS_ENDPOINT_URL_SNS": f"http://127.0.0.1:{ports['moto']}",
+            **{f"AWS_ENDPOINT_URL_{name}": f"http://127.0.0.1:{ports['moto']}" for name in ("EC2", "IAM", "SNS")},
             "TMPDIR": str(self.folder),
         }
         ministack = environment | {
@@ -250,7 +288,17 @@ class LocalAws(Pipeline):
             return f"{self.ministack_url}/code/{key}"
 
         root = templates.package(store, self._code)
-        parameters = {"PipelineConfig": self.config, "AlertEmail": "soc@example.com", "LogRetentionDays": "1"}
+        parameters = {
+            "PipelineConfig": self.config,
+            "Responses": self.responses,
+            "AlertEmail": "soc@example.com",
+            "LogRetentionDays": "1",
+        } | self.parameters
+        for name in (parameters[key] for key in ("CloudTrailBucket", "UploadBucket") if key in parameters):
+            s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+            s3.put_bucket_notification_configuration(
+                Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
         cloudformation.create_stack(
             StackName=STACK,
             TemplateBody=json.dumps(root),

@@ -28,7 +28,7 @@ COMPONENT_ALARMS = {"dlq-depth", "dlq-age", "queue-age", "queue-depth", "errors"
 # EventBridge's quotas: characters of a pattern, rules of a bus.
 PATTERN_CHARS_MAX, RULES_MAX = 2048, 300
 # Actions that take no resource, by the Service Authorization Reference.
-WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "ec2:DescribeSecurityGroupRules"}
 
 Templates = dict[str, dict]
 Problems = Iterator[str]
@@ -268,6 +268,43 @@ def reading_objects_is_granted_only_with_a_bucket(all_templates: Templates) -> P
                 yield "classifier: it may decrypt without a key"
 
 
+def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Problems:
+    """What the actions declare, all of it and nothing else, in one policy that hangs on the parameter `Responses`."""
+    generated = json.loads((ROOT / "deploy/generated/response-policy.json").read_text())
+    responder = all_templates["responder/template.yaml"]
+    policy = responder["Resources"].get("ResponsesPolicy", {})
+    if policy.get("Properties", {}).get("PolicyDocument") != generated:
+        yield "responder: ResponsesPolicy is not deploy/generated/response-policy.json"
+    if policy.get("Condition") != "CarryOut":
+        yield "responder: responses are permitted without being asked for"
+    if responder["Conditions"].get("CarryOut") != {"Fn::Equals": [{"Ref": "Responses"}, "carry-out"]}:
+        yield "responder: the condition CarryOut is not that Responses says carry-out"
+    for name in ("template.yaml", "responder/template.yaml"):
+        if all_templates[name]["Parameters"].get("Responses", {}).get("Default") != "plan":
+            yield f"{name}: responses are carried out by default"
+    responses = {action for statement in statements(generated) for action in as_list(statement["Action"])}
+    for name, template in all_templates.items():
+        for logical_id, resource in template["Resources"].items():
+            if (name, logical_id) == ("responder/template.yaml", "ResponsesPolicy"):
+                continue
+            granted = {action for statement in statements(resource["Properties"]) for action in as_list(statement["Action"])}
+            if granted & responses:
+                yield f"{name} {logical_id}: {sorted(granted & responses)} are the responses' own"
+
+
+def responses_fit_the_queue_and_the_function(all_templates: Templates) -> Problems:
+    """Whoever takes a response over must be alone with it, and it must have its last word before its message dies."""
+    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response")}
+    lease_s = int(re.search(r"pub const LEASE_S: i64 = (\d+);", source["journal"])[1])
+    deliveries = int(re.search(r"pub const DELIVERIES_MAX: u32 = (\d+);", source["response"])[1])
+    here = all_templates["responder/template.yaml"]["Resources"]
+    timeout_s, queue = here["Function"]["Properties"]["Timeout"], here["Queue"]["Properties"]
+    if not timeout_s < lease_s < queue["VisibilityTimeout"]:
+        yield f"responder: a lease of {lease_s} s with a time-out of {timeout_s} s, visibility {queue['VisibilityTimeout']} s"
+    if not deliveries < queue["RedrivePolicy"]["maxReceiveCount"]:
+        yield f"responder: it gives up after {deliveries} deliveries, and the message is dead by then"
+
+
 def environment_is_what_the_binary_reads(all_templates: Templates) -> Problems:
     """Names in the template and names in `main.rs`, both ways."""
     for component, template in component_templates(all_templates):
@@ -444,6 +481,8 @@ ALL = [
     actions_and_resources_are_named,
     functions_use_their_own_roles,
     reading_objects_is_granted_only_with_a_bucket,
+    responses_are_permitted_only_when_asked_for,
+    responses_fit_the_queue_and_the_function,
     environment_is_what_the_binary_reads,
     metrics_exist,
     alarms_are_complete_and_explained,

@@ -9,7 +9,9 @@ import pytest
 import templates
 
 REAL = {name: templates.load(name) for name in templates.ALL}
-CLASSIFIER, FOUNDATION, RULES = (f"{name}/template.yaml" for name in ("classifier", "foundation", "rules"))
+CLASSIFIER, FOUNDATION, RESPONDER, RULES = (
+    f"{name}/template.yaml" for name in ("classifier", "foundation", "responder", "rules")
+)
 
 
 @pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__)
@@ -36,6 +38,7 @@ def at(template: str, resource: str, *path):
 P = "Properties"
 MAPPING = (P, "Events", "Messages", P)
 ROLE = (P, "Policies", 0, "PolicyDocument", "Statement", 0)
+STATEMENTS = (P, "PolicyDocument", "Statement")
 RULE = (P, "Targets", 0)
 # What must be found, where it is put, and what with.
 BROKEN = [
@@ -72,6 +75,13 @@ BROKEN = [
     (checks.functions_use_their_own_roles, at(CLASSIFIER, "FunctionRole", P, "ManagedPolicyArns"), ["arn:aws:iam::aws:policy/X"]),
     (checks.reading_objects_is_granted_only_with_a_bucket, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "s3:GetObject"),
     (checks.reading_objects_is_granted_only_with_a_bucket, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "kms:Decrypt"),
+    (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", "Condition"), None),
+    (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Action"), ["iam:UpdateAccessKey"]),
+    (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Resource"), {"Fn::Sub": "arn:${AWS::Partition}:iam::*:user/*"}),
+    (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "FunctionRole", *ROLE, "Action"), "iam:UpdateAccessKey"),
+    (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 60),
+    (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "VisibilityTimeout"), 60),
+    (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "RedrivePolicy", "maxReceiveCount"), 4),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABLE"), None),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABEL"), "x"),
     (checks.metrics_exist, at(CLASSIFIER, "SilentAlarm", P, "MetricName"), "records_inn"),
@@ -108,6 +118,19 @@ def test_a_parameter_that_differs_is_found():
     broken = copy.deepcopy(REAL)
     broken[CLASSIFIER]["Parameters"]["Name"]["Default"] = "pipeline"
     assert list(checks.names_agree(broken))
+
+
+@pytest.mark.parametrize("template", [RESPONDER, "template.yaml"])
+def test_responses_by_default_are_found(template):
+    broken = copy.deepcopy(REAL)
+    broken[template]["Parameters"]["Responses"]["Default"] = "carry-out"
+    assert list(checks.responses_are_permitted_only_when_asked_for(broken))
+
+
+def test_a_condition_that_always_holds_is_found():
+    broken = copy.deepcopy(REAL)
+    broken[RESPONDER]["Conditions"]["CarryOut"] = {"Fn::Equals": ["carry-out", "carry-out"]}
+    assert list(checks.responses_are_permitted_only_when_asked_for(broken))
 
 
 def test_a_runbook_page_without_an_alarm_is_found(tmp_path, monkeypatch):
@@ -155,11 +178,12 @@ ARNS = {
 
 
 def policies():
-    """Every identity policy of the templates, and the generated one of the actions."""
+    """Every identity policy of the templates."""
     for name, logical_id, role in checks.resources(REAL, "AWS::IAM::Role"):
         for policy in role["Properties"]["Policies"]:
             yield pytest.param(json.dumps(resolved(policy["PolicyDocument"])), id=f"{name}-{logical_id}")
-    yield pytest.param((checks.ROOT / "deploy/generated/response-policy.json").read_text(), id="response-policy")
+    for name, logical_id, policy in checks.resources(REAL, "AWS::IAM::Policy"):
+        yield pytest.param(json.dumps(resolved(policy["Properties"]["PolicyDocument"])), id=f"{name}-{logical_id}")
 
 
 def complaints(policy: str) -> list[str]:

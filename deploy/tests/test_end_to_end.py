@@ -4,6 +4,7 @@ Run by scripts/check-end-to-end, which names the folder of the binaries in BINAR
 in deploy/local/emulators.py; a test says where it matters to it.
 """
 
+import gzip
 import json
 import os
 import random
@@ -14,7 +15,9 @@ import threading
 import time
 from pathlib import Path
 
+import attack
 import emulators
+import local_aws
 import pytest
 from templates import COMPONENTS
 
@@ -58,7 +61,7 @@ TEST_EVENT = "aws-classifier/src/classifiers/iam_access_key_created/fires_own_ke
 COUNTING = {"console_login_failed_repeatedly", "ec2_mass_instance_creation", "security_group_opened_repeatedly"}
 # They compare with what came before. A day arrives within seconds here, so what a kill or a stall delays comes hours late by
 # the clock of the events, and what was usual is learnt after what was not. AWS is minutes late, not hours.
-LEARNING = {"console_login_new_ip", "region_unusual"}
+LEARNING = {"console_login_new_device", "console_login_new_ip", "region_unusual"}
 
 
 def essence(incident: dict) -> dict:
@@ -158,6 +161,49 @@ def test_the_test_event_of_the_readme_is_mailed_once(local):
     assert len(alerts) == 1 and "ccess key" in alerts[0], alerts
 
 
+# CloudTrail's name of a log file, less the number of the file.
+LOG_FILE = f"AWSLogs/{emulators.ACCOUNT}/CloudTrail/eu-central-1/2026/03/01/{emulators.ACCOUNT}_CloudTrail_eu-central-1_20260301T%02d00Z_abc.json.gz"
+WEB_SHELL = b"<?php if (isset($_POST['x'])) { eval(base64_decode($_POST['x'])); } system($_GET['c']); ?>"
+
+
+def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
+    """The two sources that are fetched. Each bucket announces its objects to EventBridge; the rules and the permission to read exist
+    only with the parameters."""
+    records = [record for record in day["records"] if "detail-type" not in record]
+    (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "pipeline.toml").write_text(day["config"])
+    arguments = ("--data", tmp_path / "data", "--config", tmp_path / "pipeline.toml")
+    pipeline("run", tmp_path / "records.jsonl", *arguments)
+    expected = json.loads(pipeline("incidents", "--data", tmp_path / "data", "--format", "json"))
+
+    buckets = {"CloudTrailBucket": "trail", "UploadBucket": "uploads"}
+    with emulators.LocalAws(BINARIES, day["config"], parameters=buckets) as local:
+        shorten_visibility(local, 15)
+        s3 = local.client("s3")
+        size = -(-len(records) // 4)
+        files = {LOG_FILE % n: json.dumps({"Records": records[n * size : (n + 1) * size]}) for n in range(4)}
+        for _ in range(2):
+            # S3 may announce everything again. Files are hours apart, and minutes late at most on AWS: one after the other.
+            for key, text in files.items():
+                s3.put_object(Bucket="trail", Key=key, Body=gzip.compress(text.encode()))
+                assert local.settle() == {}, "dead letters"
+            s3.put_object(Bucket="trail", Key=LOG_FILE.replace("/CloudTrail/", "/CloudTrail-Digest/") % 1, Body=b"{}")
+            assert local.settle() == {}, "dead letters"
+            same(local.incidents(), expected)
+
+        before = len(local.mails())
+        s3.put_object(Bucket="uploads", Key="notes.txt", Body=b"nothing to see\n", ContentType="text/plain")
+        s3.put_object(Bucket="uploads", Key="avatars/me.php", Body=WEB_SHELL, ContentType="image/png")
+        # Whoever uploads chooses the key: nothing here is taken for a log file.
+        forged = json.dumps({"Records": [dict(records[0], eventID="forged", eventName="StopLogging")]})
+        s3.put_object(Bucket="uploads", Key=LOG_FILE % 9, Body=gzip.compress(forged.encode()))
+        assert local.settle() == {}, "dead letters"
+        (found,) = [i for i in local.incidents() if i["event_type"] == "s3_malicious_file"]
+        assert found["severity"] == "CRITICAL" and found["resource_id"].endswith("uploads/avatars/me.php"), found
+        assert "forged" not in json.dumps(local.incidents())
+        assert any("avatars/me.php" in mail["text"] for mail in local.mails()[before:])
+
+
 def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
     shorten_visibility(local, 2)
     sqs = local.client("sqs")
@@ -202,7 +248,7 @@ def test_killed_functions_lose_and_double_nothing(day, local):
     same(local.incidents(), day["incidents"], in_order=False)
 
 
-def redrive(local: emulators.LocalAws, left: dict[str, int]) -> None:
+def redrive(local: emulators.LocalAws, left: dict[str, int], delayed: bool = True) -> None:
     """What `start-message-move-task` does, which MiniStack does not have: every dead letter back to its queue."""
     sqs = local.client("sqs")
     for name in left:
@@ -211,7 +257,7 @@ def redrive(local: emulators.LocalAws, left: dict[str, int]) -> None:
             for letter in letters:
                 sqs.send_message(QueueUrl=to, MessageBody=letter["Body"])
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter["ReceiptHandle"])
-    assert local.settle() == {}
+    assert local.settle(delayed=delayed) == {}
 
 
 @pytest.mark.parametrize("which", ["ministack", "moto"])
@@ -236,3 +282,108 @@ def test_a_service_that_stalls_for_20_seconds_delays_and_loses_nothing(day, loca
     same(local.incidents(), day["incidents"], in_order=False)
     subjects = [mail["subject"] for mail in local.mails()]
     assert subjects, "nobody was told"
+
+
+# What is left of the range that attack.open_group opens, without FTP, SSH and Telnet.
+HARMLESS = ("20-20", "24-30")
+
+
+@pytest.fixture
+def carrying_out():
+    """A pipeline that may change the emulated account, both actions in mode `auto`."""
+    with emulators.LocalAws(BINARIES, local_aws.AUTO, "carry-out") as running:
+        yield running
+
+
+def test_responses_change_exactly_what_offends_and_everybody_is_told(carrying_out):
+    local = carrying_out
+    shorten_visibility(local, 3)
+    key, made = attack.create_key(local)
+    group, opened = attack.open_group(local)
+    before = local.changeable()
+    local.put([made, opened])
+    assert local.settle(delayed=False) == {}, local.log_end()
+
+    after = local.changeable()
+    rest = [f"{group}: tcp {ports} from {source}" for ports in HARMLESS for source in ("0.0.0.0/0 for a test", "::/0")]
+    assert sorted(set(before) - set(after)) == sorted(
+        [f"alice: {key} Active", f"{group}: tcp 20-30 from 0.0.0.0/0 for a test", f"{group}: tcp 20-30 from ::/0"]
+    )
+    assert sorted(set(after) - set(before)) == sorted([f"alice: {key} Inactive", *rest])
+
+    answered = {i["event_type"]: i for i in local.incidents() if i.get("last_action")}
+    assert set(answered) == {"iam_access_key_created", "security_group_opened_to_world"}
+    for incident in answered.values():
+        assert (incident["status"], incident["last_action_result"]) == ("MITIGATED", "SUCCEEDED"), incident
+        (outcome,) = incident["details"]["outcomes"].values()
+        assert outcome["calls"] and outcome["undo"], outcome
+
+    done = [mail for mail in local.mails() if mail["subject"].startswith("[DONE]")]
+    by_action = {mail["subject"].split()[1].rstrip(":"): mail["text"] for mail in done}
+    assert len(done) == 2 and set(by_action) == {"iam_access_key_deactivate", "security_group_rule_revoke"}, done
+    for part in ("HOW TO UNDO", key, "iam:UpdateAccessKey", '"Inactive"', '"Active"'):
+        assert part in by_action["iam_access_key_deactivate"], by_action
+    for part in ("HOW TO UNDO", group, "ec2:RevokeSecurityGroupIngress", "ec2:AuthorizeSecurityGroupIngress"):
+        assert part in by_action["security_group_rule_revoke"], by_action
+
+    # AWS may deliver any event again. A person has decided otherwise meanwhile: that stands.
+    local.account("iam").update_access_key(UserName="alice", AccessKeyId=key, Status="Active")
+    (mails, incidents, changed) = (local.mails(), local.incidents(), local.changeable())
+    local.put([opened, made, made])
+    assert local.settle(delayed=False) == {}
+    assert (local.mails(), local.incidents(), local.changeable()) == (mails, incidents, changed)
+
+
+def test_without_the_parameter_nothing_is_changed_whatever_the_configuration_says():
+    with emulators.LocalAws(BINARIES, local_aws.AUTO) as local:
+        shorten_visibility(local, 3)
+        _, made = attack.create_key(local)
+        _, opened = attack.open_group(local)
+        before = local.changeable()
+        local.put([made, opened])
+        assert local.settle(delayed=False) == {}
+        assert local.changeable() == before
+        subjects = [mail["subject"] for mail in local.mails() if mail["subject"].startswith("[DRY RUN]")]
+        assert len(subjects) == 2, subjects
+        texts = [" ".join(mail["text"].split()) for mail in local.mails()]
+        assert sum("mode auto, but this deployment only plans" in text for text in texts) == 2, texts
+
+
+def test_killed_responders_change_everything_once(carrying_out):
+    """SIGKILL in the middle of responses: what was begun is finished by a later delivery, and nothing is changed twice."""
+    local = carrying_out
+    shorten_visibility(local, 20)
+    groups = [attack.open_group(local, f"web-{n}") for n in range(6)]
+    keys = [attack.create_key(local, f"user-{n}") for n in range(6)]
+    done = threading.Event()
+    killed = 0
+
+    def kill() -> None:
+        nonlocal killed
+        while not done.wait(0.1) and killed < 20:
+            for process in bootstraps(local)[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        local.put([record for _, record in groups + keys])
+        time.sleep(5)
+    finally:
+        done.set()
+        killer.join()
+    assert killed, "nothing ran"
+    redrive(local, local.settle(delayed=False), delayed=False)
+    state = local.changeable()
+    for group, _ in groups:
+        rules = sorted(line.split(": ")[1] for line in state if line.startswith(group))
+        others = ["tcp 20-30 from 203.0.113.0/24 the office", "tcp 443-443 from 0.0.0.0/0"]
+        harmless = [f"tcp {ports} from {source}" for ports in HARMLESS for source in ("0.0.0.0/0 for a test", "::/0")]
+        assert rules == sorted(others + harmless), rules
+    for key, _ in keys:
+        assert any(line.endswith(f"{key} Inactive") for line in state), state
+    # Six groups at once are an incident of their own as well.
+    single = ("iam_access_key_created", "security_group_opened_to_world")
+    answered = [i for i in local.incidents() if i["event_type"] in single]
+    assert len(answered) == 12 and {i["status"] for i in answered} == {"MITIGATED"}, answered

@@ -1,7 +1,8 @@
 //! The contract of a response plug-in.
 //!
 //! An action turns a finding into a [`Plan`]: the exact API calls it would make and the calls that
-//! undo them. Planning is pure. Whether a plan is carried out is decided by the responder's policy.
+//! undo them. Whether a plan is carried out is decided by the responder's policy; before it is, the plan's reads are made
+//! and the action settles the plan on what they answer. All of that is pure: an action never calls anything itself.
 
 use std::fmt;
 
@@ -72,8 +73,22 @@ pub struct Plan {
     pub reads: Vec<ApiCall>,
     /// Calls that change something, in order.
     pub calls: Vec<ApiCall>,
-    /// Calls that take the change back, in order.
+    /// Calls that take the change back, in order: each that of the call at its own place in `calls`.
     pub undo: Vec<ApiCall>,
+}
+
+/// What live state makes of a plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settled {
+    /// The plan with only what still changes something, and the undo of exactly that. Without calls the wanted state holds
+    /// already.
+    pub plan: Plan,
+    /// What the calls will change, as it is now. Kept in the journal; below 100 KB.
+    pub before: Vec<Value>,
+    /// What was found that the plan did not expect, in a few words for a person; may be empty.
+    pub note: String,
+    /// Why the threat stays open although every call succeeds, in a few words for a person; empty when it does not.
+    pub remains: String,
 }
 
 /// An IAM permission an action needs; policies are generated from these.
@@ -81,7 +96,8 @@ pub struct Plan {
 pub struct Permission {
     /// `iam:UpdateAccessKey`.
     pub action: &'static str,
-    /// Resource ARN pattern, as narrow as the API allows.
+    /// Resource ARN pattern, as narrow as the API allows, with `${AWS::Partition}` and `${AWS::AccountId}` of
+    /// CloudFormation: responses act in the responder's own account only.
     pub resource: &'static str,
     /// Why it is needed, and why the resource cannot be narrower.
     pub why: &'static str,
@@ -125,6 +141,20 @@ pub trait Action: Send + Sync + 'static {
     /// # Errors
     /// [`NotApplicable`] when the finding names nothing the action can act on.
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+
+    /// The plan against live state: `seen[i]` is the answer to `plan.reads[i]`, null when what it asks for does not exist.
+    ///
+    /// # Errors
+    /// [`NotApplicable`] when the answers cannot be understood; nothing is changed then.
+    fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable>;
+
+    /// What of a settled call, or of its undo, still changes something in the state `seen`; `None` when what it wants is so
+    /// already. This makes carrying out and undoing idempotent.
+    ///
+    /// # Errors
+    /// [`NotApplicable`] when the answers or the call cannot be understood, or when the call can never work again, as its
+    /// object is gone.
+    fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable>;
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ pub struct Evidence {
     pub severity: Option<Severity>,
     /// What it was done to; empty when the event names nothing.
     pub resource: String,
-    /// Threat or good news.
+    /// Threat, good news or notice.
     pub effect: Effect,
     /// Joins threats with the good news that ends them, such as `security_group_open/sg-1`; the engine
     /// puts account and region before it.
@@ -198,6 +198,13 @@ impl Evidence {
     #[must_use]
     pub fn resolves(mut self) -> Self {
         self.effect = Effect::Resolves;
+        self
+    }
+
+    /// Marks what is only recorded: see [`Effect::Notice`].
+    #[must_use]
+    pub fn notice(mut self) -> Self {
+        self.effect = Effect::Notice;
         self
     }
 

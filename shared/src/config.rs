@@ -54,14 +54,22 @@ pub struct Document<'t> {
     text: &'t str,
     root: Option<Spanned<DeTable<'t>>>,
     taken: BTreeSet<String>,
+    /// Of those, the ones whose own keys were read; sections within them come first.
+    read: BTreeSet<String>,
     mistakes: Vec<Mistake>,
 }
 
 impl<'t> Document<'t> {
     /// Parses TOML text; a syntax error is kept and reported by [`Document::finish`].
     pub fn parse(file: &str, text: &'t str) -> Self {
-        let mut document =
-            Self { file: file.to_owned(), text, root: None, taken: BTreeSet::new(), mistakes: Vec::new() };
+        let mut document = Self {
+            file: file.to_owned(),
+            text,
+            root: None,
+            taken: BTreeSet::new(),
+            read: BTreeSet::new(),
+            mistakes: Vec::new(),
+        };
         match DeTable::parse(text) {
             Ok(root) => document.root = Some(root),
             Err(error) => {
@@ -79,7 +87,8 @@ impl<'t> Document<'t> {
     }
 
     /// Takes the settings of a table such as `responder` or `classifiers.iam_access_key_created`; what the file
-    /// does not say keeps its default. Bad keys are noted and left at their default.
+    /// does not say keeps its default. Bad keys are noted and left at their default. A section within another one, such as
+    /// `inspection.virustotal`, is taken before it.
     pub fn section<T: DeserializeOwned + Serialize + Default>(&mut self, path: &str) -> T {
         self.section_with(path, |settings: &T| {
             let _ = settings;
@@ -87,15 +96,23 @@ impl<'t> Document<'t> {
         })
     }
 
-    /// As [`Document::section`], and checks the whole once its keys are fine; `check` names the key.
+    /// As [`Document::section`], and checks the whole once its keys are fine; `check` names the key. It sees the defaults
+    /// when the file does not have the section, so it may build what the settings are for.
     pub fn section_with<T: DeserializeOwned + Serialize + Default>(
         &mut self,
         path: &str,
         check: impl FnOnce(&T) -> Result<(), (String, String)>,
     ) -> T {
         self.taken.insert(path.to_owned());
+        self.read.insert(path.to_owned());
         let entries = match self.find(path) {
-            Found::Nothing => return T::default(),
+            Found::Nothing => {
+                let settings = T::default();
+                if let Err((key, why)) = check(&settings) {
+                    self.mistake(0, &format!("{path}.{key}"), why);
+                }
+                return settings;
+            }
             Found::NotATable(at) => {
                 self.mistake(at, path, "must be a table".to_owned());
                 return T::default();
@@ -152,7 +169,7 @@ impl<'t> Document<'t> {
         let (mut places, mut refused) = (Vec::new(), Vec::new());
         for (key, at, value) in entries {
             let dotted = format!("{path}.{key}");
-            if self.is_taken_below(&dotted) {
+            if self.taken.contains(&dotted) || self.is_taken_below(&dotted) {
                 continue;
             }
             let mut alone = defaults.clone();
@@ -189,7 +206,7 @@ impl<'t> Document<'t> {
                     unknown.push((key.span().start, name, "unknown section".to_owned()));
                     continue;
                 }
-                if !self.is_taken_below(&name) {
+                if !self.is_taken_below(&name) || self.read.contains(&name) {
                     continue;
                 }
                 let DeValue::Table(table) = value.get_ref() else {
@@ -313,6 +330,19 @@ mod tests {
     impl Default for Login {
         fn default() -> Self {
             Self { window_s: 900, scope: "principal".to_owned() }
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_not_there_is_checked_with_its_defaults() {
+        for text in ["", "[login]\n", "[logout]\n"] {
+            let mut document = Document::parse("pipeline.toml", text);
+            let mut seen = None;
+            let _: Login = document.section_with("login", |login: &Login| {
+                seen = Some(login.window_s);
+                Ok(())
+            });
+            assert_eq!(seen, Some(900), "{text}");
         }
     }
 

@@ -1,9 +1,12 @@
 //! How findings, outcomes and receipts travel between components.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
 use crate::outcome::{Outcome, Receipt};
+use crate::time::Timestamp;
 
 /// The version every component writes. A reader refuses others, so that a rolling deployment fails loudly
 /// into the DLQ instead of misreading quietly.
@@ -18,6 +21,10 @@ pub struct Envelope {
     pub correlation_id: String,
     /// Two envelopes with the same key have one effect.
     pub idempotency_key: String,
+    /// When each component let it go, by component: how long a finding takes from stage to stage. Empty on one machine,
+    /// where nobody waits and the same input makes the same bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed: BTreeMap<String, Timestamp>,
     /// What it carries.
     #[serde(flatten)]
     pub payload: Payload,
@@ -61,6 +68,7 @@ impl Envelope {
             schema_version: SCHEMA_VERSION,
             correlation_id: finding.event_id.clone(),
             idempotency_key: format!("finding/{}", finding.finding_id),
+            passed: BTreeMap::new(),
             payload: Payload::Finding(Box::new(finding)),
         }
     }
@@ -71,6 +79,7 @@ impl Envelope {
             schema_version: SCHEMA_VERSION,
             correlation_id: finding.event_id.clone(),
             idempotency_key: format!("outcome/{}/{}", outcome.outcome_id, outcome.status.as_str()),
+            passed: BTreeMap::new(),
             payload: Payload::Outcome { finding: Box::new(finding), outcome: Box::new(outcome) },
         }
     }
@@ -81,8 +90,16 @@ impl Envelope {
             schema_version: SCHEMA_VERSION,
             correlation_id,
             idempotency_key: format!("receipt/{}", receipt.receipt_id),
+            passed: BTreeMap::new(),
             payload: Payload::Receipt(Box::new(receipt)),
         }
+    }
+
+    /// Notes when `component` let it go; the first time counts.
+    #[must_use]
+    pub fn passed_by(mut self, component: &str, at: Timestamp) -> Self {
+        self.passed.entry(component.to_owned()).or_insert(at);
+        self
     }
 
     /// The message body.

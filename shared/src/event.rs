@@ -292,9 +292,12 @@ impl Identity {
         }
     }
 
+    /// Only AWS can put a role under its paths, and anybody can give a role a name: the name decides where no path is told.
     fn role_has(&self, path: &str, name: &str) -> bool {
-        self.issuer_arn.contains(path)
-            || self.issuer_name.starts_with(name)
+        if !self.issuer_arn.is_empty() {
+            return self.issuer_arn.contains(path);
+        }
+        self.issuer_name.starts_with(name)
             || self.arn.split_once(":assumed-role/").is_some_and(|(_, role)| role.starts_with(name))
     }
 
@@ -315,6 +318,28 @@ impl Identity {
                 Cow::Owned([&*self.account, provider, &self.user_name].join("/"))
             }
             _ => Cow::Owned([&*self.account, self.principal()].join("/")),
+        }
+    }
+
+    /// As [`Identity::principal_key`], with a user of Identity Center as one person in all accounts and permission sets:
+    /// Identity Center names the sessions, nobody else can.
+    pub fn person_key(&self) -> Cow<'_, str> {
+        match self.principal_kind() {
+            PrincipalKind::SsoUser if !self.session_name.is_empty() => {
+                Cow::Owned(["identity-center", &self.session_name].join("/"))
+            }
+            _ => self.principal_key(),
+        }
+    }
+
+    /// As [`Identity::principal_key`], with all sessions of one role as one: for habits, because the names of sessions are
+    /// often made up each time.
+    pub fn habit_key(&self) -> Cow<'_, str> {
+        match self.principal_kind() {
+            PrincipalKind::RoleSession | PrincipalKind::SsoUser if !self.issuer_arn.is_empty() => {
+                Cow::Borrowed(&self.issuer_arn)
+            }
+            _ => self.principal_key(),
         }
     }
 }
@@ -707,13 +732,16 @@ impl<'a> Event<'a> {
         self.error_code.is_some()
     }
 
-    /// Whether an AWS service acted, alone or for a principal: `invokedBy` is set, the caller is a
-    /// service, or the source address is a service name.
+    /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`, forward
+    /// access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a service, it is how
+    /// people act; and `AWS Internal` is the address of the console too, which then marks the session.
     pub fn is_by_aws_service(&self) -> bool {
         self.identity_type == "AWSService"
-            || !self.invoked_by.is_empty()
+            || (!self.invoked_by.is_empty() && self.invoked_by != "signin.amazonaws.com")
             || self.source_ip.ends_with(".amazonaws.com")
-            || self.source_ip == "AWS Internal"
+            || self.source_ip.ends_with(".amazonaws.com.cn")
+            || (self.source_ip == "AWS Internal" && self.raw(Part::FromConsole).is_none())
+            || self.identity().principal_kind() == PrincipalKind::Service
     }
 
     /// The address the call came from, IPv4 in IPv4 form; `None` for service names and anything else.
@@ -932,6 +960,54 @@ mod tests {
         );
         assert_eq!(bare.principal_kind(), PrincipalKind::SsoUser);
         assert_eq!(bare.principal_key(), bare.arn);
+    }
+
+    #[test]
+    fn a_role_that_is_only_named_like_one_of_aws_is_none() {
+        for name in ["AWSServiceRoleForAutoScaling", "AWSReservedSSO_Admin_0123456789abcdef"] {
+            let named = identity(&SESSION.replace("PATH", "").replace("NAME", name));
+            assert_eq!(named.principal_kind(), PrincipalKind::RoleSession, "{name}");
+        }
+    }
+
+    #[test]
+    fn sessions_of_a_role_share_their_habits_and_users_do_not() {
+        let session = identity(&SESSION.replace("PATH", "").replace("NAME", "Admin"));
+        assert_eq!(session.habit_key(), "arn:aws:iam::123456789012:role/Admin");
+        let user = identity(r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#);
+        assert_eq!(user.habit_key(), "123456789012/alice");
+    }
+
+    #[test]
+    fn services_are_told_from_people_who_use_the_console() {
+        let by_service = |more: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject",{more}}}"#
+            );
+            Event::from_cloudtrail(&record).unwrap().is_by_aws_service()
+        };
+        let linked = "aws-service-role/autoscaling.amazonaws.com/";
+        let linked = SESSION.replace("PATH", linked).replace("NAME", "AWSServiceRoleForAutoScaling");
+        for service in [
+            r#""userIdentity":{"type":"AWSService","invokedBy":"config.amazonaws.com"}"#,
+            r#""userIdentity":{"type":"Root","invokedBy":"support.amazonaws.com"}"#,
+            r#""userIdentity":{"invokedBy":"AWS Internal"}"#,
+            r#""sourceIPAddress":"cloudformation.amazonaws.com""#,
+            r#""sourceIPAddress":"ec2.amazonaws.com.cn""#,
+            r#""sourceIPAddress":"AWS Internal""#,
+            &format!(r#""sourceIPAddress":"192.0.2.7","userIdentity":{linked}"#),
+        ] {
+            assert!(by_service(service), "{service}");
+        }
+        for person in [
+            r#""sourceIPAddress":"192.0.2.7""#,
+            r#""userIdentity":{"type":"IAMUser","invokedBy":"signin.amazonaws.com"}"#,
+            r#""sourceIPAddress":"AWS Internal","sessionCredentialFromConsole":"true""#,
+            r#""sourceIPAddress":"amazonaws.com.example.com""#,
+            r#""userAgent":"config.amazonaws.com""#,
+        ] {
+            assert!(!by_service(person), "{person}");
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl fmt::Display for FindingId {
     }
 }
 
-/// Whether a finding opens something or says it is over.
+/// What a finding means for its incident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
@@ -100,6 +100,8 @@ pub enum Effect {
     Threat,
     /// Good news about `resource`: open incidents whose findings share the `resolution_key` close.
     Resolves,
+    /// Neither: recorded as closed, told to nobody, answered by nothing.
+    Notice,
 }
 
 /// One detection, as it travels and as it is printed.
@@ -116,7 +118,7 @@ pub struct Finding {
     pub title: String,
     /// After lowering for attempts and overrides.
     pub severity: Severity,
-    /// Threat or good news.
+    /// Threat, good news or notice.
     #[serde(default)]
     pub effect: Effect,
     /// The call was denied or failed: what was tried did not happen.

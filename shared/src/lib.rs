@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod adapters;
+pub mod canary;
 pub mod classifier;
 pub mod config;
 pub mod envelope;
@@ -26,7 +27,7 @@ pub mod time;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use action::{Action, ActionMeta, ApiCall, NotApplicable, Permission, Plan};
+pub use action::{Action, ActionMeta, ApiCall, NotApplicable, Permission, Plan, Settled};
 pub use classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 pub use envelope::{Envelope, EnvelopeError, Payload};
 pub use event::{Event, Identity, PrincipalKind, RecordError};

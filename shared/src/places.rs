@@ -10,6 +10,7 @@ use maxminddb::Reader;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ports::Files;
+use crate::time::Timestamp;
 
 /// The `[geo]` section: the databases that turn addresses into places.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +163,13 @@ impl Places {
     /// Whether networks can be told.
     pub const fn has_networks(&self) -> bool {
         !self.asn.is_empty()
+    }
+
+    /// When the oldest of the databases was built; `None` without any, or when it does not say.
+    pub fn built_at(&self) -> Option<Timestamp> {
+        let epochs_s = self.city.iter().chain(&self.asn).map(|db| db.metadata().build_epoch);
+        let oldest_s = i64::try_from(epochs_s.min()?).ok()?;
+        Some(Timestamp::from_millis(oldest_s.checked_mul(1000)?)).filter(|at| at.is_plausible())
     }
 
     /// Where the address lies. A database that cannot be read at this address does not know it.

@@ -109,15 +109,46 @@ pub trait DelayedOutbox {
     fn send_delayed(&self, messages: &[Delayed]) -> impl Future<Output = PortResult<()>>;
 }
 
+/// Which object, and which of the contents that its key has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRef<'a> {
+    /// The bucket's name.
+    pub bucket: &'a str,
+    /// The object's key, as it is.
+    pub key: &'a str,
+    /// This version of it, where the bucket keeps versions; none is the newest.
+    pub version_id: Option<&'a str>,
+    /// Only the content with this entity tag.
+    pub etag: Option<&'a str>,
+}
+
+impl<'a> ObjectRef<'a> {
+    /// Whatever the key holds now.
+    pub const fn newest(bucket: &'a str, key: &'a str) -> Self {
+        Self { bucket, key, version_id: None, etag: None }
+    }
+}
+
+/// What asking for an object comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening<B> {
+    /// Here it is.
+    Opened(B),
+    /// There is no such key, or no such version of it (any more).
+    Gone,
+    /// The key has another content than the one asked for.
+    Replaced,
+}
+
 /// Opens objects, such as log files in a bucket.
 pub trait Objects {
     /// An opened object.
     type Body: ObjectBody;
-    /// Opens the object `key` of `bucket`.
+    /// Opens an object.
     ///
     /// # Errors
-    /// Permanent when it does not exist or may not be read.
-    fn open(&self, bucket: &str, key: &str) -> impl Future<Output = PortResult<Self::Body>>;
+    /// Permanent when it may not be read or there is no such bucket.
+    fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<Self::Body>>>;
 }
 
 /// The bytes of an opened object.
@@ -126,6 +157,46 @@ pub trait ObjectBody {
     fn content_type(&self) -> Option<&str>;
     /// The next bytes, as they come in; `None` at the end.
     fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
+}
+
+/// A question to a web service: `GET`, with a small answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebRequest {
+    /// `https://…`; also `http://…` on this machine.
+    pub url: String,
+    /// Names in lower case. A key of the service may be among them, so they are never shown.
+    pub headers: Vec<(&'static str, String)>,
+    /// From the first byte sent to the last received.
+    pub timeout_s: u32,
+    /// A longer answer is an error.
+    pub answer_bytes_max: usize,
+}
+
+impl std::fmt::Debug for WebRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("WebRequest").field("url", &self.url).field("headers", &headers).finish_non_exhaustive()
+    }
+}
+
+/// What a web service answered. Redirections are answers like others, so that no key goes to another place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header `Retry-After`.
+    pub retry_after: Option<String>,
+    /// The body, whatever it is.
+    pub body: Vec<u8>,
+}
+
+/// Asks web services.
+pub trait Web {
+    /// Asks once.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words and without the headers of the request: not reached, too late, too long.
+    fn get(&self, request: &WebRequest) -> impl Future<Output = Result<WebAnswer, String>>;
 }
 
 /// How a queue treats what is not deleted.

@@ -358,7 +358,8 @@ def ends_when_asked(world, findings):
 def mistakes(world):
     """A function that lacks something says so and ends."""
     for changes, text in [({"STATE_TABLE": ""}, "STATE_TABLE"), ({"DLQ_URL": ""}, "DLQ_URL"),
-                          ({"PIPELINE_CONFIG": "[responder]\nmode = 1"}, "mode")]:
+                          ({"PIPELINE_CONFIG": "[responder]\nmode = 1"}, "mode"),
+                          ({"RESPONSES": "yes"}, "plan or carry-out"), ({"RESPONSES": "carry-out"}, "ACCOUNT_ID")]:
         function = world.start("responder", **changes)
         assert function.process.wait(timeout=20) != 0, changes
         assert text in function.log(), (changes, function.log())

@@ -20,7 +20,7 @@ def environment():
         "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "secret", "RUST_LOG": "info", "STATE_TABLE": "state", "INCIDENT_TABLE": "incidents",
         "ARCHIVE_BUCKET": "archive", "SNS_TOPIC_ARN": "arn:aws:sns:us-east-1:123456789012:alerts",
-        "DLQ_URL": f"{url}/dead", **queues,
+        "DLQ_URL": f"{url}/dead", "RESPONSES": "carry-out", "ACCOUNT_ID": "123456789012", **queues,
     }
 
 

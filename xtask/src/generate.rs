@@ -6,15 +6,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use aws_classifier::classifiers::ALL;
-use aws_classifier::patterns::{self, EventRule};
-use aws_classifier::registry::{Declaration, Plugin};
+use aws_classifier::patterns;
+use aws_classifier::registry::Plugin;
 use aws_classifier::rules;
 use aws_responder::registry::REGISTRY;
 use serde_json::{Value, json};
 use shared::classifier::{FailedCalls, Pattern};
 
 use crate::event_templates::{self, Target};
-use crate::{read, write};
+use crate::{permissions, read, write};
 
 const REMEDY: &str = "run `cargo xtask gen` and commit what it writes";
 
@@ -41,9 +41,10 @@ pub fn run(root: &Path, check: bool) -> Result<Vec<String>, String> {
 }
 
 fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
-    let rules = event_rules();
+    let rules = patterns::own_event_rules();
     Ok(vec![
         ("deploy/generated/event-rules.json", json_text(&rules)?),
+        ("deploy/generated/function-permissions.json", json_text(&permissions::of_functions(root)?)?),
         ("deploy/generated/response-policy.json", json_text(&response_policy())?),
         ("deploy/rules/template.yaml", event_templates::template(&rules, Target::Queue)?),
         ("deploy/forwarder/template.yaml", event_templates::template(&rules, Target::Bus)?),
@@ -55,13 +56,8 @@ fn json_text(value: &impl serde::Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| format!("could not write JSON: {e}"))
 }
 
-fn event_rules() -> Vec<EventRule> {
-    let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
-    let declared: Vec<Declaration> = plugins.chain(rules::own_declarations()).collect();
-    patterns::event_rules(&declared)
-}
-
-/// What the actions need, one statement for each resource of each action. IAM takes letters and digits in a `Sid`.
+/// What the actions need, one statement for each resource of each action, as the responder's template has it. IAM takes
+/// letters and digits in a `Sid`.
 fn response_policy() -> Value {
     let mut statements: Vec<Value> = Vec::new();
     for meta in REGISTRY.iter().map(|registered| registered.meta) {
@@ -73,6 +69,7 @@ fn response_policy() -> Value {
         for (number, (resource, mut actions)) in by_resource.into_iter().enumerate() {
             actions.sort_unstable();
             let sid = format!("{name}{}", number + 1);
+            let resource = if resource == "*" { json!("*") } else { json!({ "Fn::Sub": resource }) };
             statements.push(json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource }));
         }
     }
@@ -225,10 +222,17 @@ mod tests {
         for plugin in ALL {
             write(&classifiers.join(format!("{}.rs", plugin.meta.id)), "//! Header.\n").unwrap();
         }
+        for template in ["foundation", "classifier", "responder", "notifier", "logger"] {
+            let path = Path::new("deploy").join(template).join("template.yaml");
+            write(&root.path().join(&path), &read(&crate::root().join(&path)).unwrap()).unwrap();
+        }
         let error = run(root.path(), true).unwrap_err();
-        assert!(error.contains("deploy/generated/event-rules.json, deploy/generated/response-policy.json"), "{error}");
+        assert!(
+            error.contains("generated/function-permissions.json, deploy/generated/response-policy.json"),
+            "{error}"
+        );
         run(root.path(), false).unwrap();
-        assert_eq!(run(root.path(), true).unwrap().len(), 5);
+        assert_eq!(run(root.path(), true).unwrap().len(), 6);
     }
 
     #[test]
@@ -238,7 +242,9 @@ mod tests {
         for statement in policy["Statement"].as_array().unwrap() {
             for action in statement["Action"].as_array().unwrap() {
                 let text = |value: &Value| value.as_str().unwrap().to_owned();
-                granted.push((text(action), text(&statement["Resource"])));
+                let resource = &statement["Resource"];
+                let resource = resource.get("Fn::Sub").unwrap_or(resource);
+                granted.push((text(action), text(resource)));
             }
         }
         let declared = REGISTRY.iter().flat_map(|registered| registered.meta.permissions);

@@ -7,6 +7,7 @@ mod asn_mmdb;
 mod event_templates;
 mod generate;
 mod new_classifier;
+mod permissions;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -9,7 +9,8 @@
 //! **Why it matters.** Whoever blinds the log first does the rest unseen; doing it right after signing in is how a person
 //! with stolen credentials works, not a pipeline.
 //!
-//! **False positives.** A trail that is kept for data events only has no management events on purpose. Trails are torn
+//! **False positives.** Trails that AWS services make or change by a template (CloudFormation, Control Tower) are left out,
+//! unless they are stopped or deleted. A trail that is kept for data events only has no management events on purpose. Trails are torn
 //! down with their test accounts. Where a trail delivers to is not judged: a record does not say where it did before.
 //!
 //! **Response.** Start logging again, archive what was delivered, find out what the principal did since.
@@ -78,6 +79,11 @@ impl Classifier for CloudtrailTampered {
             return Err(SettingsError::new("login_within_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
         Ok(Self { settings })
+    }
+
+    fn wants(&self, event: &Event<'_>) -> bool {
+        // A template states what a trail records each time anew, which says nothing about what it recorded before.
+        !event.is_by_aws_service() || ["StopLogging", "DeleteTrail"].iter().any(|n| event.name.eq_ignore_ascii_case(n))
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {

@@ -19,7 +19,6 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::event::PrincipalKind;
 use shared::places::{Coordinates, Place, Places};
 use shared::ports::Files;
 use shared::{
@@ -161,9 +160,7 @@ impl Classifier for ConsoleLoginImpossibleTravel {
         if !self.has_places {
             return false;
         }
-        // The sign-in page is how a person acts, every other service acts by itself.
-        let by_caller = event.invoked_by.is_empty() || event.invoked_by == "signin.amazonaws.com";
-        by_caller && !matches!(&*event.identity_type, "AWSService" | "AWSAccount") && event.source_address().is_some()
+        event.identity_type != "AWSAccount" && event.source_address().is_some() && !event.is_by_aws_service()
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -209,10 +206,6 @@ impl ConsoleLoginImpossibleTravel {
     /// Where the caller is, unless that is unknown or says nothing.
     fn stop(&self, event: &Event<'_>) -> Option<Stop> {
         let settings = &self.settings;
-        let kind = event.identity().principal_kind();
-        if matches!(kind, PrincipalKind::Service | PrincipalKind::Account) {
-            return None;
-        }
         let address = event.source_address()?;
         let place = event.place();
         let at = place.at?;

@@ -7,7 +7,7 @@
 //! **Why it matters.** Stolen passwords and sessions are rarely used from the owner's desk.
 //!
 //! **False positives.** Travel, home connections with changing addresses: list the company's egress in `allow_cidrs`, or set
-//! `scope` to `account`. Role sessions with a name made up each time never repeat, so they only teach; `scope` helps there too.
+//! `scope` to `account`. Somebody who signs in to many accounts through Identity Center is one principal, told of once. Role sessions with a name made up each time never repeat, so they only teach; `scope` helps there too.
 //!
 //! **Response.** Confirm with the user, lock the login if in doubt.
 //!
@@ -17,6 +17,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use shared::event::PrincipalKind;
 use shared::ports::Files;
 
 use crate::sign_in;
@@ -88,7 +89,7 @@ impl Classifier for ConsoleLoginNewIp {
 
     fn wants(&self, event: &Event<'_>) -> bool {
         // A service name is not where a person sits.
-        !event.source_ip.is_empty() && event.source_ip != "AWS Internal" && !event.source_ip.ends_with(".amazonaws.com")
+        !event.source_ip.is_empty() && event.source_ip != "AWS Internal" && !event.is_by_aws_service()
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -96,7 +97,7 @@ impl Classifier for ConsoleLoginNewIp {
             return Ok(Observations::none());
         }
         let whose = match self.settings.scope {
-            Scope::Principal => format!("{}/{}", event.account, event.principal()),
+            Scope::Principal => person(event),
             Scope::Account => event.account.to_string(),
             Scope::Global => "global".to_owned(),
         };
@@ -133,6 +134,16 @@ impl Classifier for ConsoleLoginNewIp {
             Some(used) => evidence.fact("mfa_used", used),
             None => evidence,
         }))
+    }
+}
+
+/// Whose habits these are: a user of Identity Center signs in to many accounts and is one person; everybody else is known
+/// per account.
+fn person(event: &Event<'_>) -> String {
+    let identity = event.identity();
+    match identity.principal_kind() {
+        PrincipalKind::SsoUser => identity.person_key().into_owned(),
+        _ => format!("{}/{}", event.account, event.principal()),
     }
 }
 

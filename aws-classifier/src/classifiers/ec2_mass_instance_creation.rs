@@ -6,8 +6,8 @@
 //! **Why it matters.** Stolen credentials are most often turned into money: as many large instances as the quota
 //! allows, for mining.
 //!
-//! **False positives.** Batch jobs, load tests, blue-green deployments by people. Service-linked roles (Auto Scaling,
-//! EC2 Fleet) are left out unless `service_roles_counted`; name your own build principals in `principals_exempt`.
+//! **False positives.** Batch jobs, load tests, blue-green deployments by people. AWS services (Auto Scaling, EC2 Fleet,
+//! EMR, CloudFormation) are left out unless `service_roles_counted`; name your own build principals in `principals_exempt`.
 //!
 //! **Response.** `ec2_instances_stop` stops the instances of this finding (fact `instance_ids`), `iam_user_restrict`
 //! keeps the principal from starting more.
@@ -39,7 +39,8 @@ pub struct Settings {
     pub instances_max: u32,
     /// Within how many seconds. Default 300, the period of its alarm.
     pub window_s: u32,
-    /// Whether instances started by service-linked roles count. Default no: scaling out is their work.
+    /// Whether instances count that AWS services start, with their own roles or for somebody. Default no: scaling out is
+    /// their work.
     pub service_roles_counted: bool,
     /// ARNs that are left out; `*` at the end stands for anything.
     pub principals_exempt: Vec<String>,
@@ -124,8 +125,7 @@ impl Classifier for Ec2MassInstanceCreation {
 impl Ec2MassInstanceCreation {
     fn is_exempt(&self, event: &Event<'_>) -> bool {
         let identity = event.identity();
-        let is_service = event.identity_type == "AWSService" || identity.issuer_arn.contains(":role/aws-service-role/");
-        (is_service && !self.settings.service_roles_counted)
+        (event.is_by_aws_service() && !self.settings.service_roles_counted)
             || self.settings.principals_exempt.iter().any(|exempt| {
                 [&identity.arn, &identity.issuer_arn].into_iter().any(|arn| match exempt.strip_suffix('*') {
                     Some(start) => arn.starts_with(start),

@@ -5,7 +5,8 @@
 //!
 //! **Why it matters.** A key outlives the session that made it and needs no MFA: the classic way to stay.
 //!
-//! **False positives.** Onboarding and key rotation. A caller that has not made keys for `caller_new_s` is marked as
+//! **False positives.** Onboarding and key rotation. Keys that AWS services make for somebody, such as CloudFormation by a
+//! template, are not reported. A caller that has not made keys for `caller_new_s` is marked as
 //! new (`caller_is_new`). The predecessor marked a *region* unused for 7 days; IAM is global and its records carry the home
 //! region of the partition, whoever calls from wherever, so the region is kept as part of the key only for callers that
 //! appear in several partitions, and what it tells is whether this caller makes keys regularly.
@@ -64,6 +65,10 @@ impl Classifier for IamAccessKeyCreated {
         Ok(Self { settings })
     }
 
+    fn wants(&self, event: &Event<'_>) -> bool {
+        !event.is_by_aws_service()
+    }
+
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let key = format!("{}/{}/{}", event.account, event.region, event.principal());
         Ok(Observations::none().see("caller", key, self.settings.caller_new_s))
@@ -88,9 +93,6 @@ impl Classifier for IamAccessKeyCreated {
         }
         if let Some(owner) = owner {
             evidence = evidence.fact("user_name", owner);
-        }
-        if !event.invoked_by.is_empty() {
-            evidence = evidence.fact("invoked_by", &*event.invoked_by);
         }
         if caller.is_root() {
             evidence = evidence.severity(Severity::Critical);

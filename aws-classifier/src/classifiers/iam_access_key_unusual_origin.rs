@@ -53,17 +53,26 @@ pub struct IamAccessKeyUnusualOrigin {
 }
 
 /// Services with one endpoint for the partition: their records name its home region.
-const GLOBAL_SERVICES: [&str; 10] = [
+const GLOBAL_SERVICES: [&str; 19] = [
     "account.amazonaws.com",
     "billingconsole.amazonaws.com",
     "budgets.amazonaws.com",
     "ce.amazonaws.com",
     "cloudfront.amazonaws.com",
+    "cur.amazonaws.com",
+    "ecr-public.amazonaws.com",
+    "globalaccelerator.amazonaws.com",
+    "health.amazonaws.com",
     "iam.amazonaws.com",
     "organizations.amazonaws.com",
     "route53.amazonaws.com",
+    "route53domains.amazonaws.com",
+    "savingsplans.amazonaws.com",
+    "shield.amazonaws.com",
     "sts.amazonaws.com",
     "support.amazonaws.com",
+    "trustedadvisor.amazonaws.com",
+    "waf.amazonaws.com",
 ];
 
 impl Classifier for IamAccessKeyUnusualOrigin {

@@ -6,7 +6,8 @@
 //! **Why it matters.** Persistence in AWS is mostly a credential: a second password, a policy on a user, a key switched on again.
 //!
 //! **False positives.** Administration is made of these calls, so the severity follows what was done: new ways in and MFA off are critical, or high when
-//! the session used MFA; policies high or medium; updates, deletions and resets medium; the rest low. By root: critical and high;
+//! the session used MFA; policies high or medium; updates, deletions and resets medium; the rest low,
+//! told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
 //! `root_account_used` tells of the same call as a use of root. AWS services that act for somebody are ignored. Which calls are of no
 //! interest here is set with `ignore_calls`.
 //!
@@ -19,11 +20,20 @@ use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
 /// Limits of `[classifiers.iam_credential_changed]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Calls that are not reported, such as `TagUser`. Default none, the predecessor's.
     pub ignore_calls: Vec<String>,
+    /// Seconds without the same call of a caller after which one of low severity is reported again: 1 to 7,776,000.
+    /// Default 3,600: our choice, so that a script that tags all users is one piece of news.
+    pub repeat_s: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ignore_calls: Vec::new(), repeat_s: 3_600 }
+    }
 }
 
 /// See the module.
@@ -109,6 +119,9 @@ impl Classifier for IamCredentialChanged {
         if let Some(unknown) = settings.ignore_calls.iter().find(|name| call(name).is_none()) {
             return Err(SettingsError::new("ignore_calls", format!("{unknown} is no call this classifier looks at")));
         }
+        if !(1..=7_776_000).contains(&settings.repeat_s) {
+            return Err(SettingsError::new("repeat_s", "must be from 1 to 7776000 seconds (90 days)"));
+        }
         Ok(Self { settings })
     }
 
@@ -149,6 +162,10 @@ impl Classifier for IamCredentialChanged {
             if let Some(value) = event.request_str(pointer)? {
                 evidence = evidence.fact(fact, value);
             }
+        }
+        if severity == Severity::Low {
+            let key = [&*event.account, &identity.habit_key(), &*event.name].join("/");
+            evidence = evidence.once_in(key, self.settings.repeat_s);
         }
         Ok(Some(evidence))
     }

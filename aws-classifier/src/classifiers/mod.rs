@@ -15,6 +15,7 @@ pub mod iam_access_key_created;
 pub mod iam_access_key_unusual_origin;
 pub mod iam_credential_changed;
 pub mod iam_mfa_device_removed;
+pub mod pipeline_canary;
 pub mod region_unusual;
 pub mod root_account_used;
 pub mod s3_malicious_file;
@@ -47,6 +48,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_access_key_unusual_origin::IamAccessKeyUnusualOrigin>(),
     plugin::<iam_credential_changed::IamCredentialChanged>(),
     plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
+    plugin::<pipeline_canary::PipelineCanary>(),
     plugin::<region_unusual::RegionUnusual>(),
     plugin::<root_account_used::RootAccountUsed>(),
     plugin::<s3_malicious_file::S3MaliciousFile>(),

@@ -8,6 +8,7 @@
 //! **Why it matters.** Regions nobody looks at are where stolen credentials mine coins and hide copies.
 //!
 //! **False positives.** A new site, a disaster recovery exercise: add the region to `usual_regions`. AWS services that act for somebody are ignored.
+//! Roles that deploy with infrastructure as code (`deployment_tools`) are left out; people and long-lived keys are not.
 //! IAM and other global services are recorded in their partition's home region, whoever calls from wherever, so the IAM calls of the predecessor's
 //! list say nothing about regions and are left to their own classifiers. A bucket's region is the one asked for, not that of the endpoint.
 //!
@@ -38,11 +39,21 @@ pub struct Settings {
     /// Seconds without a call in the same region after which the principal's use of it is reported again: 1 to 7,776,000.
     /// Default 604,800: our choice, so that what goes on is told once, also over a weekend.
     pub repeat_s: u32,
+    /// Parts of user agents, in lower case, of tools that lay out what is to be. Sessions of roles that call with them are
+    /// not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK, Crossplane
+    /// and Ansible. Callers choose their user agent, so empty the list where deployments stay in `usual_regions`.
+    pub deployment_tools: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { known_days: 90, usual_regions: Vec::new(), learning_until: String::new(), repeat_s: 604_800 }
+        Self {
+            known_days: 90,
+            usual_regions: Vec::new(),
+            learning_until: String::new(),
+            repeat_s: 604_800,
+            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible"].map(str::to_owned).to_vec(),
+        }
     }
 }
 
@@ -108,6 +119,9 @@ impl Classifier for RegionUnusual {
         if let Some(odd) = settings.usual_regions.iter().find(|r| r.split('-').count() < 3) {
             return Err(SettingsError::new("usual_regions", format!("{odd} is no region such as eu-central-1")));
         }
+        if settings.deployment_tools.iter().any(|tool| tool.trim().is_empty()) {
+            return Err(SettingsError::new("deployment_tools", "an empty entry would match every user agent"));
+        }
         let learning_until = match &*settings.learning_until {
             "" => None,
             text => Some(Timestamp::parse(text).ok_or_else(|| {
@@ -123,9 +137,6 @@ impl Classifier for RegionUnusual {
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let Some(region) = region(event)? else { return Ok(Observations::none()) };
-        if event.identity().principal_kind() == PrincipalKind::Service {
-            return Ok(Observations::none());
-        }
         let (account, caller) = (&*event.account, caller(event));
         let known_s = self.settings.known_days * 86_400;
         Ok(Observations::none()
@@ -137,9 +148,7 @@ impl Classifier for RegionUnusual {
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let Some(region) = region(event)? else { return Ok(None) };
-        if self.settings.usual_regions.iter().any(|usual| usual.eq_ignore_ascii_case(region))
-            || event.identity().principal_kind() == PrincipalKind::Service
-        {
+        if self.settings.usual_regions.iter().any(|usual| usual.eq_ignore_ascii_case(region)) {
             return Ok(None);
         }
         let learning = self.learning_until.is_some_and(|until| event.time < until);
@@ -155,7 +164,7 @@ impl Classifier for RegionUnusual {
             }
             (Some(_), Some(region)) => learning || self.learning_until.is_some_and(|until| region < until),
         };
-        if is_usual {
+        if is_usual || self.is_deployment(event) {
             return Ok(None);
         }
         let key = format!("{}/{region}", caller(event));
@@ -168,6 +177,16 @@ impl Classifier for RegionUnusual {
             .fact("known_days", self.settings.known_days)
             .fact("learning", learning);
         Ok(Some(if learning { evidence.severity(Severity::Low) } else { evidence }))
+    }
+}
+
+impl RegionUnusual {
+    fn is_deployment(&self, event: &Event<'_>) -> bool {
+        if event.identity().principal_kind() != PrincipalKind::RoleSession {
+            return false;
+        }
+        let agent = event.user_agent.to_ascii_lowercase();
+        self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }
 }
 
@@ -186,12 +205,5 @@ fn region<'e>(event: &'e Event<'_>) -> Result<Option<&'e str>, Malformed> {
 
 /// A role's sessions share their regions; everybody else is alone.
 fn caller(event: &Event<'_>) -> String {
-    let identity = event.identity();
-    let name = match identity.principal_kind() {
-        PrincipalKind::RoleSession | PrincipalKind::SsoUser if !identity.issuer_arn.is_empty() => {
-            identity.issuer_arn.as_str().into()
-        }
-        _ => identity.principal_key(),
-    };
-    format!("{}/{name}", event.account)
+    format!("{}/{}", event.account, event.identity().habit_key())
 }

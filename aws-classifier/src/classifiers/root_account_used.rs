@@ -98,10 +98,12 @@ impl Classifier for RootAccountUsed {
         if event.source == "signin.amazonaws.com" && event.name == "CheckMfa" {
             return false;
         }
-        // The sign-in page is how a person acts, not a service that acts for root.
-        let by_person = event.invoked_by.is_empty() || event.invoked_by == "signin.amazonaws.com";
-        let from_service = event.source_ip == "AWS Internal" || event.source_ip.ends_with(".amazonaws.com");
-        by_person && event.event_type != "AwsServiceEvent" && (!from_service || is_critical(event))
+        if event.event_type == "AwsServiceEvent" {
+            return false;
+        }
+        // Pages of the console change root's credentials from addresses of AWS, not always with a word on the session.
+        let for_nobody = event.invoked_by.is_empty() || event.invoked_by == "signin.amazonaws.com";
+        !event.is_by_aws_service() || (for_nobody && is_critical(event))
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {

@@ -12,7 +12,8 @@
 //! **Why it matters.** Public buckets are found by scanners within hours, and opening one, or sharing it with an account of
 //! one's own, is the shortest way to carry its content out.
 //!
-//! **False positives.** Websites and downloads that are public on purpose. An account-wide block is off until it is first
+//! **False positives.** What is `info` is told once a day for a caller (all sessions of a role are one) and call. Of what AWS
+//! services do, also CloudFormation for somebody, only openings to anyone and weakened blocks are reported. Websites and downloads that are public on purpose. An account-wide block is off until it is first
 //! put, so a first one with some flags off is reported though it closes more than it opens. Whether a block still overrides
 //! a new policy or grant is not judged. A record does not say the owner's canonical user id, so a grant to it in headers or
 //! policies looks foreign. AWS services that a policy names are trusted, as S3 does. S3 Express directory
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 use shared::event::Event;
-use shared::finding::Severity;
+use shared::finding::{Effect, Severity};
 use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
@@ -37,6 +38,10 @@ use crate::exposure::{self, Audience, Grant, Grantee, Opening, Unreadable, Verdi
 
 /// How long an old value is known: our choice, 90 days, as CloudTrail's own event history.
 const KNOWN_S: u32 = 90 * 86_400;
+
+/// What is only noted is noted once for a caller and call until it was quiet for so long: our choice, a day. A script that
+/// takes down a hundred buckets is one piece of news.
+const NOTED_AGAIN_S: u32 = 86_400;
 
 /// The flags of a public access block.
 const FLAGS: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
@@ -132,8 +137,23 @@ impl Classifier for S3PublicExposure {
             Call::Ownership => judge_ownership(event)?,
             Call::AclDeleted => Some(noted(event, "Bucket ACL was deleted")?),
         };
+        let Some(evidence) = evidence else { return Ok(None) };
+        let severity = evidence.severity.unwrap_or(Self::META.severity);
         // An attempt at what would only have been noted, or would have been good news, is nothing.
-        Ok(evidence.filter(|e| !event.is_failed() || e.severity != Some(Severity::Info)))
+        if event.is_failed() && severity == Severity::Info {
+            return Ok(None);
+        }
+        // Templates and services do what was asked of them: of their work only what lets anyone in is news.
+        let is_news = evidence.effect == Effect::Resolves || severity >= Severity::High;
+        if event.is_by_aws_service() && (!is_news || matches!(Call::of(event), Call::Website)) {
+            return Ok(None);
+        }
+        Ok(Some(if severity == Severity::Info && evidence.effect == Effect::Threat {
+            let key = [&*event.account, &event.identity().habit_key(), &*event.name].join("/");
+            evidence.once_in(key, NOTED_AGAIN_S)
+        } else {
+            evidence
+        }))
     }
 }
 

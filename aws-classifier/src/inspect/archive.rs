@@ -1,13 +1,17 @@
 //! What is inside zip and gzip files, within bounds that hold for one inspection as a whole.
 //!
-//! Other archives (tar, 7z, rar, …) and other compressions inside zip files are not opened, nor what is encrypted.
+//! Other archives (tar, 7z, rar, …) and other compressions inside zip files are not opened, nor what is encrypted; the
+//! report says so. A zip file may stand behind other content, as readers look for its end: so do we.
 
 use std::io::{Cursor, Read};
+use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
-use zip::ZipArchive;
+use flate2::read::DeflateDecoder;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::kinds::Kind;
+use super::yara::TimeLeft;
 use super::{Inspector, Judgement, Object, Report};
 
 /// Our choices: more than honest uploads need, little enough to judge a hostile one in about a second.
@@ -22,17 +26,44 @@ const RATIO_MAX: u64 = 200;
 const RATIO_FREE_BYTES: u64 = 16 << 20;
 /// Reasons quote at most this many members.
 const REASONS_MAX: usize = 20;
+/// Remarks that members cannot be looked into leave room for reasons.
+const REMARKS_MAX: usize = 10;
+/// The record at the end of a zip file, and the longest comment that can follow it.
+const END: &[u8] = b"PK\x05\x06";
+const END_BYTES: usize = 22;
+const COMMENT_BYTES_MAX: usize = 65_535;
+
+/// Archives and compressions that are not opened.
+const CLOSED: [&str; 16] = [
+    "application/vnd.bzip3",
+    "application/vnd.debian.binary-package",
+    "application/vnd.ms-cab-compressed",
+    "application/vnd.rar",
+    "application/x-7z-compressed",
+    "application/x-bzip2",
+    "application/x-compress",
+    "application/x-cpio",
+    "application/x-lz4",
+    "application/x-lzip",
+    "application/x-rar-compressed",
+    "application/x-rpm",
+    "application/x-tar",
+    "application/x-unix-archive",
+    "application/x-xz",
+    "application/zstd",
+];
 
 /// What one inspection may still open.
 pub(super) struct Budget {
     depth: u32,
     members: usize,
     bytes: u64,
+    pub(super) yara: TimeLeft,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { depth: DEPTH_MAX, members: MEMBERS_MAX, bytes: TOTAL_BYTES_MAX }
+impl Budget {
+    pub(super) const fn new(yara: Duration) -> Self {
+        Self { depth: DEPTH_MAX, members: MEMBERS_MAX, bytes: TOTAL_BYTES_MAX, yara: TimeLeft::of(yara) }
     }
 }
 
@@ -45,9 +76,14 @@ pub(super) fn check(
     budget: &mut Budget,
     report: &mut Report,
 ) {
-    let is_zip = content.starts_with(b"PK\x03\x04") || content.starts_with(b"PK\x05\x06");
+    let is_zip = content.starts_with(b"PK\x03\x04") || content.starts_with(END);
     let is_gzip = kind.looks_like("application/gzip");
-    if !is_zip && !is_gzip {
+    // Anything may hold the four bytes of an end; a zip file can be listed from there.
+    let is_behind = !is_zip && end_of_zip(content).is_some() && ZipArchive::new(Cursor::new(content)).is_ok();
+    if let Some(closed) = CLOSED.into_iter().find(|mime| kind.looks_like(mime)) {
+        report.add("archive", Judgement::Clean, format!("{closed}: such archives are not looked into"));
+    }
+    if !is_zip && !is_gzip && !is_behind {
         return;
     }
     if budget.depth == 0 {
@@ -56,12 +92,30 @@ pub(super) fn check(
     }
     budget.depth -= 1;
     let mut opened = Opened { inspector, budget, report };
-    if is_zip {
+    if is_behind {
+        opened.remark("a zip file stands behind other content");
+    }
+    if is_zip || is_behind {
         opened.zip(content);
-    } else {
+    }
+    if is_gzip {
         opened.gzip(object.name, content);
     }
     budget.depth += 1;
+}
+
+/// Where the record at the end of a zip file begins, if there is one.
+fn end_of_zip(content: &[u8]) -> Option<usize> {
+    let from = content.len().saturating_sub(END_BYTES + COMMENT_BYTES_MAX);
+    let at = memchr::memmem::rfind(&content[from..], END)? + from;
+    (content.len() - at >= END_BYTES).then_some(at)
+}
+
+/// How many entries it says that there are; `None` when another record says so.
+fn entries_said(content: &[u8]) -> Option<usize> {
+    let at = end_of_zip(content)? + 10;
+    let said = u16::from_le_bytes([*content.get(at)?, *content.get(at + 1)?]);
+    (said != u16::MAX).then_some(said.into())
 }
 
 struct Opened<'x> {
@@ -87,32 +141,51 @@ impl Opened<'_> {
             Err(error) => return self.remark(format!("the zip file cannot be listed: {error}")),
         };
         let (mut encrypted, mut unknown, mut left) = (0_usize, 0_usize, 0_usize);
-        let mut declared = 0_u64;
+        // What it says, and what came out: either may be the larger.
+        let (mut declared, mut inflated) = (0_u64, 0_u64);
         for index in 0..archive.len() {
-            let Ok(entry) = archive.by_index_raw(index) else {
+            // As it is stored: the crate's own inflating trusts the size that an entry says it has.
+            let Ok(mut entry) = archive.by_index_raw(index) else {
                 unknown += 1;
                 continue;
             };
-            declared = declared.saturating_add(entry.size());
-            let (is_dir, is_encrypted) = (entry.is_dir(), entry.encrypted());
+            let said = entry.size();
+            declared = declared.saturating_add(said);
             let name = entry.name().map_or_else(|_| format!("entry {index}"), std::borrow::Cow::into_owned);
-            drop(entry);
-            if is_dir {
+            if entry.is_dir() {
                 continue;
             }
-            if is_encrypted {
+            if entry.encrypted() {
                 encrypted += 1;
-            } else if self.budget.members == 0 || self.budget.bytes == 0 {
+                continue;
+            }
+            if self.budget.members == 0 || self.budget.bytes == 0 {
                 left += 1;
-            } else {
-                match archive.by_index(index) {
-                    Ok(mut entry) => drop(self.member(&name, &mut entry)),
-                    Err(_) => unknown += 1,
+                continue;
+            }
+            let size = match entry.compression() {
+                CompressionMethod::Stored => self.member(&name, &mut entry),
+                CompressionMethod::Deflated => self.member(&name, &mut DeflateDecoder::new(entry)),
+                _ => {
+                    unknown += 1;
+                    continue;
                 }
+            };
+            inflated += size;
+            if size > said && self.report.reasons.len() < REASONS_MAX {
+                let what = format!("{}: holds more than the {said} bytes it says", shown(&name));
+                self.report.add("archive", Judgement::Suspicious, what);
             }
         }
-        if is_bomb(declared, content.len() as u64) {
-            let what = format!("inflates from {} to {declared} bytes", content.len());
+        let size = declared.max(inflated);
+        if is_bomb(size, content.len() as u64) {
+            let what = format!("inflates from {} to {size} bytes", content.len());
+            self.report.add("archive", Judgement::Suspicious, what);
+        }
+        // Of entries with one name a reader sees one; which one, is its choice.
+        let hidden = entries_said(content).map_or(0, |said| said.saturating_sub(archive.len()));
+        if hidden > 0 {
+            let what = format!("{hidden} entries have the name of another one and were not looked at");
             self.report.add("archive", Judgement::Suspicious, what);
         }
         for (count, what) in [
@@ -159,7 +232,12 @@ impl Opened<'_> {
         let object = Object { name, content_type: None, size, content: &content };
         let inner = self.inspector.inspect_within(&object, self.budget);
         for reason in inner.reasons {
-            if reason.judgement != Judgement::Clean && self.report.reasons.len() < REASONS_MAX {
+            let room = match reason.judgement {
+                Judgement::Clean if reason.check == "archive" => REMARKS_MAX,
+                Judgement::Clean => 0,
+                Judgement::Suspicious | Judgement::Malicious => REASONS_MAX,
+            };
+            if self.report.reasons.len() < room {
                 self.report.add(
                     "archive",
                     reason.judgement,
@@ -287,6 +365,102 @@ mod tests {
         let many: Vec<(&str, &[u8])> = many.iter().map(|(n, c)| (n.as_str(), *c)).collect();
         let report = inspect("many.zip", &zip(&many, 0));
         assert!(report.reasons[0].what.starts_with("5 entries were left out"), "{report:?}");
+    }
+
+    /// Sets a little-endian number in the first central entry, so many bytes behind its signature.
+    fn lie(file: &mut [u8], behind: usize, value: u32) {
+        let at = memchr::memmem::find(file, b"PK\x01\x02").unwrap() + behind;
+        file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    #[test]
+    fn sizes_that_lie_are_not_believed() {
+        let zeros = vec![0; 40 << 20];
+        let mut small = zip(&[("log", &zeros)], 0);
+        lie(&mut small, 24, 7);
+        let report = inspect("log.zip", &small);
+        assert_eq!(report.reasons[0].what, "log: holds more than the 7 bytes it says", "{report:?}");
+        assert!(report.reasons.iter().any(|r| r.what.starts_with("inflates from")), "{report:?}");
+        let mut large = zip(&[("a.txt", b"hello")], 0);
+        lie(&mut large, 24, u32::MAX - 1);
+        assert_eq!(inspect("a.zip", &large).judgement, Judgement::Suspicious, "it claims to be a bomb");
+        // More packed bytes than there are, and an offset behind the end.
+        for (behind, value) in [(20, u32::MAX - 1), (42, u32::MAX - 1), (42, 3), (24, u32::MAX), (20, u32::MAX)] {
+            let mut odd = zip(&[("a.txt", b"hello")], 0);
+            lie(&mut odd, behind, value);
+            let report = inspect("a.zip", &odd);
+            assert!(report.reasons.len() <= 2, "{behind} {value}: {report:?}");
+        }
+        // The counts of entries at the end.
+        let mut many = zip(&[("a.txt", b"hello")], 0);
+        let end = end_of_zip(&many).unwrap();
+        many[end + 8..end + 12].copy_from_slice(&[0xfe; 4]);
+        assert!(inspect("a.zip", &many).reasons[0].what.contains("cannot be listed"));
+    }
+
+    #[test]
+    fn entries_that_share_their_bytes_are_bounded() {
+        let kernel = vec![0; 8 << 20];
+        let mut file = zip(&[("0", &kernel)], 0);
+        // Three hundred entries that all are the first one: 2.4 GB of some kilobytes.
+        let central = memchr::memmem::find(&file, b"PK\x01\x02").unwrap();
+        let end = end_of_zip(&file).unwrap();
+        let entry = file[central..end].to_vec();
+        let mut directory = Vec::new();
+        for n in 0..300_u32 {
+            let mut entry = entry.clone();
+            let name = format!("{n:03}");
+            entry[28..30].copy_from_slice(&3_u16.to_le_bytes());
+            entry.truncate(46);
+            entry.extend(name.as_bytes());
+            directory.extend(entry);
+        }
+        let mut tail = file[end..].to_vec();
+        file.truncate(central);
+        tail[8..10].copy_from_slice(&300_u16.to_le_bytes());
+        tail[10..12].copy_from_slice(&300_u16.to_le_bytes());
+        tail[12..16].copy_from_slice(&(directory.len() as u32).to_le_bytes());
+        file.extend(directory);
+        file.extend(tail);
+        let report = inspect("many.zip", &file);
+        assert_eq!(report.judgement, Judgement::Suspicious, "{report:?}");
+        let what: Vec<&str> = report.reasons.iter().map(|r| r.what.as_str()).collect();
+        assert!(what[0].starts_with("inflates from") && what[1].contains("entries were left out"), "{what:?}");
+    }
+
+    #[test]
+    fn of_entries_with_one_name_it_is_said_that_one_is_hidden() {
+        let report = inspect("a.zip", &zip(&[("a.txt", SHELL), ("a.txt", b"hello")], 0));
+        assert_eq!(report.judgement, Judgement::Suspicious);
+        assert!(report.reasons[0].what.starts_with("1 entries have the name of another one"), "{report:?}");
+    }
+
+    #[test]
+    fn a_zip_file_behind_other_content_is_opened() {
+        let zipped = zip(&[("up/shell.php", SHELL)], 0);
+        let picture = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &[7; 500], &zipped].concat();
+        let report = inspect("photo.png", &picture);
+        assert_eq!(report.judgement, Judgement::Malicious, "{report:?}");
+        assert_eq!(report.reasons[0].what, "a zip file stands behind other content");
+        let harmless = inspect("notes.txt", b"the end of a zip file begins with PK\x05\x06, and so on and so forth");
+        assert_eq!((harmless.judgement, harmless.reasons), (Judgement::Clean, vec![]));
+    }
+
+    #[test]
+    fn archives_that_are_not_looked_into_are_named() {
+        let mut tar = vec![0; 1024];
+        tar[..5].copy_from_slice(b"a.php");
+        tar[257..263].copy_from_slice(b"ustar\0");
+        for (name, content, said) in [
+            ("a.7z", b"7z\xbc\xaf\x27\x1c\0\x04".to_vec(), "application/x-7z-compressed: "),
+            ("a.rar", b"Rar!\x1a\x07\x01\0".to_vec(), "application/vnd.rar: "),
+            ("a.tar", tar.clone(), "application/x-tar: "),
+            ("a.tgz", gzip(&tar), "a.tar: archive: application/x-tar: "),
+        ] {
+            let report = inspect(name, &content);
+            assert_eq!(report.judgement, Judgement::Clean, "{name}");
+            assert_eq!(report.reasons[0].what, format!("{said}such archives are not looked into"), "{name}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Whether a file is malicious: asked of objects that are uploaded to the buckets of [`Settings`], whose answers the
 //! classifier `s3_malicious_file` reports, and by `pipeline inspect` of files.
 //!
-//! Pure: it judges bytes and a name, and never fetches, stores or runs anything. It asks no outside service. Five checks,
-//! each of which gives reasons; the worst reason is the verdict:
+//! Pure: it judges bytes and a name, and never fetches, stores or runs anything. What outside services know of a file is
+//! asked elsewhere ([`crate::reputation`]). Six checks, each of which gives reasons; the worst reason is the verdict:
 //!
 //! * **hash**: the file is on a list of known hashes;
 //! * **metadata**: extension, declared and sniffed type, size ([`Report::score`]);
-//! * **signature**: texts and bytes that belong to attacks, by type of file;
+//! * **signature**: texts and bytes that belong to attacks, by type of file: one is suspicious, two are malicious;
+//! * **yara**: YARA rules, each of which counts as a signature (with the feature `yara`);
 //! * **fuzzy_hash**: the file is nearly the same as a known one (TLSH distance);
 //! * **archive**: what is inside, and whether it inflates beyond measure.
 //!
@@ -17,11 +18,16 @@
 //! * **Hash lists**: `HASH [NAME]`. MD5, SHA-1 or SHA-256 in hexadecimal, told apart by length.
 //! * **Fuzzy hash lists**: `TLSH [NAME]`. A TLSH of 128 buckets with a checksum of one byte: `T1` and 70 digits.
 //! * **Signature lists**: `TYPE KIND PATTERN`, as in `signatures.txt`, which explains them and is built in.
+//!
+//! **YARA rules** are files in the language of YARA-X, without `include`; `yara.rs` says what their metadata can do.
 
 mod archive;
 mod kinds;
 mod lists;
 mod signatures;
+mod yara;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,9 +38,13 @@ use shared::text::matches_glob;
 
 use lists::{FuzzyHashes, Hashes};
 use signatures::Signatures;
+use yara::{TimeLeft, YaraRules};
 
 /// Content beyond this many bytes is not looked at: our choice, twice the largest size that is normal for any type here.
 pub const CONTENT_BYTES_MAX: usize = 100 << 20;
+
+/// Nobody waits longer for one file: our choice.
+const YARA_TIMEOUT_S_MAX: u32 = 600;
 
 /// The `[inspection]` section: what to inspect, and with what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +63,11 @@ pub struct Settings {
     pub fuzzy_hash_lists: Vec<String>,
     /// Files of signatures, beside the built-in ones.
     pub signature_lists: Vec<String>,
+    /// Files of YARA rules, or folders with such files (`.yar`, `.yara`). Only where YARA was built in.
+    pub yara_rules: Vec<String>,
+    /// How long YARA rules may take for a file and all that is in it. Default 10 s: our choice, a fifth of a function's
+    /// time. What was not finished by then is said.
+    pub yara_timeout_s: u32,
     /// Score from which a file is malicious. Default 50.
     pub score_malicious_min: u32,
     /// Score from which a file is suspicious. Default 30.
@@ -72,6 +87,8 @@ impl Default for Settings {
             hash_lists: Vec::new(),
             fuzzy_hash_lists: Vec::new(),
             signature_lists: Vec::new(),
+            yara_rules: Vec::new(),
+            yara_timeout_s: 10,
             score_malicious_min: 50,
             score_suspicious_min: 30,
             distance_malicious_max: 50,
@@ -120,7 +137,8 @@ impl Judgement {
 /// Why a file is judged as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// Which check: `hash`, `metadata`, `signature`, `fuzzy_hash` or `archive`.
+    /// Which check: `content` (there was none to look at), `hash`, `metadata`, `signature`, `yara`, `fuzzy_hash` or `archive`;
+    /// `virustotal` and `hybrid_analysis` for what those say.
     pub check: &'static str,
     /// What it alone would make of the file; `Clean` for a remark.
     pub judgement: Judgement,
@@ -154,7 +172,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn add(&mut self, check: &'static str, judgement: Judgement, what: String) {
+    pub(crate) fn add(&mut self, check: &'static str, judgement: Judgement, what: String) {
         self.judgement = self.judgement.max(judgement);
         self.reasons.push(Reason { check, judgement, what });
     }
@@ -166,6 +184,7 @@ pub struct Inspector {
     hashes: Hashes,
     fuzzy_hashes: FuzzyHashes,
     signatures: Signatures,
+    yara: YaraRules,
 }
 
 impl Inspector {
@@ -197,18 +216,36 @@ impl Inspector {
         if settings.buckets.iter().any(String::is_empty) {
             return Err(SettingsError::new("buckets", "a bucket has a name"));
         }
-        let (mut hashes, mut fuzzy_hashes) = (Hashes::default(), FuzzyHashes::default());
-        let mut signatures = Signatures::built_in();
+        if !(1..=YARA_TIMEOUT_S_MAX).contains(&settings.yara_timeout_s) {
+            return Err(SettingsError::new("yara_timeout_s", format!("must be from 1 to {YARA_TIMEOUT_S_MAX}")));
+        }
+        let mut inspector = Self {
+            settings: Settings::default(),
+            hashes: Hashes::default(),
+            fuzzy_hashes: FuzzyHashes::default(),
+            signatures: Signatures::built_in(),
+            yara: YaraRules::default(),
+        };
+        inspector.read(&settings, files)?;
+        inspector.settings = settings;
+        Ok(inspector)
+    }
+
+    /// Reads the lists and rules that these settings name, beside those it has.
+    ///
+    /// # Errors
+    /// When one cannot be read or a line of it is wrong, with file and line.
+    pub fn read(&mut self, settings: &Settings, files: &dyn Files) -> Result<(), SettingsError> {
         for name in &settings.hash_lists {
-            lists::each_line("hash_lists", name, files, |line| hashes.add(line))?;
+            lists::each_line("hash_lists", name, files, |line| self.hashes.add(line))?;
         }
         for name in &settings.fuzzy_hash_lists {
-            lists::each_line("fuzzy_hash_lists", name, files, |line| fuzzy_hashes.add(line))?;
+            lists::each_line("fuzzy_hash_lists", name, files, |line| self.fuzzy_hashes.add(line))?;
         }
         for name in &settings.signature_lists {
-            lists::each_line("signature_lists", name, files, |line| signatures.add(line))?;
+            lists::each_line("signature_lists", name, files, |line| self.signatures.add(line))?;
         }
-        Ok(Self { settings, hashes, fuzzy_hashes, signatures })
+        self.yara.add(&settings.yara_rules, files)
     }
 
     /// With a further bucket whose new objects are inspected.
@@ -230,8 +267,21 @@ impl Inspector {
 
     /// Judges an object.
     pub fn inspect(&self, object: &Object<'_>) -> Report {
-        let mut budget = archive::Budget::default();
-        self.inspect_within(object, &mut budget)
+        let mut budget = archive::Budget::new(Duration::from_secs(self.settings.yara_timeout_s.into()));
+        let mut report = self.inspect_within(object, &mut budget);
+        if budget.yara.is_over {
+            let what = format!("not all rules were tried: {} s were over", self.settings.yara_timeout_s);
+            report.add("yara", Judgement::Clean, what);
+        }
+        report
+    }
+
+    /// Judges an object whose content cannot be had any more, by its name and size; `why` says why.
+    pub fn inspect_unseen(&self, name: &str, size: u64, why: String) -> Report {
+        let mut report = Report { name: name.to_owned(), size, ..Report::default() };
+        report.add("content", Judgement::Clean, why);
+        self.check_metadata(&kinds::Kind::of(name, None, &[]), size, &mut report);
+        report
     }
 
     fn inspect_within(&self, object: &Object<'_>, budget: &mut archive::Budget) -> Report {
@@ -247,7 +297,7 @@ impl Inspector {
             report.add("hash", Judgement::Clean, what);
         }
         self.check_metadata(&kind, object.size, &mut report);
-        self.check_signatures(&kind, content, &mut report);
+        self.check_signatures(&kind, object.name, content, &mut budget.yara, &mut report);
         if whole {
             self.check_fuzzy_hash(content, &mut report);
         }
@@ -283,14 +333,31 @@ impl Inspector {
         }
     }
 
-    fn check_signatures(&self, kind: &kinds::Kind<'_>, content: &[u8], report: &mut Report) {
-        let found = self.signatures.found(&kind.script_types(), content);
-        let judgement = match found.len() {
-            0 => return,
+    /// Signatures and YARA rules, which are counted together.
+    fn check_signatures(
+        &self,
+        kind: &kinds::Kind<'_>,
+        name: &str,
+        content: &[u8],
+        yara_time: &mut TimeLeft,
+        report: &mut Report,
+    ) {
+        let judged = |count: usize| match count {
+            0 => Judgement::Clean,
             1 => Judgement::Suspicious,
             _ => Judgement::Malicious,
         };
-        report.add("signature", judgement, found.join(", "));
+        let found = self.signatures.found(&kind.script_types(), content);
+        if !found.is_empty() {
+            report.add("signature", judged(found.len()), found.join(", "));
+        }
+        let scan = self.yara.scan(name, content, yara_time);
+        if !scan.found.is_empty() {
+            let counted = judged(scan.found.len() + found.len());
+            let judgement = if scan.is_grave { Judgement::Malicious } else { counted };
+            let what = if scan.found.len() == 1 && !found.is_empty() { ", beside signatures" } else { "" };
+            report.add("yara", judgement, format!("{}{what}", scan.found.join(", ")));
+        }
     }
 
     fn check_fuzzy_hash(&self, content: &[u8], report: &mut Report) {
@@ -334,6 +401,15 @@ mod tests {
 
     fn inspected(name: &str, content: &[u8]) -> Report {
         inspector("", "").inspect(&Object { name, content_type: None, size: content.len() as u64, content })
+    }
+
+    #[test]
+    fn a_configuration_that_says_nothing_about_it_inspects_what_the_deployment_watches() {
+        let mut document = Document::parse("pipeline.toml", "");
+        let inspector = Inspector::configure(&mut document, &Lists(BTreeMap::new()));
+        document.finish().unwrap();
+        let inspector = inspector.unwrap().watching("uploads".to_owned());
+        assert!(inspector.wants("uploads") && !inspector.wants("builds"));
     }
 
     /// Text with enough variety for a fuzzy hash.
@@ -421,6 +497,19 @@ mod tests {
     }
 
     #[test]
+    fn without_a_section_objects_are_inspected_with_the_defaults() {
+        let configured = |text: &str| {
+            let mut document = Document::parse("pipeline.toml", text);
+            let inspector = Inspector::configure(&mut document, &Lists(BTreeMap::new()));
+            (inspector.is_some(), document.finish().is_ok())
+        };
+        assert_eq!(configured(""), (true, true));
+        assert_eq!(configured("[inspection]\nobject_bytes_max = 7\n"), (true, true));
+        assert_eq!(configured("[inspection]\nobject_bytes_max = 0\n"), (false, false));
+        assert!(!configured("[inspection]\nobjects = 7\n").1);
+    }
+
+    #[test]
     fn limits_that_contradict_each_other_are_refused() {
         let none = Lists(BTreeMap::new());
         for settings in [
@@ -428,6 +517,7 @@ mod tests {
             Settings { score_suspicious_min: 0, ..Settings::default() },
             Settings { distance_malicious_max: 101, ..Settings::default() },
             Settings { object_bytes_max: 0, ..Settings::default() },
+            Settings { yara_timeout_s: 0, ..Settings::default() },
             Settings { buckets: vec![String::new()], ..Settings::default() },
         ] {
             assert!(Inspector::new(settings, &none).is_err());

@@ -4,6 +4,7 @@
 //! is named here is opened by the handler.
 
 use serde_json::Value;
+use shared::ports::ObjectRef;
 
 /// An object in a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub struct Creation {
     pub size: u64,
     /// Tells this version of the object from others: its version id, else S3's sequence number, else its hash.
     pub version: String,
+    /// Its version id, where the bucket keeps versions.
+    pub version_id: Option<String>,
+    /// The entity tag of its content, without quotes.
+    pub etag: Option<String>,
     /// Who: a principal id (`AWS:AROA…:session`), or an account number in EventBridge's notifications.
     pub requester: String,
     /// From which address.
@@ -43,6 +48,18 @@ impl Object {
         self.key.contains("AWSLogs/")
             && self.key.contains("/CloudTrail/")
             && [".json.gz", ".json"].iter().any(|ending| self.key.ends_with(ending))
+    }
+
+    /// Whatever the key holds now.
+    pub fn newest(&self) -> ObjectRef<'_> {
+        ObjectRef::newest(&self.bucket, &self.key)
+    }
+
+    /// The content that was announced and no other. The version alone would not do: in a bucket that has stopped keeping
+    /// versions, the one called `null` is overwritten.
+    pub fn announced(&self) -> ObjectRef<'_> {
+        let Creation { version_id, etag, .. } = &self.created;
+        ObjectRef { version_id: version_id.as_deref(), etag: etag.as_deref(), ..self.newest() }
     }
 
     /// `s3://BUCKET/KEY`.
@@ -122,10 +139,13 @@ fn text(value: &Value) -> String {
 impl Creation {
     /// What the part about the object says, which has two spellings.
     fn of(object: &Value, version_id: &str, hash: &str) -> Self {
-        let version = [version_id, "sequencer", hash].into_iter().find_map(|key| object[key].as_str());
+        let text = |key: &str| object[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let version = [version_id, "sequencer", hash].into_iter().find_map(text);
         Self {
             size: object["size"].as_u64().unwrap_or(0),
-            version: version.unwrap_or_default().to_owned(),
+            version: version.unwrap_or_default(),
+            version_id: text(version_id),
+            etag: text(hash),
             ..Self::default()
         }
     }
@@ -185,6 +205,30 @@ mod tests {
             assert_eq!((found.ignored, found.failed, found.objects.len()), (0, 0, 1), "{body}");
             assert_eq!(found.objects[0].name(), format!("s3://trail/{KEY}"), "{body}");
             assert_eq!(found.objects[0].created.size, 1024, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_announced_content_is_named_as_far_as_it_is_known() {
+        let bridge = |object: Value| {
+            json!({"source": "aws.s3", "detail-type": "Object Created",
+                   "detail": {"bucket": {"name": "b"}, "object": object}})
+        };
+        let direct = |object: Value| {
+            let s3 = json!({"bucket": {"name": "b"}, "object": object});
+            json!({"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": s3}]})
+        };
+        for (body, version_id, etag) in [
+            (bridge(json!({"key": "k", "version-id": "v1", "etag": "e1"})), Some("v1"), Some("e1")),
+            (bridge(json!({"key": "k", "etag": "e1", "sequencer": "7"})), None, Some("e1")),
+            (direct(json!({"key": "k", "versionId": "v1", "eTag": "e1"})), Some("v1"), Some("e1")),
+            (direct(json!({"key": "k", "versionId": "", "eTag": "e1"})), None, Some("e1")),
+            (direct(json!({"key": "k"})), None, None),
+        ] {
+            let found = created(&body.to_string()).expect("of S3");
+            let expected = ObjectRef { bucket: "b", key: "k", version_id, etag };
+            assert_eq!(found.objects[0].announced(), expected, "{body}");
+            assert_eq!(found.objects[0].newest(), ObjectRef::newest("b", "k"), "{body}");
         }
     }
 

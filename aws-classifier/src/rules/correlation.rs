@@ -13,7 +13,7 @@ use shared::observation::{Known, MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES, Observ
 
 use super::document::{self, Head};
 use super::field::Field;
-use super::rule::{Rule, declaration};
+use super::rule::{Rule, declaration, fields};
 use crate::registry::{Declaration, Detector};
 
 const LABEL: &str = "matches";
@@ -58,7 +58,6 @@ impl Correlation {
         }
         declaration.selectors.sort();
         declaration.selectors.dedup();
-        let fields = |names: &[String]| names.iter().map(|name| Field::new(name)).collect();
         let kind = match &read.kind {
             document::Kind::Events => Kind::Events,
             document::Kind::Values(names) => Kind::Values(fields(names)),
@@ -162,7 +161,7 @@ impl Detector for Correlation {
 }
 
 /// The values of all fields as one text; `None` when one is absent.
-fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
+pub fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
     let Some((first, more)) = fields.split_first() else { return Some(String::new()) };
     let mut key = first.first(event)?;
     for field in more {

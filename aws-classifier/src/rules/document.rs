@@ -1,9 +1,16 @@
 //! A Sigma document as it is read: its head, and its detection or correlation. Nothing in it is ready to be asked about
 //! events yet. The build reads our own rules with this too and packs them, so that a start reads no YAML.
 //!
-//! Beside Sigma's own, two keys of ours are read: `responses` (ids of actions that answer it) and `failed_calls`
-//! (`ignored`, `attempts` or `wanted`). Without the latter a failed call is an attempt, unless the rule itself asks for
-//! `errorCode` or `errorMessage`: then the failure is its subject.
+//! Beside Sigma's own, four keys of ours are read:
+//!
+//! * `responses`: ids of actions that answer it.
+//! * `failed_calls`: `ignored`, `attempts` or `wanted`. Without it a failed call is an attempt, unless the rule itself asks
+//!   for `errorCode` or `errorMessage`: then the failure is its subject.
+//! * `aws_services`: whether calls that AWS services make are `ignored`, as they are without it in our own rules, or
+//!   `reported`, as Sigma has it.
+//! * `repeat`: `timespan` and `group-by`, as in correlations. A finding is only counted while there was one of the same group
+//!   within the time. Without `group-by` a caller is a group, all sessions of a role being one. Our own rules of low and
+//!   informational level are told once a day without it: they note habits, and a habit is no news twice.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +19,13 @@ use super::index;
 use super::yaml::Yaml;
 use crate::selector::Selector;
 
+/// How long a finding of low level stays told: our choice, see the module.
+const TOLD_S: u32 = 86_400;
+
 /// Titles keep at most this many characters.
 const TITLE_CHARS_MAX: usize = 100;
 
-/// Where a rule comes from; decides its id.
+/// Where a rule comes from; decides its id, and what it need not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// This program: the id is the file's stem.
@@ -45,8 +55,8 @@ pub struct Head {
     pub references: Vec<String>,
 }
 
-/// Sigma's levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Sigma's levels, lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// `informational`
     Informational,
@@ -78,6 +88,19 @@ pub struct Detection {
     pub node: Node,
     /// Sigma `fields`: worth showing with a finding.
     pub fields: Vec<String>,
+    /// Whether calls that AWS services make count.
+    pub services_count: bool,
+    /// When a finding is one of before.
+    pub repeat: Option<Repeat>,
+}
+
+/// When a finding is one of before: there was one of the same group within the time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The time.
+    pub timespan_s: u32,
+    /// The fields that make the group; empty for the caller.
+    pub group_by: Vec<String>,
 }
 
 /// A rule about several events.
@@ -175,7 +198,7 @@ pub fn id_of(document: &Yaml<'_>, file: &str, at: Option<usize>, origin: Origin)
 ///
 /// # Errors
 /// What in it cannot be used.
-pub fn read(document: &Yaml<'_>) -> Result<Read, String> {
+pub fn read(document: &Yaml<'_>, origin: Origin) -> Result<Read, String> {
     if !matches!(document, Yaml::Map(_)) {
         return Err("is not a Sigma rule: it must be a map with title, logsource and detection".to_owned());
     }
@@ -195,7 +218,24 @@ pub fn read(document: &Yaml<'_>) -> Result<Read, String> {
     head.failed_calls.get_or_insert(if about_failure { Calls::Wanted } else { Calls::Attempts });
     head.selectors = index::selectors(&node);
     let fields = owned(texts(document, "fields")?);
-    Ok(Read::Rule(head, Detection { node, fields }))
+    let services_count = match document.get("aws_services").and_then(Yaml::text) {
+        None => origin == Origin::Folder,
+        Some("ignored") => false,
+        Some("reported") => true,
+        Some(other) => return Err(format!("aws_services is ignored or reported, not {other:?}")),
+    };
+    let told = || Repeat { timespan_s: TOLD_S, group_by: Vec::new() };
+    let is_slight = origin == Origin::Own && head.level <= Level::Low;
+    let repeat = match document.get("repeat") {
+        Some(repeat) => Some(repeat_of(repeat).map_err(|why| format!("repeat: {why}"))?),
+        None => is_slight.then(told),
+    };
+    Ok(Read::Rule(head, Detection { node, fields, services_count, repeat }))
+}
+
+fn repeat_of(repeat: &Yaml<'_>) -> Result<Repeat, String> {
+    let timespan = repeat.get("timespan").and_then(Yaml::text).ok_or("timespan is missing")?;
+    Ok(Repeat { timespan_s: seconds(timespan)?, group_by: owned(texts(repeat, "group-by")?) })
 }
 
 /// A rule that names no product or service is for all of them.

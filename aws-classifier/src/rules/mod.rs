@@ -184,15 +184,21 @@ impl Loader {
         let shared: Arc<str> = file.into();
         for (at, document) in documents.iter().enumerate() {
             let id = document::id_of(document, file, many.then_some(at), origin);
-            if let Err(why) = self.add_document(&shared, id, document) {
+            if let Err(why) = self.add_document(&shared, id, document, origin) {
                 self.refuse(file, why);
             }
         }
     }
 
-    fn add_document(&mut self, file: &Arc<str>, id: String, document: &Yaml<'_>) -> Result<(), String> {
+    fn add_document(
+        &mut self,
+        file: &Arc<str>,
+        id: String,
+        document: &Yaml<'_>,
+        origin: Origin,
+    ) -> Result<(), String> {
         self.claim(file, &id)?;
-        match document::read(document)? {
+        match document::read(document, origin)? {
             Read::Elsewhere => self.loaded.elsewhere += 1,
             Read::Correlation(head, correlation) => {
                 self.correlations.push(Waiting { file: Arc::clone(file), id, head, correlation });

@@ -11,7 +11,8 @@ use shared::json_scan::{ScanError, Scanner};
 use shared::observation::{Known, Observations};
 
 use super::check::Check;
-use super::document::{Calls, Detection, Head, Level};
+use super::correlation::key;
+use super::document::{self, Calls, Detection, Head, Level};
 use super::field::Field;
 use super::index;
 use crate::registry::{Declaration, Detector};
@@ -41,6 +42,17 @@ struct Ready {
     /// What of the detection is not settled by the selectors.
     left: Check,
     fields: Vec<Field>,
+    /// Whether calls that AWS services make count ([`Event::is_by_aws_service`]).
+    services_count: bool,
+    repeat: Option<Repeat>,
+}
+
+/// When a finding is one of before.
+#[derive(Debug)]
+struct Repeat {
+    timespan_s: u32,
+    /// Empty: the caller.
+    group_by: Vec<Field>,
 }
 
 impl Rule {
@@ -59,8 +71,12 @@ impl Rule {
     fn ready(&self) -> &Ready {
         self.ready.get_or_init(|| {
             let detection = self.detection();
-            let left = Check::new(&index::left_to_test(&detection.node, &self.declaration.selectors));
-            Ready { left, fields: detection.fields.iter().map(|name| Field::new(name)).collect() }
+            Ready {
+                left: Check::new(&index::left_to_test(&detection.node, &self.declaration.selectors)),
+                fields: fields(&detection.fields),
+                services_count: detection.services_count,
+                repeat: detection.repeat.as_ref().map(Repeat::new),
+            }
         })
     }
 
@@ -75,13 +91,42 @@ impl Rule {
     /// Whether the rule holds for the event.
     pub fn holds(&self, event: &Event<'_>) -> bool {
         let whole = || self.whole.get_or_init(|| Check::new(&self.detection().node));
-        event.kind == EventKind::CloudTrail && whole().holds(event)
+        event.kind == EventKind::CloudTrail && whole().holds(event) && self.ready().takes_caller(event)
     }
 
     /// Whether it holds for an event that its selectors selected.
     pub fn holds_for_selected(&self, event: &Event<'_>) -> bool {
-        event.kind == EventKind::CloudTrail && self.ready().left.holds(event)
+        let ready = self.ready();
+        event.kind == EventKind::CloudTrail && ready.left.holds(event) && ready.takes_caller(event)
     }
+}
+
+impl Ready {
+    fn takes_caller(&self, event: &Event<'_>) -> bool {
+        self.services_count || !event.is_by_aws_service()
+    }
+}
+
+impl Repeat {
+    fn new(read: &document::Repeat) -> Self {
+        Self { timespan_s: read.timespan_s, group_by: fields(&read.group_by) }
+    }
+
+    /// The group of the event; `None` when it belongs to none. An attempt is none of what was done.
+    fn group(&self, event: &Event<'_>) -> Option<String> {
+        let group = if self.group_by.is_empty() {
+            event.identity().habit_key().into_owned()
+        } else {
+            key(&self.group_by, event)?
+        };
+        let outcome = if event.is_failed() { "failed" } else { "done" };
+        Some([&*event.account, outcome, &group].join("/"))
+    }
+}
+
+/// The fields of these names.
+pub fn fields(names: &[String]) -> Vec<Field> {
+    names.iter().map(|name| Field::new(name)).collect()
 }
 
 /// The whole rule is asked in `wants`: it looks at the record's text, so that an event it does not hold for is never
@@ -101,10 +146,16 @@ impl Detector for Arc<Rule> {
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
         let mut evidence = Evidence::about(resource(event));
-        for field in &self.ready().fields {
+        let ready = self.ready();
+        for field in &ready.fields {
             if let Some(value) = field.first(event) {
                 evidence = evidence.fact(&field.name, value);
             }
+        }
+        if let Some(repeat) = &ready.repeat
+            && let Some(group) = repeat.group(event)
+        {
+            evidence = evidence.once_in(group, repeat.timespan_s);
         }
         Ok(Some(evidence))
     }

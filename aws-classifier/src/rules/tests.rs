@@ -16,7 +16,7 @@ const RECORD: &str = r#"{"eventTime":"2026-03-02T10:00:00Z","eventSource":"iam.a
 
 fn rule(detection: &str) -> Result<Rule, String> {
     let text = format!("title: T\nlogsource: {{product: aws, service: cloudtrail}}\ndetection:\n{detection}");
-    match document::read(&yaml::documents(&text).unwrap()[0])? {
+    match document::read(&yaml::documents(&text).unwrap()[0], Origin::Folder)? {
         Read::Rule(head, detection) => {
             let declaration = declaration("t".to_owned(), head, FailedCalls::Attempts);
             let rule = Rule::new(declaration, Source::Read(Box::new(detection)));
@@ -245,6 +245,8 @@ fn every_rule_that_cannot_be_used_is_named() {
         ("c.yml", SIMPLE.replace("eventName:", "eventName|base64:"), "the modifier \"base64\" is not supported"),
         ("d.yml", SIMPLE.replace("eventName: CreateUser", "'eventName|re': '(?<=a)b'"), "look-around"),
         ("e.yml", SIMPLE.replace("level: high", "level: huge"), "level is informational"),
+        ("e2.yml", format!("{SIMPLE}aws_services: maybe\n"), "aws_services is ignored or reported"),
+        ("e3.yml", format!("{SIMPLE}repeat: {{timespan: 1x}}\n"), "repeat: timespan"),
         ("f.yml", "a: [".to_owned(), "line "),
         ("g.yml", String::new(), "has no rule"),
         ("h.yml", "- x".to_owned(), "is not a Sigma rule"),
@@ -273,7 +275,10 @@ fn every_rule_that_cannot_be_used_is_named() {
 fn run(rules: &str, events: &[(i64, &str, &str)]) -> Vec<Finding> {
     let loaded = loaded(&[("r.yml", rules)]);
     assert_eq!(loaded.errors, []);
-    let engine = Engine::new(loaded.detectors, BTreeMap::new());
+    found_by(&Engine::new(loaded.detectors, BTreeMap::new()), events)
+}
+
+fn found_by(engine: &Engine, events: &[(i64, &str, &str)]) -> Vec<Finding> {
     let state = MemoryState::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut found = Vec::new();
@@ -390,5 +395,47 @@ fn correlations_that_cannot_be_known_are_refused() {
     ] {
         let loaded = loaded(&[("r.yml", &rules)]);
         assert!(loaded.errors.len() == 1 && loaded.errors[0].why.contains(why), "{why}: {:?}", loaded.errors);
+    }
+}
+
+#[test]
+fn calls_of_aws_services_count_only_where_the_rule_wants_them() {
+    let service = r#","userIdentity":{"type":"AWSService","invokedBy":"config.amazonaws.com"}"#;
+    let events = &[(0, "CreateUser", service)][..];
+    assert_eq!(run(SIMPLE, events).len(), 1, "Sigma knows no services");
+    assert_eq!(run(&format!("{SIMPLE}aws_services: ignored\n"), events), []);
+    assert_eq!(run(&format!("{SIMPLE}aws_services: ignored\n"), &[(0, "CreateUser", "")]).len(), 1);
+}
+
+#[test]
+fn what_was_told_is_told_again_after_the_timespan_and_for_another_group() {
+    let day = format!("{SIMPLE}repeat: {{timespan: 1m}}\n");
+    let (alice, bob) = (by("alice"), by("bob"));
+    let events =
+        [(0, "CreateUser", &*alice), (30, "CreateUser", &alice), (40, "CreateUser", &bob), (200, "CreateUser", &alice)];
+    let told = |rules: &str| run(rules, &events).into_iter().map(|f| f.event_id).collect::<Vec<_>>();
+    assert_eq!(told(&day), ["0", "2", "3"]);
+    assert_eq!(told(&format!("{SIMPLE}repeat: {{timespan: 1m, group-by: [eventName]}}\n")), ["0", "3"]);
+    assert_eq!(told(SIMPLE), ["0", "1", "2", "3"]);
+    let denied = format!(r#"{alice},"errorCode":"AccessDenied""#);
+    assert_eq!(
+        run(&day, &[(0, "CreateUser", &denied), (30, "CreateUser", &alice)]).len(),
+        2,
+        "an attempt hides nothing"
+    );
+}
+
+#[test]
+fn own_rules_of_low_level_are_told_once_a_day() {
+    let low = SIMPLE.replace("level: high", "level: low");
+    assert_ne!(low, SIMPLE);
+    for (origin, expected) in [(Origin::Own, 1), (Origin::Folder, 2)] {
+        let mut loader = Loader::default();
+        loader.add("low.yml", &low, origin);
+        let engine = Engine::new(loader.finish().detectors, BTreeMap::new());
+        assert_eq!(
+            found_by(&engine, &[(0, "CreateUser", &by("alice")), (99, "CreateUser", &by("alice"))]).len(),
+            expected
+        );
     }
 }

@@ -237,3 +237,28 @@ proptest! {
         prop_assert_eq!(logger.sink.uncommitted(), Vec::<String>::new());
     }
 }
+
+#[tokio::test]
+async fn a_notice_is_closed_from_the_start() {
+    let (incidents, logger) = logger();
+    let notice = Finding { effect: shared::Effect::Notice, ..finding(1) };
+    drain(&logger, vec![message(1, &Envelope::finding(notice))], 10).await;
+    let [incident] = &stored(&incidents).await[..] else { panic!("one incident") };
+    assert_eq!(incident.status, IncidentStatus::Closed);
+}
+
+#[tokio::test]
+async fn an_incident_keeps_when_each_component_first_let_its_finding_go() {
+    let (incidents, logger) = logger();
+    let (early, late) = (at("2026-03-01T12:59:00Z"), at("2026-03-01T12:59:30Z"));
+    let finding = Envelope::finding(finding(1)).passed_by("classifier", early).passed_by("responder", late);
+    drain(&logger, vec![message(1, &finding)], 10).await;
+    let [incident] = &stored(&incidents).await[..] else { panic!("one incident") };
+    assert_eq!(incident.details["passed"], serde_json::json!({"classifier": early, "responder": late}));
+    let mut again = finding.clone();
+    again.passed.insert("responder".to_owned(), early);
+    let Payload::Finding(finding) = &again.payload else { panic!("a finding") };
+    apply_finding(&incidents, finding, &again.passed, late).await.expect("memory");
+    let [incident] = &stored(&incidents).await[..] else { panic!("one incident") };
+    assert_eq!(incident.details["passed"]["responder"], serde_json::json!(early));
+}

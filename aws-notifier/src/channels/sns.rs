@@ -56,7 +56,7 @@ mod tests {
     use aws_sdk_sns::config::retry::RetryConfig;
     use aws_sdk_sns::config::{BehaviorVersion, Credentials, Region};
 
-    use shared::adapters::aws::loopback::{Answer, Loopback};
+    use shared::adapters::loopback::{Answer, Loopback};
 
     use super::*;
     use crate::message::tests_support::finding;

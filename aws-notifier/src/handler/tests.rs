@@ -243,6 +243,17 @@ async fn good_news_is_told_although_it_is_informational() {
 }
 
 #[tokio::test]
+async fn a_notice_is_told_to_nobody_whatever_its_severity() {
+    let mut notice = finding();
+    notice.effect = Effect::Notice;
+    let w = world(Policy { min_severity: Severity::Info, ..Policy::default() });
+    w.notifier.handle(&[of(&notice)]).await;
+    assert!(w.one.alerts.borrow().is_empty());
+    let [receipt] = &w.sent.receipts()[..] else { panic!("one receipt") };
+    assert!(receipt.channel == NOT_TOLD && !receipt.delivered, "{receipt:?}");
+}
+
+#[tokio::test]
 async fn outcomes_are_told_once_a_status() {
     let w = world(Policy::default());
     let f = finding();

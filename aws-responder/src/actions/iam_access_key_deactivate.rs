@@ -6,13 +6,17 @@
 //! *What it leaves alone.* Session keys (`ASIA…`), which have no status, and the root user's keys, which nobody but root
 //! can change. Sessions made with the key before stay alive: ending them is another action's work.
 //!
+//! *Before it acts.* It lists the user's keys. A key that is inactive already, and one that does not exist any more, need
+//! no call.
+//!
 //! *Undo.* The same call with `Status=Active`.
 //!
-//! *References.* <https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccessKey.html>
+//! *References.* <https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccessKey.html>,
+//! <https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListAccessKeys.html>
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError};
+use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError, Settled};
 
 use super::is_account;
 
@@ -29,11 +33,18 @@ impl Action for IamAccessKeyDeactivate {
     const META: ActionMeta = ActionMeta {
         id: "iam_access_key_deactivate",
         title: "Access key set inactive",
-        permissions: &[Permission {
-            action: "iam:UpdateAccessKey",
-            resource: "arn:*:iam::*:user/*",
-            why: "sets the key inactive, and active again on undo; whose key it will be is not known beforehand",
-        }],
+        permissions: &[
+            Permission {
+                action: "iam:ListAccessKeys",
+                resource: "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/*",
+                why: "reads first whether the key is active; whose key it will be is not known beforehand",
+            },
+            Permission {
+                action: "iam:UpdateAccessKey",
+                resource: "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/*",
+                why: "sets the key inactive, and active again on undo; whose key it will be is not known beforehand",
+            },
+        ],
         reversible: true,
     };
     type Settings = Settings;
@@ -44,16 +55,60 @@ impl Action for IamAccessKeyDeactivate {
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
         let key = key_of(finding)?;
-        let update = |status: &str| ApiCall {
+        let call = |operation: &str, parameters: Value| ApiCall {
             service: "iam".to_owned(),
-            operation: "UpdateAccessKey".to_owned(),
+            operation: operation.to_owned(),
             account: key.account.to_owned(),
             region: iam_region(&finding.region).to_owned(),
-            parameters: json!({"AccessKeyId": key.id, "Status": status, "UserName": key.user}),
+            parameters,
         };
-        let plan = Plan { reads: Vec::new(), calls: vec![update("Inactive")], undo: vec![update("Active")] };
+        let update = |status: &str| {
+            call("UpdateAccessKey", json!({"AccessKeyId": key.id, "Status": status, "UserName": key.user}))
+        };
+        let plan = Plan {
+            reads: vec![call("ListAccessKeys", json!({"UserName": key.user}))],
+            calls: vec![update("Inactive")],
+            undo: vec![update("Active")],
+        };
         Ok(vec![(key.id.to_owned(), plan)])
     }
+
+    fn settle(&self, _: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
+        let nothing = |note: &str| Settled {
+            plan: Plan { reads: plan.reads.clone(), ..Plan::default() },
+            note: note.to_owned(),
+            ..Settled::default()
+        };
+        let [call] = &plan.calls[..] else { return Err(NotApplicable("the plan is not of one call".to_owned())) };
+        Ok(match live_key(call, seen)? {
+            None => nothing("the user has no such key any more"),
+            Some(key) if key["Status"] == call.parameters["Status"] => nothing("the key is inactive already"),
+            Some(key) => Settled { plan: plan.clone(), before: vec![key.clone()], ..Settled::default() },
+        })
+    }
+
+    fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable> {
+        match live_key(call, seen)? {
+            Some(key) if key["Status"] == call.parameters["Status"] => Ok(None),
+            Some(_) => Ok(Some(call.clone())),
+            None if call.parameters["Status"] == "Inactive" => Ok(None),
+            None => Err(NotApplicable("the key does not exist any more".to_owned())),
+        }
+    }
+}
+
+/// The key of an `UpdateAccessKey` among the answer of `ListAccessKeys`; null is a user that does not exist.
+fn live_key<'s>(call: &ApiCall, seen: &'s [Value]) -> Result<Option<&'s Value>, NotApplicable> {
+    let id = call.parameters["AccessKeyId"].as_str();
+    let (Some(id), [answer]) = (id, seen) else {
+        return Err(NotApplicable("the call names no key, or nothing was read".to_owned()));
+    };
+    if answer.is_null() {
+        return Ok(None);
+    }
+    let keys = answer["AccessKeyMetadata"].as_array();
+    let keys = keys.ok_or_else(|| NotApplicable("the answer lists no keys".to_owned()))?;
+    Ok(keys.iter().find(|key| key["AccessKeyId"] == id))
 }
 
 struct Key<'f> {
@@ -169,6 +224,46 @@ mod tests {
         let mut finding = created(KEY, "alice");
         finding.evidence.insert("account".to_owned(), json!("210987654321"));
         assert_eq!(plan(&finding).unwrap()[0].1.calls[0].account, "210987654321");
+    }
+
+    fn listed(status: &str) -> Value {
+        json!({"AccessKeyMetadata": [
+            {"AccessKeyId": "AKIAI44QH8DHBEXAMPLE", "Status": "Active", "UserName": "alice"},
+            {"AccessKeyId": KEY, "Status": status, "UserName": "alice"},
+        ]})
+    }
+
+    #[test]
+    fn live_state_decides_whether_a_call_is_needed() {
+        let finding = created(KEY, "alice");
+        let planned = plan(&finding).unwrap().remove(0).1;
+        let settle = |seen: Value| Action::settle(&IamAccessKeyDeactivate, &finding, &planned, &[seen]).unwrap();
+        let active = settle(listed("Active"));
+        assert_eq!((&active.plan, &active.before), (&planned, &vec![listed("Active")["AccessKeyMetadata"][1].clone()]));
+        for (seen, note) in [
+            (listed("Inactive"), "inactive already"),
+            (json!({"AccessKeyMetadata": []}), "no such key"),
+            (Value::Null, "no such key"),
+        ] {
+            let settled = settle(seen);
+            assert!(settled.plan.calls.is_empty() && settled.plan.undo.is_empty(), "{settled:?}");
+            assert!(settled.note.contains(note) && settled.remains.is_empty(), "{settled:?}");
+        }
+        Action::settle(&IamAccessKeyDeactivate, &finding, &planned, &[json!({})]).unwrap_err();
+        Action::settle(&IamAccessKeyDeactivate, &finding, &planned, &[]).unwrap_err();
+    }
+
+    #[test]
+    fn calls_and_undo_are_made_only_when_they_change_something() {
+        let planned = plan(&created(KEY, "alice")).unwrap().remove(0).1;
+        let left = |call: &ApiCall, seen: Value| Action::left(&IamAccessKeyDeactivate, call, &[seen]);
+        let (off, on) = (&planned.calls[0], &planned.undo[0]);
+        assert_eq!(left(off, listed("Active")).unwrap().as_ref(), Some(off));
+        assert_eq!(left(off, listed("Inactive")).unwrap(), None);
+        assert_eq!(left(off, Value::Null).unwrap(), None, "a key that is gone is of no use to anybody");
+        assert_eq!(left(on, listed("Inactive")).unwrap().as_ref(), Some(on));
+        assert_eq!(left(on, listed("Active")).unwrap(), None);
+        assert!(left(on, Value::Null).unwrap_err().0.contains("does not exist"), "and cannot be brought back");
     }
 
     #[test]

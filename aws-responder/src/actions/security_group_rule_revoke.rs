@@ -14,20 +14,25 @@
 //! *What it leaves alone.* Sources narrower than `/7`, which no part of the world-open whole needs to be. A finding with an
 //! unreadable rule gets no plan at all. Tracked connections live on (AWS: a rule change does not cut them).
 //!
-//! *Undo.* Authorizes exactly what was revoked, then revokes what had been added again. Rule descriptions are not in the
-//! finding: the read keeps them for whoever carries the plan out.
+//! *Before it acts.* It reads the group's rules. Only rules that still exist are revoked, and what is authorized again
+//! carries their descriptions. A rule that exists already is not authorized, and not revoked on undo. When other rules,
+//! which the finding does not name, keep an offending port open to the world, the response has failed, and says so.
 //!
-//! *References.* <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RevokeSecurityGroupIngress.html>
+//! *Undo.* Authorizes exactly what was revoked, descriptions too, then revokes what had been added again. The rules come
+//! back under new ids and without tags; the journal keeps both.
+//!
+//! *References.* <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RevokeSecurityGroupIngress.html>,
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SecurityGroupRule.html>
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError};
+use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError, Settled};
 
-use super::is_account;
+use super::{is_account, is_region};
 
 /// Ranges up to this length count as a part of the world: two `/1` open as much as one `/0`. Our choice, the classifier's
 /// too: nobody owns more than a `/8`.
@@ -37,6 +42,12 @@ const WORLD_PREFIX_LEN_MAX: u8 = 7;
 const FACT_ITEMS_MAX: usize = 20;
 
 const ALL_PORTS: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// A before-image longer than this goes without tags, which may be 20 KB a rule: a journal entry has room for 400 KB.
+const BEFORE_BYTES_MAX: usize = 64_000;
+
+/// Rules that stay open and are named; more are counted.
+const NAMED_MAX: usize = 3;
 
 /// The plug-in.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +82,12 @@ impl Action for SecurityGroupRuleRevoke {
             },
             Permission {
                 action: "ec2:RevokeSecurityGroupIngress",
-                resource: "arn:*:ec2:*:*:security-group/*",
-                why: "closes the rule; which group it will be is not known beforehand",
+                resource: "arn:${AWS::Partition}:ec2:*:${AWS::AccountId}:security-group/*",
+                why: "closes the rule; which group it will be, and in which region, is not known beforehand",
             },
             Permission {
                 action: "ec2:AuthorizeSecurityGroupIngress",
-                resource: "arn:*:ec2:*:*:security-group/*",
+                resource: "arn:${AWS::Partition}:ec2:*:${AWS::AccountId}:security-group/*",
                 why: "puts back the harmless ports of a split rule, and the rule itself on undo",
             },
         ],
@@ -89,39 +100,163 @@ impl Action for SecurityGroupRuleRevoke {
     }
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
-        let group = finding.evidence.get("group_id").and_then(Value::as_str).unwrap_or_default();
-        if !is_group_id(group) {
-            return Err(NotApplicable("the finding names no security group".to_owned()));
-        }
-        if !is_account(&finding.account) || finding.region.is_empty() {
-            return Err(NotApplicable("the finding does not say which account and region".to_owned()));
-        }
+        let group = group_of(finding)?;
         let rules = offending_rules(finding)?;
-        let call = |operation: &str, parameters: Value| ApiCall {
+        let kept = if self.remainder_kept { remainders(&rules, rules.keys()) } else { BTreeMap::new() };
+        let plain = |rules: Vec<&Rule>| -> Vec<Value> { rules.into_iter().map(|rule| rule.permission(None)).collect() };
+        let (revoked, kept) = (plain(rules.keys().collect()), plain(kept.keys().collect()));
+        let plan = Plan {
+            reads: vec![group.call("DescribeSecurityGroupRules", group.filter())],
+            calls: vec![group.change(REVOKE, &revoked), group.change(AUTHORIZE, &kept)],
+            undo: vec![group.change(AUTHORIZE, &revoked), group.change(REVOKE, &kept)],
+        };
+        Ok(vec![(group.id.to_owned(), without_empty(plan))])
+    }
+
+    fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
+        let group = group_of(finding)?;
+        let rules = offending_rules(finding)?;
+        let live = live_rules(seen)?;
+        let there: Vec<&Rule> = rules.keys().filter(|rule| live.contains_key(rule)).collect();
+        let mut kept = if self.remainder_kept { remainders(&rules, there.iter().copied()) } else { BTreeMap::new() };
+        kept.retain(|rest, _| !live.contains_key(rest));
+        let described = |rule: &Rule| live.get(rule).and_then(|live| live["Description"].as_str());
+        let back: Vec<Value> = there.iter().map(|rule| rule.permission(described(rule))).collect();
+        let gone: Vec<Value> = there.iter().map(|rule| rule.permission(None)).collect();
+        let added: Vec<Value> = kept.iter().map(|(rest, whole)| rest.permission(described(whole))).collect();
+        let taken: Vec<Value> = kept.keys().map(|rest| rest.permission(None)).collect();
+        let settled = Plan {
+            reads: plan.reads.clone(),
+            calls: vec![group.change(REVOKE, &gone), group.change(AUTHORIZE, &added)],
+            undo: vec![group.change(AUTHORIZE, &back), group.change(REVOKE, &taken)],
+        };
+        let missing = rules.len() - there.len();
+        Ok(Settled {
+            plan: without_empty(settled),
+            before: before_image(there.iter().filter_map(|rule| live.get(rule).copied()).collect()),
+            note: match (missing, there.is_empty()) {
+                (0, _) => String::new(),
+                (_, true) => "none of the rules is in the group any more".to_owned(),
+                (n, false) => format!("{n} of the rules not in the group any more"),
+            },
+            remains: still_open(&rules, offending_ports(finding).as_deref(), &live),
+        })
+    }
+
+    fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable> {
+        let live = live_rules(seen)?;
+        let unreadable = || NotApplicable("the call is not one that this action plans".to_owned());
+        let wants_rule = match call.operation.as_str() {
+            REVOKE => false,
+            AUTHORIZE => true,
+            _ => return Err(unreadable()),
+        };
+        let permissions = call.parameters["IpPermissions"].as_array().ok_or_else(unreadable)?;
+        let mut left = Vec::new();
+        for permission in permissions {
+            let rule = Rule::of_permission(permission).ok_or_else(unreadable)?;
+            if live.contains_key(&rule) != wants_rule {
+                left.push(permission.clone());
+            }
+        }
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let mut call = call.clone();
+        call.parameters["IpPermissions"] = Value::Array(left);
+        Ok(Some(call))
+    }
+}
+
+const REVOKE: &str = "RevokeSecurityGroupIngress";
+const AUTHORIZE: &str = "AuthorizeSecurityGroupIngress";
+
+/// The group of a finding, and where it is.
+struct Group<'f> {
+    id: &'f str,
+    account: &'f str,
+    region: &'f str,
+}
+
+fn group_of(finding: &Finding) -> Result<Group<'_>, NotApplicable> {
+    let id = finding.evidence.get("group_id").and_then(Value::as_str).unwrap_or_default();
+    if !is_group_id(id) {
+        return Err(NotApplicable("the finding names no security group".to_owned()));
+    }
+    if !is_account(&finding.account) || !is_region(&finding.region) {
+        return Err(NotApplicable("the finding does not say which account and region".to_owned()));
+    }
+    Ok(Group { id, account: &finding.account, region: &finding.region })
+}
+
+impl Group<'_> {
+    fn call(&self, operation: &str, parameters: Value) -> ApiCall {
+        ApiCall {
             service: "ec2".to_owned(),
             operation: operation.to_owned(),
-            account: finding.account.clone(),
-            region: finding.region.clone(),
+            account: self.account.to_owned(),
+            region: self.region.to_owned(),
             parameters,
-        };
-        let change = |operation: &str, permissions: &[Value]| {
-            call(operation, json!({"GroupId": group, "IpPermissions": permissions}))
-        };
-        let revoked: Vec<Value> = rules.keys().map(Rule::permission).collect();
-        let kept: Vec<Value> =
-            if self.remainder_kept { remainders(&rules).iter().map(Rule::permission).collect() } else { Vec::new() };
-        let filter = json!({"Filters": [{"Name": "group-id", "Values": [group]}]});
-        let mut plan = Plan {
-            reads: vec![call("DescribeSecurityGroupRules", filter)],
-            calls: vec![change("RevokeSecurityGroupIngress", &revoked)],
-            undo: vec![change("AuthorizeSecurityGroupIngress", &revoked)],
-        };
-        if !kept.is_empty() {
-            plan.calls.push(change("AuthorizeSecurityGroupIngress", &kept));
-            plan.undo.push(change("RevokeSecurityGroupIngress", &kept));
         }
-        Ok(vec![(group.to_owned(), plan)])
     }
+
+    fn filter(&self) -> Value {
+        json!({"Filters": [{"Name": "group-id", "Values": [self.id]}]})
+    }
+
+    fn change(&self, operation: &str, permissions: &[Value]) -> ApiCall {
+        self.call(operation, json!({"GroupId": self.id, "IpPermissions": permissions}))
+    }
+}
+
+/// Without the calls that would change nothing, each with its undo.
+fn without_empty(plan: Plan) -> Plan {
+    let changes = |call: &ApiCall| call.parameters["IpPermissions"].as_array().is_some_and(|list| !list.is_empty());
+    let (calls, undo) = plan.calls.into_iter().zip(plan.undo).filter(|(call, _)| changes(call)).unzip();
+    Plan { reads: plan.reads, calls, undo }
+}
+
+/// The group's ingress rules by what makes them equal, each as EC2 describes it. Rules whose source is a group or a prefix
+/// list are none of this action's. A group that does not exist has no rules.
+fn live_rules(seen: &[Value]) -> Result<BTreeMap<Rule, &Value>, NotApplicable> {
+    let [answer] = seen else { return Err(NotApplicable("the group was not read".to_owned())) };
+    if answer.is_null() {
+        return Ok(BTreeMap::new());
+    }
+    let rules = answer["SecurityGroupRules"].as_array();
+    let rules = rules.ok_or_else(|| NotApplicable("the answer lists no rules".to_owned()))?;
+    let ingress = rules.iter().filter(|rule| rule["IsEgress"] == false);
+    Ok(ingress.filter_map(|rule| Some((Rule::of_live(rule)?, rule))).collect())
+}
+
+/// The rules as they were, without tags when those would make it too long.
+fn before_image(rules: Vec<&Value>) -> Vec<Value> {
+    let mut image: Vec<Value> = rules.into_iter().cloned().collect();
+    if image.iter().map(|rule| rule.to_string().len()).sum::<usize>() > BEFORE_BYTES_MAX {
+        for rule in image.iter_mut().filter_map(Value::as_object_mut) {
+            rule.remove("Tags");
+        }
+    }
+    image
+}
+
+/// Which other rules keep an offending port open to the world, in words; empty when none does.
+fn still_open(
+    rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>,
+    ports: Option<&[u16]>,
+    live: &BTreeMap<Rule, &Value>,
+) -> String {
+    let opens = |other: &Rule| rules.iter().any(|(rule, parts)| other.opens_part_of(rule, parts, ports));
+    let open: Vec<&Rule> = live
+        .keys()
+        .filter(|other| other.source.len <= WORLD_PREFIX_LEN_MAX && !rules.contains_key(other) && opens(other))
+        .collect();
+    if open.is_empty() {
+        return String::new();
+    }
+    let named: Vec<String> = open.iter().take(NAMED_MAX).map(|rule| rule.words()).collect();
+    let more = if open.len() > NAMED_MAX { format!(" and {} more", open.len() - NAMED_MAX) } else { String::new() };
+    format!("other rules of the group still open it to the world: {}{more}", named.join(", "))
 }
 
 /// One ingress rule as EC2 keeps it: protocol, ports and one source.
@@ -172,8 +307,76 @@ enum Ports {
 }
 
 impl Rule {
+    /// The rule of an `IpPermission` as [`Rule::permission`] writes it: with one source.
+    fn of_permission(permission: &Value) -> Option<Self> {
+        let range = |list: &str, name: &str| match &permission[list] {
+            Value::Null => Some(None),
+            Value::Array(ranges) if ranges.len() == 1 => ranges[0][name].as_str().map(Some),
+            _ => None,
+        };
+        let cidr = match (range("IpRanges", "CidrIp")?, range("Ipv6Ranges", "CidrIpv6")?) {
+            (Some(cidr), None) | (None, Some(cidr)) => cidr,
+            _ => return None,
+        };
+        Self::of(permission, cidr)
+    }
+
+    /// A `SecurityGroupRule` of `DescribeSecurityGroupRules` whose source is an address range.
+    fn of_live(rule: &Value) -> Option<Self> {
+        let cidr = rule["CidrIpv4"].as_str().or_else(|| rule["CidrIpv6"].as_str())?;
+        Self::of(rule, cidr)
+    }
+
+    /// From `IpProtocol`, `FromPort` and `ToPort`.
+    fn of(part: &Value, cidr: &str) -> Option<Self> {
+        let source = Source::parse(cidr)?;
+        let protocol = protocol(Some(&part["IpProtocol"])).ok()?;
+        let (from, to) = (part["FromPort"].as_i64(), part["ToPort"].as_i64());
+        let ports = match protocol.as_str() {
+            "tcp" | "udp" => {
+                let range = ports(from, to).ok()?;
+                Ports::Range(*range.start(), *range.end())
+            }
+            "icmp" | "icmpv6" => Ports::Icmp(from.unwrap_or(-1), to.unwrap_or(-1)),
+            _ => Ports::None,
+        };
+        Some(Self { protocol, ports, source })
+    }
+
+    /// Whether this rule lets in what offends in `rule`: its `parts`, or `ports` where the protocol is all of them. ICMP and
+    /// protocols without ports are not compared.
+    fn opens_part_of(&self, rule: &Self, parts: &[RangeInclusive<u16>], ports: Option<&[u16]>) -> bool {
+        let listed: Vec<RangeInclusive<u16>>;
+        let parts = match (&rule.ports, ports) {
+            (Ports::Range(..), _) => parts,
+            (Ports::None, Some(ports)) if rule.protocol == "-1" => {
+                listed = ports.iter().map(|&port| port..=port).collect();
+                &listed
+            }
+            _ => return false,
+        };
+        match self.ports {
+            Ports::Range(from, to) => {
+                (self.protocol == rule.protocol || rule.protocol == "-1")
+                    && parts.iter().any(|part| from <= *part.end() && *part.start() <= to)
+            }
+            Ports::None => self.protocol == "-1",
+            Ports::Icmp(..) => false,
+        }
+    }
+
+    /// Such as `tcp 22-22 from 0.0.0.0/0`.
+    fn words(&self) -> String {
+        let ports = match self.ports {
+            Ports::Range(from, to) => format!(" {from}-{to}"),
+            Ports::None | Ports::Icmp(..) => String::new(),
+        };
+        let protocol = if self.protocol == "-1" { "everything" } else { &self.protocol };
+        format!("{protocol}{ports} from {}", self.source.cidr())
+    }
+
     /// An `IpPermission` with this rule's one source.
-    fn permission(&self) -> Value {
+    fn permission(&self, description: Option<&str>) -> Value {
         let mut permission = Map::new();
         permission.insert("IpProtocol".to_owned(), json!(self.protocol));
         match self.ports {
@@ -188,11 +391,14 @@ impl Rule {
             }
         }
         let cidr = self.source.cidr();
-        let (name, source) = match self.source.address {
-            IpAddr::V4(_) => ("IpRanges", json!([{"CidrIp": cidr}])),
-            IpAddr::V6(_) => ("Ipv6Ranges", json!([{"CidrIpv6": cidr}])),
+        let (name, mut source) = match self.source.address {
+            IpAddr::V4(_) => ("IpRanges", json!({"CidrIp": cidr})),
+            IpAddr::V6(_) => ("Ipv6Ranges", json!({"CidrIpv6": cidr})),
         };
-        permission.insert(name.to_owned(), source);
+        if let Some(description) = description.filter(|text| !text.is_empty()) {
+            source["Description"] = json!(description);
+        }
+        permission.insert(name.to_owned(), json!([source]));
         Value::Object(permission)
     }
 
@@ -243,14 +449,17 @@ fn offending_ports(finding: &Finding) -> Option<Vec<u16>> {
     ports.iter().map(|port| u16::try_from(port.as_u64()?).ok()).collect()
 }
 
-/// The harmless rest of the rules. A part that offends in one rule is kept out of the rest of every other, or it would be
-/// opened again.
-fn remainders(rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>) -> BTreeSet<Rule> {
+/// The harmless rest of some of the rules, each with the rule it is the rest of. A part that offends in one rule is kept out
+/// of the rest of every other, or it would be opened again.
+fn remainders<'r>(
+    rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>,
+    some: impl Iterator<Item = &'r Rule>,
+) -> BTreeMap<Rule, &'r Rule> {
     let parts_like = |rule: &Rule| -> Vec<RangeInclusive<u16>> {
         let alike = rules.iter().filter(|(other, _)| other.protocol == rule.protocol);
         alike.flat_map(|(_, parts)| parts.iter().cloned()).collect()
     };
-    rules.keys().flat_map(|rule| rule.without(&parts_like(rule))).collect()
+    some.flat_map(|rule| rule.without(&parts_like(rule)).into_iter().map(move |rest| (rest, rule))).collect()
 }
 
 /// One entry of `world_rules`: the whole rule, and its offending parts.
@@ -368,7 +577,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::finding;
+    use crate::executor;
+    use crate::testing::{FakeAws, finding};
 
     fn opened(rules: Value) -> Finding {
         let mut finding = finding("security_group_opened_to_world", &[SecurityGroupRuleRevoke::META.id]);
@@ -494,7 +704,162 @@ mod tests {
         assert!(plan(&nameless).unwrap_err().0.contains("names no security group"));
     }
 
+    const GROUP: &str = "sg-0123456789abcdef0";
+
+    fn live(permissions: Value) -> FakeAws {
+        FakeAws::default().with_rules(GROUP, permissions)
+    }
+
+    fn seen(group: &FakeAws) -> Vec<Value> {
+        let finding = opened(json!([]));
+        let place = group_of(&finding).unwrap();
+        let read = place.call("DescribeSecurityGroupRules", place.filter());
+        run(executor::look(group, &[read])).unwrap()
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    fn settled(finding: &Finding, group: &FakeAws) -> Settled {
+        let planned = plan(finding).unwrap().remove(0).1;
+        Action::settle(&SecurityGroupRuleRevoke { remainder_kept: true }, finding, &planned, &seen(group)).unwrap()
+    }
+
+    #[test]
+    fn only_rules_that_still_exist_are_revoked_and_come_back_as_they_were() {
+        let v4 = |from: u16, to: u16, cidr: &str, description: &str| json!({"IpProtocol": "tcp", "FromPort": from, "ToPort": to, "IpRanges": [{"CidrIp": cidr, "Description": description}]});
+        let group = live(json!([
+            v4(0, 100, "0.0.0.0/0", "for a test"),
+            v4(23, 100, "0.0.0.0/0", "was there"),
+            v4(0, 100, "203.0.113.0/24", "the office"),
+        ]));
+        let rule = |cidr: &str| json!({"protocol": "tcp", "from_port": 0, "to_port": 100, "cidr": cidr});
+        let mut finding = opened(json!([rule("0.0.0.0/0"), rule("::/0")]));
+        finding.evidence.insert("ports".to_owned(), json!([22]));
+        let settled = settled(&finding, &group);
+        insta::assert_snapshot!(crate::render(&settled.plan));
+        assert_eq!(settled.note, "1 of the rules not in the group any more");
+        assert_eq!((settled.before.len(), &settled.before[0]["Description"]), (1, &json!("for a test")));
+        assert_eq!(settled.remains, "");
+    }
+
+    #[test]
+    fn a_long_before_image_goes_without_tags() {
+        let rule = |n: usize| json!({"SecurityGroupRuleId": "sgr-1", "Tags": [{"Key": "k", "Value": "v".repeat(n)}]});
+        let (short, long) = (rule(10), rule(BEFORE_BYTES_MAX));
+        assert_eq!(before_image(vec![&short]), [short.clone()]);
+        assert_eq!(before_image(vec![&long]), [json!({"SecurityGroupRuleId": "sgr-1"})]);
+    }
+
+    #[test]
+    fn other_rules_that_open_the_same_are_named() {
+        let rule = |protocol: &str, from: i64, to: i64, cidr: &str| json!({"IpProtocol": protocol, "FromPort": from, "ToPort": to, "IpRanges": [{"CidrIp": cidr}]});
+        let all = json!({"protocol": "-1", "cidr": "0.0.0.0/0"});
+        let ssh = json!({"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0"});
+        let ping = json!({"protocol": "icmp", "from_port": 8, "to_port": -1, "cidr": "0.0.0.0/0"});
+        let cases = [
+            (&ssh, rule("tcp", 0, 100, "0.0.0.0/1"), "tcp 0-100 from 0.0.0.0/1"),
+            (&ssh, rule("-1", -1, -1, "0.0.0.0/0"), "everything from 0.0.0.0/0"),
+            (&ssh, rule("tcp", 23, 100, "0.0.0.0/0"), ""),
+            (&ssh, rule("udp", 22, 22, "0.0.0.0/0"), ""),
+            (&ssh, rule("tcp", 22, 22, "10.0.0.0/8"), ""),
+            (&ssh, rule("icmp", -1, -1, "0.0.0.0/0"), ""),
+            (&all, rule("tcp", 22, 22, "0.0.0.0/0"), "tcp 22-22 from 0.0.0.0/0"),
+            (&all, rule("tcp", 443, 443, "0.0.0.0/0"), ""),
+            (&ping, rule("icmp", -1, -1, "0.0.0.0/0"), ""),
+        ];
+        for (offence, other, named) in cases {
+            let mut finding = opened(json!([offence]));
+            finding.evidence.insert("ports".to_owned(), json!([22]));
+            let remains = settled(&finding, &live(json!([other]))).remains;
+            assert_eq!(remains.is_empty(), named.is_empty(), "{offence} {other}: {remains}");
+            assert!(remains.ends_with(named), "{offence} {other}: {remains}");
+        }
+        let many: Vec<Value> = (0..5).map(|n| rule("tcp", 20 - n, 22, "0.0.0.0/0")).collect();
+        let remains = settled(&opened(json!([ssh])), &live(json!(many))).remains;
+        assert!(remains.ends_with(" and 2 more"), "{remains}");
+    }
+
+    #[test]
+    fn answers_and_calls_that_cannot_be_understood_change_nothing() {
+        let action = SecurityGroupRuleRevoke { remainder_kept: true };
+        let ssh = json!([{"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0"}]);
+        let planned = plan(&opened(ssh.clone())).unwrap().remove(0).1;
+        for seen in [vec![], vec![json!({})], vec![json!({"SecurityGroupRules": 1})]] {
+            Action::settle(&action, &opened(ssh.clone()), &planned, &seen).unwrap_err();
+            Action::left(&action, &planned.calls[0], &seen).unwrap_err();
+        }
+        let nothing = [json!({"SecurityGroupRules": []})];
+        for permissions in [
+            json!("tcp"),
+            json!([{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}]),
+            json!([{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}, {"CidrIp": "10.0.0.0/8"}]}]),
+            json!([{"IpProtocol": "tcp", "UserIdGroupPairs": [{"GroupId": "sg-1"}]}]),
+        ] {
+            let mut call = planned.calls[0].clone();
+            call.parameters["IpPermissions"] = permissions;
+            Action::left(&action, &call, &nothing).unwrap_err();
+        }
+        let mut other = planned.calls[0].clone();
+        other.operation = "DeleteSecurityGroup".to_owned();
+        Action::left(&action, &other, &nothing).unwrap_err();
+        assert_eq!(Action::left(&action, &planned.calls[0], &[Value::Null]).unwrap(), None, "gone is closed");
+    }
+
+    /// Whether a group lets the world in on a TCP port.
+    fn lets_in(group: &FakeAws, port: u16) -> bool {
+        let seen = seen(group);
+        let rules = live_rules(&seen).unwrap();
+        rules.keys().any(|rule| matches!(rule.ports, Ports::Range(from, to) if (from..=to).contains(&port)))
+    }
+
     proptest! {
+        /// A group with any rules to the world, a finding about any of them and about some that are not there.
+        #[test]
+        fn the_offence_goes_nothing_else_changes_and_undo_brings_all_back(
+            rules in proptest::collection::btree_set((0_u16..12, 0_u16..6, any::<bool>()), 1..7),
+            named in proptest::collection::vec(any::<bool>(), 7),
+            there in proptest::collection::vec(any::<bool>(), 7),
+            ports in proptest::collection::btree_set(0_u16..18, 1..4),
+        ) {
+            let cidr = |v6: bool| if v6 { "::/0" } else { "0.0.0.0/0" };
+            let permission = |&(from, n, v6): &(u16, u16, bool)| {
+                let (list, name) = if v6 { ("Ipv6Ranges", "CidrIpv6") } else { ("IpRanges", "CidrIp") };
+                let source = json!({name: cidr(v6), "Description": format!("rule {from}")});
+                json!({"IpProtocol": "tcp", "FromPort": from, "ToPort": from + n, list: [source]})
+            };
+            let holds = |&(from, n, _): &(u16, u16, bool)| ports.iter().any(|port| (from..=from + n).contains(port));
+            let group = live(rules.iter().zip(&there).filter(|(_, there)| **there).map(|(rule, _)| permission(rule)).collect());
+            let facts: Vec<Value> = rules.iter().zip(&named).filter(|(rule, named)| **named && holds(rule)).map(|(&(from, n, v6), _)| {
+                json!({"protocol": "tcp", "from_port": from, "to_port": from + n, "cidr": cidr(v6)})
+            }).collect();
+            prop_assume!(!facts.is_empty());
+            let mut finding = opened(json!(facts));
+            finding.evidence.insert("ports".to_owned(), json!(ports));
+
+            let action = SecurityGroupRuleRevoke { remainder_kept: true };
+            let before: Vec<bool> = (0..20).map(|port| lets_in(&group, port)).collect();
+            let image = group.image();
+            let settled = settled(&finding, &group);
+            let plan = settled.plan;
+            let made = run(executor::make(&group, &action, &plan, &plan.calls, None));
+            prop_assert_eq!(made.stop, None);
+            for port in 0..20_u16 {
+                let still = lets_in(&group, port);
+                // A port offends in the rules that the finding names.
+                let named = offending_rules(&finding).unwrap();
+                if !named.values().flatten().any(|part| part.contains(&port)) {
+                    prop_assert_eq!(still, before[usize::from(port)], "harmless port {}", port);
+                } else if settled.remains.is_empty() {
+                    prop_assert!(!still, "offending port {}", port);
+                }
+            }
+            prop_assert_eq!(run(executor::make(&group, &action, &plan, &plan.calls, None)).calls, vec![]);
+            prop_assert_eq!(run(executor::make(&group, &action, &plan, &plan.undo, None)).stop, None);
+            prop_assert_eq!(group.image(), image);
+        }
+
         #[test]
         fn a_split_loses_and_adds_no_port(
             (from, to) in (any::<u16>(), any::<u16>()).prop_map(|(a, b)| (a.min(b), a.max(b))),

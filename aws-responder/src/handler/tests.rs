@@ -1,175 +1,16 @@
 //! The handler as a whole: what is sent and journalled, in order, twice and with every step failing once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use shared::adapters::memory::{FixedClock, MemoryLedger};
-use shared::ports::Claim;
-use shared::{FindingId, Receipt, Severity};
+use shared::ports::{BatchResult, Message};
+use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Plan, Receipt, Severity, Timestamp};
 
-use super::*;
-use crate::testing::{ACCOUNT, finding};
-
-const DEACTIVATE: &str = "iam_access_key_deactivate";
-const REVOKE: &str = "security_group_rule_revoke";
-
-/// What goes wrong at the nth port call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// It fails and did nothing.
-    Before,
-    /// It fails but had done its work.
-    After,
-    /// The process dies before it.
-    DeathBefore,
-    /// The process dies after it.
-    DeathAfter,
-    /// It fails, and will always fail the same way.
-    Permanent,
-}
-
-/// Ports that outlive the responder, and the one fault to come.
-#[derive(Default)]
-struct World {
-    ledger: MemoryLedger,
-    journalled: RefCell<BTreeMap<String, Vec<String>>>,
-    notifier: RefCell<Vec<String>>,
-    logger: RefCell<Vec<String>>,
-    calls: Cell<usize>,
-    fault: Cell<Option<(usize, Fault)>>,
-    is_dead: Cell<bool>,
-}
-
-impl World {
-    /// Counts a port call; the error it ends with, and whether its work is done all the same.
-    fn step(&self) -> Option<(PortError, bool)> {
-        let retryable = || PortError::Retryable { what: "could not reach the port".to_owned(), source: None };
-        if self.is_dead.get() {
-            return Some((retryable(), false));
-        }
-        self.calls.set(self.calls.get() + 1);
-        let (at, fault) = self.fault.get()?;
-        if at != self.calls.get() {
-            return None;
-        }
-        self.is_dead.set(matches!(fault, Fault::DeathBefore | Fault::DeathAfter));
-        if fault == Fault::Permanent {
-            return Some((PortError::Permanent { what: "may not use the port".to_owned(), source: None }, false));
-        }
-        Some((retryable(), matches!(fault, Fault::After | Fault::DeathAfter)))
-    }
-
-    fn sent(&self, into: &RefCell<Vec<String>>, bodies: &[String]) -> PortResult<()> {
-        match self.step() {
-            None => into.borrow_mut().extend_from_slice(bodies),
-            Some((error, is_done)) => {
-                // A batch that fails may have been sent in part.
-                let n = if is_done { bodies.len().div_ceil(2) } else { 0 };
-                into.borrow_mut().extend_from_slice(&bodies[..n]);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn keys_sent(&self, to: &RefCell<Vec<String>>) -> BTreeSet<String> {
-        to.borrow().iter().map(|body| Envelope::from_body(body).unwrap().idempotency_key).collect()
-    }
-
-    fn outcomes(&self) -> Vec<Outcome> {
-        let outcome = |body: &String| match Envelope::from_body(body).unwrap().payload {
-            Payload::Outcome { outcome, .. } => Some(*outcome),
-            _ => None,
-        };
-        self.notifier.borrow().iter().filter_map(outcome).collect()
-    }
-}
-
-struct ToNotifier<'w>(&'w World);
-struct ToLogger<'w>(&'w World);
-struct Journalling<'w>(&'w World);
-
-impl Outbox for ToNotifier<'_> {
-    async fn send(&self, bodies: &[String]) -> PortResult<()> {
-        self.0.sent(&self.0.notifier, bodies)
-    }
-}
-
-impl Outbox for ToLogger<'_> {
-    async fn send(&self, bodies: &[String]) -> PortResult<()> {
-        self.0.sent(&self.0.logger, bodies)
-    }
-}
-
-impl Ledger for Journalling<'_> {
-    async fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> PortResult<Claim> {
-        match self.0.step() {
-            None => self.0.ledger.claim(key, now, lease_until).await,
-            Some((error, is_done)) => {
-                if is_done {
-                    self.0.ledger.claim(key, now, lease_until).await?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
-        let failure = self.0.step();
-        if failure.as_ref().is_none_or(|(_, is_done)| *is_done) {
-            self.0.ledger.complete(key, result, now).await?;
-            self.0.journalled.borrow_mut().entry(key.to_owned()).or_default().push(result.to_owned());
-        }
-        failure.map_or(Ok(()), |(error, _)| Err(error))
-    }
-
-    async fn release(&self, key: &str) -> PortResult<()> {
-        self.0.ledger.release(key).await
-    }
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
-}
-
-/// One delivery to a fresh process.
-fn deliver(world: &World, settings: &ResponderSettings, batch: &[Message], now_s: i64) -> BatchResult {
-    world.is_dead.set(false);
-    let clock = FixedClock::at(Timestamp::parse("2026-03-01T12:05:00Z").unwrap().plus_seconds(now_s));
-    let responder = Responder::new(settings, Journalling(world), ToNotifier(world), ToLogger(world), clock).unwrap();
-    block_on(responder.handle(batch))
-}
-
-fn message(id: &str, body: String) -> Message {
-    Message { message_id: id.to_owned(), body, receive_count: 1 }
-}
-
-fn found(id: &str, finding: Finding) -> Message {
-    message(id, Envelope::finding(finding).to_body())
-}
-
-fn named(mut finding: Finding, event: &str) -> Finding {
-    finding.event_id = event.to_owned();
-    finding.finding_id = FindingId::new(&finding.classifier, ACCOUNT, "us-east-1", event);
-    finding
-}
-
-fn key_created(event: &str, user: &str) -> Finding {
-    let mut finding = named(finding("iam_access_key_created", &["iam_user_restrict", DEACTIVATE]), event);
-    finding.evidence.insert("access_key_id".to_owned(), json!("AKIAIOSFODNN7EXAMPLE"));
-    finding.evidence.insert("user_name".to_owned(), json!(user));
-    finding
-}
-
-fn group_opened(event: &str) -> Finding {
-    let mut finding = named(finding("security_group_opened_to_world", &[REVOKE]), event);
-    finding.evidence.insert("group_id".to_owned(), json!("sg-0123456789abcdef0"));
-    finding.evidence.insert("ports".to_owned(), json!([22]));
-    let rule = json!([{"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0"}]);
-    finding.evidence.insert("world_rules".to_owned(), rule);
-    finding
-}
+use super::passed_on;
+use super::tests_support::{DEACTIVATE, Fault, World, deliver, found, group_opened, key_created, message, named};
+use crate::settings::ResponderSettings;
+use crate::testing::finding;
 
 /// Two that are answered, one that is not applicable, one without a response.
 fn batch() -> Vec<Message> {
@@ -212,7 +53,7 @@ fn a_second_delivery_sends_the_same_bytes_and_journals_nothing() {
     let (sent, journalled) = (world.notifier.take(), world.journalled.borrow().clone());
     let mut off = settings.clone();
     off.responder.exempt_principals = vec!["mallory".to_owned()];
-    deliver(&world, &off, &batch(), 9999);
+    deliver(&world, &off, &batch(), 99);
     assert_eq!(*world.notifier.borrow(), sent, "what was decided stays decided, though the policy changed");
     assert_eq!(*world.journalled.borrow(), journalled);
 }
@@ -220,8 +61,9 @@ fn a_second_delivery_sends_the_same_bytes_and_journals_nothing() {
 #[test]
 fn the_journal_is_written_before_the_outcome_is_sent_and_says_how_to_undo_it() {
     let world = World::default();
-    // Findings to both (2), then claim, claim and complete of the slot, complete of the entry; then the world ends.
-    world.fault.set(Some((6, Fault::DeathAfter)));
+    // Findings to both (2), then claim, claim and complete of the slot, whether it was begun, complete of the entry; then the
+    // world ends.
+    world.fault.set(Some((7, Fault::DeathAfter)));
     deliver(&world, &ResponderSettings::default(), &[found("m-1", key_created("e-1", "alice"))], 0);
     assert!(world.outcomes().is_empty());
     let key = Outcome::key(key_created("e-1", "alice").finding_id, DEACTIVATE, "AKIAIOSFODNN7EXAMPLE");
@@ -280,7 +122,7 @@ fn a_permanent_failure_is_permanent_and_stops_nothing_else() {
         assert_eq!(result.failed.len(), 1, "at {at}");
         assert!(!result.failed[0].retryable && result.failed[0].reason.contains("may not use"), "{result:?}");
         let sent = world.notifier.borrow().len() + world.logger.borrow().len();
-        let journal_failed = (3..=6).contains(&at);
+        let journal_failed = (3..=7).contains(&at);
         assert_eq!(sent, if journal_failed { 2 } else { 3 }, "at {at}");
     }
 }
@@ -382,4 +224,16 @@ fn refusals_say_why_and_keep_no_plan() {
         ]
     );
     assert_eq!(world.logger.borrow().len(), 7, "every finding passed on, and two outcomes");
+}
+
+#[test]
+fn a_finding_that_carries_times_gets_the_responders_and_others_stay_as_they_are() {
+    let at = |ms: i64| Timestamp::from_millis(1_764_072_000_000 + ms);
+    let plain = Envelope::finding(finding("iam_access_key_created", &[]));
+    assert_eq!(passed_on(&plain.to_body(), at(9)), plain.to_body());
+    assert_eq!(passed_on("{", at(9)), "{");
+    let timed = plain.clone().passed_by("classifier", at(1));
+    let passed = Envelope::from_body(&passed_on(&timed.to_body(), at(9))).unwrap();
+    assert_eq!(passed.passed, BTreeMap::from([("classifier".to_owned(), at(1)), ("responder".to_owned(), at(9))]));
+    assert_eq!(Envelope { passed: BTreeMap::new(), ..passed }, plain);
 }

@@ -67,7 +67,7 @@ impl Day {
         let folder = tempfile::tempdir().map_err(|e| Failure::machine("make a temporary folder", e))?;
         let path = folder.path().join("attack-day.jsonl");
         write_lines(&path, records)?;
-        let config = config::parse("the settings of the demo", &demo::settings(), &DemoFiles, &[])?;
+        let config = config::parse("the settings of the demo", &demo::settings(), &DemoFiles, &[], None)?;
         let (local, alerts, incidents) = local::in_memory(config)?;
         let inputs = source::inputs(std::slice::from_ref(&path))?;
         let bar = Bar::new(fs::metadata(&path).map_or(0, |about| about.len()));

@@ -7,8 +7,9 @@ use shared::adapters::embedded::EmbeddedQueue;
 use shared::ports::{DeadLetter, Queue};
 use shared::text::one_line;
 
-use crate::args::{DlqCommand, DlqListArgs, DlqRedriveArgs, Format, QueueArg};
+use crate::args::{DlqCommand, DlqListArgs, DlqRedriveArgs, DlqShowArgs, Format, QueueArg};
 use crate::chain::{self, Queues};
+use crate::cloud::{self, Request};
 use crate::data::DataFolder;
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
@@ -35,15 +36,19 @@ struct Row<'a> {
 /// When there is no data, or standard output cannot be written.
 pub fn execute(command: &DlqCommand) -> Result<(), Failure> {
     match command {
+        DlqCommand::List(args) if args.place.aws => cloud::execute(&Request::DlqList(args)),
         DlqCommand::List(args) => list(args),
+        DlqCommand::Show(args) if args.place.aws => cloud::execute(&Request::DlqShow(args)),
+        DlqCommand::Show(args) => show(args),
+        DlqCommand::Redrive(args) if args.place.aws => cloud::execute(&Request::DlqRedrive(args)),
         DlqCommand::Redrive(args) => redrive(args),
     }
 }
 
 fn list(args: &DlqListArgs) -> Result<(), Failure> {
-    let data = DataFolder::open(&args.data)?;
+    let data = DataFolder::open(args.place.folder()?)?;
     let mut rows = Vec::new();
-    for (name, queue) in chosen(&data.queues, args.queue) {
+    for (name, queue) in chosen(&data.queues, args.queue)? {
         let letters = chain::block_on(queue.dead_letters(LISTED_MAX))??;
         rows.extend(letters.into_iter().map(|letter| Row { queue: name, letter }));
     }
@@ -59,25 +64,52 @@ fn list(args: &DlqListArgs) -> Result<(), Failure> {
                 writeln!(out, "    {DIM}what: {}{DIM:#}", one_line(&letter.body, BODY_CHARS_MAX))?;
             }
             writeln!(out, "\n{} dead letters. `pipeline dlq list --format json` shows them whole,", rows.len())?;
-            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.data.display())?;
+            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.place.data.display())?;
         }
     }
     Ok(out.flush()?)
 }
 
+fn show(args: &DlqShowArgs) -> Result<(), Failure> {
+    let data = DataFolder::open(args.place.folder()?)?;
+    for (name, queue) in chosen(&data.queues, args.queue)? {
+        let letters = chain::block_on(queue.dead_letters(usize::MAX))??;
+        let Some(letter) = letters.into_iter().find(|letter| letter.message_id == args.message_id) else { continue };
+        let mut out = output::stdout();
+        match args.format {
+            Format::Json => output::json(&mut out, &Row { queue: name, letter })?,
+            Format::Text => {
+                let id = one_line(&letter.message_id, 40);
+                writeln!(out, "{BOLD}{name}{BOLD:#} message {id}, received {} times", letter.receive_count)?;
+                writeln!(out, "why: {}\n", one_line(&letter.reason, letter.reason.len()))?;
+                output::body(&mut out, &letter.body)?;
+            }
+        }
+        return Ok(out.flush()?);
+    }
+    Err(Failure::Input(format!("there is no dead letter {}", one_line(&args.message_id, 80))))
+}
+
 fn redrive(args: &DlqRedriveArgs) -> Result<(), Failure> {
+    if args.message_id.is_some() || args.max_per_second.is_some() || args.to_region.is_some() {
+        let what = "a MESSAGE_ID, --max-per-second and --to-region are for AWS";
+        return Err(Failure::Usage(format!("{what}: add --aws; a folder's messages are tried again all together")));
+    }
     let config = config::load(&args.config)?;
     interrupt::listen();
-    let data = DataFolder::open(&args.data)?;
+    let data = DataFolder::open(args.place.folder()?)?;
     let mut moved = 0;
-    for (_, queue) in chosen(&data.queues, args.queue) {
+    for (_, queue) in chosen(&data.queues, args.queue)? {
         moved += chain::block_on(queue.redrive())??;
     }
     let local = local::in_folder(config, data)?;
     local.drain(&mut |_| {})?;
     let left = local.dead_letters()?;
     let mut out = output::stdout();
-    writeln!(out, "{moved} messages tried again, {left} dead letters left")?;
+    match args.format {
+        Format::Json => output::json(&mut out, &serde_json::json!({"moved": moved, "left": left}))?,
+        Format::Text => writeln!(out, "{moved} messages tried again, {left} dead letters left")?,
+    }
     out.flush()?;
     if interrupt::asked() {
         return Err(Failure::Interrupted("stopped between two batches; the rest waits in the queues".to_owned()));
@@ -85,12 +117,19 @@ fn redrive(args: &DlqRedriveArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn chosen(queues: &Queues<EmbeddedQueue>, only: Option<QueueArg>) -> Vec<(&'static str, &EmbeddedQueue)> {
-    let name = only.map(|queue| match queue {
-        QueueArg::Classifier => "classifier",
-        QueueArg::Responder => "responder",
-        QueueArg::Notifier => "notifier",
-        QueueArg::Logger => "logger",
-    });
-    queues.named().into_iter().filter(|(queue, _)| name.is_none_or(|name| name == *queue)).collect()
+fn chosen(
+    queues: &Queues<EmbeddedQueue>,
+    only: Option<QueueArg>,
+) -> Result<Vec<(&'static str, &EmbeddedQueue)>, Failure> {
+    let name = match only {
+        None => return Ok(queues.named().to_vec()),
+        Some(QueueArg::Classifier) => "classifier",
+        Some(QueueArg::Responder) => "responder",
+        Some(QueueArg::Notifier) => "notifier",
+        Some(QueueArg::Logger) => "logger",
+        Some(QueueArg::Undelivered | QueueArg::Unforwarded) => {
+            return Err(Failure::Usage("a folder has no such queue: EventBridge keeps it, so add --aws".to_owned()));
+        }
+    };
+    Ok(queues.named().into_iter().filter(|(queue, _)| *queue == name).collect())
 }

@@ -12,6 +12,7 @@ mod run;
 mod test_cases;
 
 use crate::args::Command;
+use crate::cloud::{self, Request};
 use crate::failure::Failure;
 
 /// Does what the command line asks for.
@@ -28,6 +29,7 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Classifiers(args) => classifiers::execute(&args),
         Command::Incidents(args) => incidents::execute(&args),
         Command::Dlq(command) => dlq::execute(&command),
+        Command::Doctor(args) => cloud::execute(&Request::Doctor(&args)),
         Command::Config(args) => config::execute(&args),
     }
 }

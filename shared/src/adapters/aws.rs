@@ -10,12 +10,11 @@ mod s3;
 pub mod sdk;
 mod sqs;
 
-#[cfg(any(test, feature = "testing"))]
-pub mod loopback;
-
 /// The clients, so that a component needs no dependencies of its own to build them.
 pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_sdk_sqs::Client as SqsClient;
+/// What clients are built from.
+pub use aws_types::SdkConfig;
 pub use s3::{S3, S3Archive};
 pub use sqs::{SqsOutbox, TraceHeader};
 

@@ -172,9 +172,9 @@ pub(super) mod tests_support;
 mod tests {
     use serde_json::json;
 
-    use super::super::loopback::{Answer, Loopback};
     use super::tests_support::client;
     use super::*;
+    use crate::adapters::loopback::{Answer, Loopback};
 
     fn table(server: &Loopback) -> Table {
         Table { client: client(server.endpoint()), name: "state".into() }

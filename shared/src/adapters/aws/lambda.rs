@@ -29,13 +29,14 @@ const NAMESPACE: &str = "AwsSecurityPipeline";
 const REASON_CHARS_MAX: usize = 1_000;
 
 /// The top-level sections of the one configuration file. A function reads its own; the others must not be errors.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "actions",
     "allow",
     "channels",
     "classifier",
     "classifiers",
     "geo",
+    "inspection",
     "logger",
     "notifier",
     "responder",
@@ -324,8 +325,8 @@ mod tests {
     use aws_sdk_sqs::config::retry::RetryConfig;
     use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 
-    use super::super::loopback::{Answer, Loopback};
     use super::*;
+    use crate::adapters::loopback::{Answer, Loopback};
 
     fn event() -> Value {
         json!({"Records": [

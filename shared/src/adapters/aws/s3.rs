@@ -25,7 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::{is_retryable_code, sdk};
-use crate::ports::{Archive, ObjectBody, Objects, PortError, PortResult, check_archive_name};
+use crate::ports::{Archive, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, check_archive_name};
 
 /// Bytes of an error answer that are looked at for its code.
 const ERROR_BYTES_MAX: usize = 16 << 10;
@@ -44,24 +44,35 @@ pub struct S3 {
 /// What a request brings with it.
 struct Request<'r> {
     method: &'static str,
-    bucket: &'r str,
-    key: &'r str,
+    object: ObjectRef<'r>,
     body: &'r [u8],
 }
 
 /// Why one try failed.
 struct Fault {
     retryable: bool,
+    /// What S3 calls it; empty when it did not answer.
+    code: String,
     why: String,
 }
 
 impl Fault {
     fn later(why: impl std::fmt::Display) -> Self {
-        Self { retryable: true, why: why.to_string() }
+        Self { retryable: true, code: String::new(), why: why.to_string() }
     }
 
     fn never(why: impl std::fmt::Display) -> Self {
-        Self { retryable: false, why: why.to_string() }
+        Self { retryable: false, code: String::new(), why: why.to_string() }
+    }
+
+    /// What S3 says of an object that is not there as it was asked for; `None` for everything else.
+    fn absence<B>(&self) -> Option<Opening<B>> {
+        match &*self.code {
+            // The last: the version is a mark that the object was deleted.
+            "NoSuchKey" | "NoSuchVersion" | "MethodNotAllowed" => Some(Opening::Gone),
+            "PreconditionFailed" => Some(Opening::Replaced),
+            _ => None,
+        }
     }
 }
 
@@ -105,7 +116,7 @@ impl S3 {
         let code = between(&text, "<Code>", "</Code>").unwrap_or("no code");
         let message = between(&text, "<Message>", "</Message>").unwrap_or("no message");
         let retryable = status >= 500 || status == 429 || is_retryable_code(code);
-        Err(Fault { retryable, why: format!("{status} {code}: {message}") })
+        Err(Fault { retryable, code: code.to_owned(), why: format!("{status} {code}: {message}") })
     }
 
     fn connector(&self) -> Result<&SharedHttpConnector, Fault> {
@@ -136,19 +147,22 @@ impl S3 {
             .build()
             .map_err(Fault::never)?
             .into();
-        let url = self.url(request.bucket, request.key);
-        // A bucket with Object Lock takes nothing without a checksum.
-        let checksum = STANDARD.encode(Sha256::digest(request.body));
-        let headers: &[(&str, &str)] =
-            if request.method == "PUT" { &[("x-amz-checksum-sha256", &checksum)] } else { &[] };
+        let url = self.url(&request.object);
+        let mut headers: Vec<(&str, String)> = Vec::new();
+        if request.method == "PUT" {
+            // A bucket with Object Lock takes nothing without a checksum.
+            headers.push(("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(request.body))));
+        }
+        headers.extend(request.object.etag.map(|etag| ("if-match", format!("\"{}\"", etag.trim_matches('"')))));
         let body = SignableBody::Bytes(request.body);
-        let signable = SignableRequest::new(request.method, &url, headers.iter().copied(), body);
+        let to_sign = headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let signable = SignableRequest::new(request.method, &url, to_sign.clone(), body);
         let signed = sign(signable.map_err(Fault::never)?, &parameters).map_err(Fault::never)?;
         let (instructions, _) = signed.into_parts();
         let mut ready = HttpRequest::new(SdkBody::from(request.body));
         ready.set_method(request.method).map_err(Fault::never)?;
-        ready.set_uri(url).map_err(Fault::never)?;
-        for (name, value) in headers.iter().copied().chain(instructions.headers()) {
+        ready.set_uri(url.as_str()).map_err(Fault::never)?;
+        for (name, value) in to_sign.chain(instructions.headers()) {
             ready.headers_mut().try_insert(name.to_owned(), value.to_owned()).map_err(Fault::never)?;
         }
         Ok(ready)
@@ -156,7 +170,15 @@ impl S3 {
 
     /// Where the object is. The bucket is part of the host name, except where no certificate or no name would fit: names
     /// with dots, and other endpoints.
-    fn url(&self, bucket: &str, key: &str) -> String {
+    fn url(&self, object: &ObjectRef<'_>) -> String {
+        let place = self.place(object.bucket, object.key);
+        match object.version_id {
+            Some(version) => format!("{place}?versionId={}", encoded(version).replace('/', "%2F")),
+            None => place,
+        }
+    }
+
+    fn place(&self, bucket: &str, key: &str) -> String {
         let key = encoded(key);
         let bucket_in_path = encoded(bucket);
         if let Some(endpoint) = &self.endpoint {
@@ -200,7 +222,7 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
 }
 
 fn failed(what: String, fault: Fault) -> PortError {
-    let Fault { retryable, why } = fault;
+    let Fault { retryable, why, .. } = fault;
     let what = format!("{what}: {why}");
     if retryable { PortError::Retryable { what, source: None } } else { PortError::Permanent { what, source: None } }
 }
@@ -217,12 +239,16 @@ pub struct S3Body {
 impl Objects for S3 {
     type Body = S3Body;
 
-    async fn open(&self, bucket: &str, key: &str) -> PortResult<S3Body> {
-        let name = format!("s3://{bucket}/{key}");
-        let answer = self.send(&Request { method: "GET", bucket, key, body: &[] }).await;
-        let answer = answer.map_err(|fault| failed(format!("could not read {name}"), fault))?;
+    async fn open(&self, object: &ObjectRef<'_>) -> PortResult<Opening<S3Body>> {
+        let name = format!("s3://{}/{}", object.bucket, object.key);
+        let answer = match self.send(&Request { method: "GET", object: *object, body: &[] }).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                return fault.absence().ok_or_else(|| failed(format!("could not read {name}"), fault));
+            }
+        };
         let content_type = answer.headers().get("content-type").map(str::to_owned);
-        Ok(S3Body { name, content_type, stream: ByteStream::new(answer.into_body()) })
+        Ok(Opening::Opened(S3Body { name, content_type, stream: ByteStream::new(answer.into_body()) }))
     }
 }
 
@@ -257,7 +283,7 @@ impl S3Archive {
 impl Archive for S3Archive {
     async fn put(&self, name: &str, content: &[u8]) -> PortResult<()> {
         check_archive_name(name)?;
-        let request = Request { method: "PUT", bucket: &self.bucket, key: name, body: content };
+        let request = Request { method: "PUT", object: ObjectRef::newest(&self.bucket, name), body: content };
         let what = || format!("could not write s3://{}/{name}", self.bucket);
         self.s3.send(&request).await.map(drop).map_err(|fault| failed(what(), fault))
     }
@@ -268,8 +294,8 @@ mod tests {
     use aws_credential_types::Credentials;
     use aws_types::region::Region;
 
-    use super::super::loopback::{Answer, Loopback};
     use super::*;
+    use crate::adapters::loopback::{Answer, Loopback};
 
     fn s3(region: &str, endpoint: Option<&str>) -> S3 {
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -296,8 +322,48 @@ mod tests {
             ("eu-west-1", None, "my.trail", "https://s3.eu-west-1.amazonaws.com/my.trail/"),
             ("eu-west-1", Some("http://127.0.0.1:4566/"), "trail", "http://127.0.0.1:4566/trail/"),
         ] {
-            let url = s3(region, endpoint).url(bucket, "a b/ü+.gz");
+            let object = ObjectRef::newest(bucket, "a b/ü+.gz");
+            let url = s3(region, endpoint).url(&object);
             assert_eq!(url, format!("{expected}{key}"));
+            let version = s3(region, endpoint).url(&ObjectRef { version_id: Some("3/L4+x.y&z"), ..object });
+            assert_eq!(version, format!("{expected}{key}?versionId=3%2FL4%2Bx.y%26z"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_announced_content_is_asked_for_and_no_other() {
+        let server = Loopback::answering([Answer::xml("200 OK", "text"), Answer::xml("200 OK", "text")]);
+        let s3 = s3("us-east-1", Some(server.endpoint()));
+        let newest = ObjectRef::newest("uploads", "a.txt");
+        let announced = ObjectRef { version_id: Some("v1"), etag: Some("9a0364b9e99bb480dd25e1f0284c8555"), ..newest };
+        for object in [newest, announced] {
+            assert!(matches!(s3.open(&object).await, Ok(Opening::Opened(_))), "{object:?}");
+        }
+        let heads = server.heads();
+        assert!(heads[0].starts_with("GET /uploads/a.txt HTTP/1.1"), "{heads:?}");
+        assert!(!heads[0].to_ascii_lowercase().contains("if-match"), "{heads:?}");
+        assert!(heads[1].starts_with("GET /uploads/a.txt?versionId=v1 HTTP/1.1"), "{heads:?}");
+        assert!(heads[1].contains("if-match: \"9a0364b9e99bb480dd25e1f0284c8555\""), "{heads:?}");
+        assert!(heads[1].contains("SignedHeaders=host;if-match;"), "the condition is signed: {heads:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_longer_there_is_told_apart_from_what_fails() {
+        for (status, code, expected) in [
+            ("404 Not Found", "NoSuchKey", Opening::Gone),
+            ("404 Not Found", "NoSuchVersion", Opening::Gone),
+            ("405 Method Not Allowed", "MethodNotAllowed", Opening::Gone),
+            ("412 Precondition Failed", "PreconditionFailed", Opening::Replaced),
+        ] {
+            let server = Loopback::answering([fault(status, code)]);
+            let opening = s3("us-east-1", Some(server.endpoint())).open(&ObjectRef::newest("trail", "k")).await;
+            let opening = opening.expect(code);
+            let told: Opening<()> = match opening {
+                Opening::Opened(_) => Opening::Opened(()),
+                Opening::Gone => Opening::Gone,
+                Opening::Replaced => Opening::Replaced,
+            };
+            assert_eq!(told, expected, "{code}");
         }
     }
 
@@ -313,21 +379,23 @@ mod tests {
         assert_eq!(server.requests(), ["content"; 3]);
         let busy = || fault("503 Slow Down", "SlowDown");
         let server = Loopback::answering([busy(), busy(), busy(), busy()]);
-        let error = s3("us-east-1", Some(server.endpoint())).open("trail", "k").await.expect_err("never");
+        let trail = ObjectRef::newest("trail", "k");
+        let error = s3("us-east-1", Some(server.endpoint())).open(&trail).await.expect_err("never");
         assert!(error.is_retryable() && error.to_string().contains("s3://trail/k"), "{error}");
     }
 
     #[tokio::test]
     async fn what_will_never_work_is_permanent_and_says_why() {
         for (status, code) in [
-            ("404 Not Found", "NoSuchKey"),
+            ("400 Bad Request", "InvalidArgument"),
             ("404 Not Found", "NoSuchBucket"),
             ("403 Forbidden", "AccessDenied"),
             ("403 Forbidden", "InvalidObjectState"),
             ("301 Moved Permanently", "PermanentRedirect"),
         ] {
             let server = Loopback::answering([fault(status, code)]);
-            let error = s3("us-east-1", Some(server.endpoint())).open("trail", "k").await.expect_err(code);
+            let trail = ObjectRef::newest("trail", "k");
+            let error = s3("us-east-1", Some(server.endpoint())).open(&trail).await.expect_err(code);
             assert!(!error.is_retryable() && error.to_string().contains(code), "{error}");
         }
     }

@@ -227,8 +227,8 @@ mod tests {
     use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
     use serde_json::{Value, json};
 
-    use super::super::loopback::{Answer, Loopback};
     use super::*;
+    use crate::adapters::loopback::{Answer, Loopback};
 
     const QUEUE: &str = "https://sqs.us-east-1.amazonaws.com/123456789012/responder";
 

@@ -236,9 +236,9 @@ fn unpack(data: &[u8]) -> Result<StateRecord, String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::super::loopback::{Answer as Reply, Loopback};
     use super::super::tests_support::client;
     use super::*;
+    use crate::adapters::loopback::{Answer as Reply, Loopback};
     use crate::observation::{MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_RATE, Observations};
 
     fn at(second: i64) -> Timestamp {

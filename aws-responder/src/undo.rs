@@ -1,0 +1,92 @@
+//! Takes a response back, from its before-image in the journal.
+//!
+//! Every call of the undo is made only as far as it still changes something, and the journal keeps that it was made: a second
+//! undo does nothing and says when the first was. A response that was begun and not finished can be taken back too; it is
+//! given up first, so that no delivery goes on with it. The same finding never acts again; a new one does, so whoever
+//! takes back what was right to do will meet it again only when it happens again.
+//!
+//! Exemptions and caps do not apply: who undoes decides with credentials of their own.
+
+use shared::ports::{Clock, Ledger, PortError};
+use shared::{Envelope, Outcome, OutcomeStatus};
+
+use crate::cloud::Cloud;
+use crate::executor;
+use crate::journal::{Begun, Journal, Turn, Undone};
+use crate::registry::REGISTRY;
+
+/// Why a response could not be taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// Nothing was changed under this id: another mode, refused, or nothing had to be.
+    #[error("nothing was carried out as {0}, so there is nothing to undo")]
+    NothingCarriedOut(String),
+    /// By another version: the action is not in this one.
+    #[error("action {0} is not in this version")]
+    UnknownAction(String),
+    /// A call did not work. What was done before it stays done; the same undo again makes the rest.
+    #[error("undone in part, {made} made: {reason}")]
+    Stopped {
+        /// How many calls were made.
+        made: usize,
+        /// Which failed, and why.
+        reason: String,
+    },
+    /// The journal: not reachable, or somebody is at work on the response right now.
+    #[error(transparent)]
+    Journal(#[from] PortError),
+}
+
+/// Takes the response `outcome_id` back. `true`: it had been taken back before.
+///
+/// # Errors
+/// See [`UndoError`].
+pub async fn undo<L: Ledger>(
+    journal: &Journal<L>,
+    cloud: &impl Cloud,
+    clock: &impl Clock,
+    outcome_id: &str,
+) -> Result<(Undone, bool), UndoError> {
+    let Some(begun) = journal.begun(outcome_id, clock.now()).await? else {
+        return Err(UndoError::NothingCarriedOut(outcome_id.to_owned()));
+    };
+    let registered = REGISTRY.iter().find(|registered| registered.meta.id == begun.action);
+    // What is left of a call does not depend on settings.
+    let action = registered.and_then(|registered| (registered.build)(&(registered.defaults)().own).ok());
+    let Some(action) = action else { return Err(UndoError::UnknownAction(begun.action)) };
+    give_up(journal, clock, outcome_id, &begun).await?;
+    if let Turn::Done(undone) = journal.claim_undo(outcome_id, clock.now()).await? {
+        return Ok((undone, true));
+    }
+    let made = executor::make(cloud, &*action, &begun.plan, &begun.plan.undo, None).await;
+    if let Some(stop) = made.stop {
+        journal.release_undo(outcome_id).await;
+        return Err(UndoError::Stopped { made: made.calls.len(), reason: stop.reason });
+    }
+    let undone = Undone::new(made.calls, clock.now());
+    journal.complete_undo(outcome_id, &undone, undone.at).await?;
+    Ok((undone, false))
+}
+
+/// Ends a response that nobody has finished, so that no delivery carries on what is taken back here.
+async fn give_up<L: Ledger>(
+    journal: &Journal<L>,
+    clock: &impl Clock,
+    outcome_id: &str,
+    begun: &Begun,
+) -> Result<(), PortError> {
+    let Turn::Ours = journal.claim(outcome_id, clock.now()).await? else { return Ok(()) };
+    let now = clock.now();
+    let outcome = Outcome {
+        outcome_id: outcome_id.to_owned(),
+        finding_id: begun.finding.finding_id,
+        action: begun.action.clone(),
+        target: begun.target.clone(),
+        status: OutcomeStatus::Failed,
+        plan: begun.plan.clone(),
+        note: format!("begun at {} and taken back at {now}, before it was finished", begun.at),
+        decided_at: now,
+    };
+    let body = Envelope::outcome(begun.finding.clone(), outcome).to_body();
+    journal.complete(outcome_id, &body, now).await
+}

