@@ -1,23 +1,40 @@
-//! Makes the rules of `rules/` part of the program: what is read from their YAML, so that a start does not read it again.
-//! Reading takes as long as everything else about the rules together.
+//! Makes the rules of `rules/` part of the program: what is read from their YAML, packed, so that a start reads none of
+//! it. Uses the part of `src/rules` that only reads rules.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-#[allow(dead_code)]
-#[path = "src/rules/yaml.rs"]
-mod yaml;
+#[path = "src/selector.rs"]
+mod selector;
 
-use yaml::Yaml;
+#[allow(dead_code, reason = "some of it is for those who ask rules about events")]
+mod rules {
+    #[path = "../src/rules/block_yaml.rs"]
+    pub mod block_yaml;
+    #[path = "../src/rules/condition.rs"]
+    pub mod condition;
+    #[path = "../src/rules/detection.rs"]
+    pub mod detection;
+    #[path = "../src/rules/document.rs"]
+    pub mod document;
+    #[path = "../src/rules/index.rs"]
+    pub mod index;
+    #[path = "../src/rules/text.rs"]
+    pub mod text;
+    #[path = "../src/rules/yaml.rs"]
+    pub mod yaml;
+}
 
-/// What people read and no detector needs; a test asks for some of it in the files.
-const FOR_PEOPLE: [&str; 5] = ["author", "date", "description", "falsepositives", "status"];
+use rules::document::{self, Origin, Packed, PackedBody, Read};
+use rules::yaml;
 
 fn main() -> io::Result<()> {
     let variable = |name| env::var(name).map_err(io::Error::other);
     let folder = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("rules");
     println!("cargo::rerun-if-changed={}", folder.display());
+    println!("cargo::rerun-if-changed=src/rules");
+    println!("cargo::rerun-if-changed=src/selector.rs");
     let mut paths: Vec<PathBuf> = match fs::read_dir(&folder) {
         Ok(entries) => entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -25,24 +42,39 @@ fn main() -> io::Result<()> {
     };
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yml"));
     paths.sort();
-    println!("cargo::rerun-if-changed=src/rules/yaml.rs");
     let mut list = String::from("&[\n");
-    let mut documents = Vec::with_capacity(paths.len());
+    let mut packed: Vec<Vec<u8>> = Vec::new();
     for path in &paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let read = yaml::documents(&fs::read_to_string(path)?);
-        let mut read = read.map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?;
-        for document in &mut read {
-            if let Yaml::Map(members) = document {
-                members.retain(|(key, _)| !FOR_PEOPLE.contains(&&**key));
-            }
-        }
-        documents.push(read);
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let documents = pack(&file, &fs::read_to_string(path)?);
+        packed.extend(documents.map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?);
         // Writing to a String cannot fail.
-        let _ = writeln!(list, "    {name:?},");
+        let _ = writeln!(list, "    {file:?},");
     }
     list += "]\n";
+    // What postcard writes of a list: its length, then its items.
+    let mut all = postcard::to_stdvec(&packed.len()).map_err(io::Error::other)?;
+    packed.iter().for_each(|document| all.extend(document));
     let out = PathBuf::from(variable("OUT_DIR")?);
-    fs::write(out.join("own_rules.postcard"), postcard::to_stdvec(&documents).map_err(io::Error::other)?)?;
+    fs::write(out.join("own_rules.postcard"), all)?;
     fs::write(out.join("own_rules.rs"), list)
+}
+
+/// The documents of a file.
+fn pack(file: &str, text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let documents = yaml::documents(text)?;
+    let many = documents.len() > 1;
+    let mut packed = Vec::with_capacity(documents.len());
+    for (at, document) in documents.iter().enumerate() {
+        let id = document::id_of(document, file, many.then_some(at), Origin::Own);
+        let unpackable = |error: postcard::Error| error.to_string();
+        let (head, detection, correlation) = match document::read(document, Origin::Own)? {
+            Read::Rule(head, detection) => (head, postcard::to_stdvec(&detection).map_err(unpackable)?, None),
+            Read::Correlation(head, correlation) => (head, Vec::new(), Some(correlation)),
+            Read::Elsewhere => return Err("is for another log source".to_owned()),
+        };
+        let body = correlation.map_or(PackedBody::Detection(&detection), PackedBody::Correlation);
+        packed.push(postcard::to_stdvec(&Packed { file, id: &id, head, body }).map_err(unpackable)?);
+    }
+    Ok(packed)
 }

@@ -301,8 +301,8 @@ impl Engine {
         state: &S,
     ) -> PortResult<Vec<Verdict>> {
         let mut verdicts: Vec<Verdict> = Vec::with_capacity(events.len());
-        let mut looks: Vec<Look> = Vec::new();
-        let mut requests = Vec::new();
+        let mut looks: Vec<Look> = Vec::with_capacity(events.len());
+        let mut requests = Vec::with_capacity(events.len());
         for (index, (event, slots)) in events.iter().zip(selected).enumerate() {
             let slots = slots.as_ref();
             if !slots.is_empty() {
@@ -474,11 +474,11 @@ impl Engine {
         let (account, region) = (cut(account), cut(region));
         let place = [&*account, &*region].join("/");
         let title = evidence.title.unwrap_or_else(|| declared.title.clone());
-        let identity = event.identity().clone();
+        let identity = event.to_identity();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
-        let mut facts: BTreeMap<String, Value> =
-            evidence.facts.into_iter().map(|(name, value)| (name, bounded(value))).collect();
+        let mut facts = evidence.facts;
+        facts.values_mut().for_each(bound);
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
@@ -546,13 +546,19 @@ fn cut(text: &str) -> String {
     }
 }
 
-fn bounded(value: Value) -> Value {
+/// Cuts what is too long.
+fn bound(value: &mut Value) {
     match value {
-        Value::String(text) => Value::String(cut(&text)),
-        Value::Array(items) => items.into_iter().take(FACT_ITEMS_MAX).map(bounded).collect(),
-        Value::Object(members) => {
-            Value::Object(members.into_iter().take(FACT_ITEMS_MAX).map(|(k, v)| (cut(&k), bounded(v))).collect())
+        Value::String(text) if text.len() > TEXT_CHARS_MAX => *text = cut(text),
+        Value::Array(items) => {
+            items.truncate(FACT_ITEMS_MAX);
+            items.iter_mut().for_each(bound);
         }
-        other => other,
+        Value::Object(members) => {
+            let first = std::mem::take(members).into_iter().take(FACT_ITEMS_MAX);
+            members.extend(first.map(|(name, value)| (cut(&name), value)));
+            members.values_mut().for_each(bound);
+        }
+        _ => {}
     }
 }

@@ -21,5 +21,6 @@ pub mod registry;
 pub mod reputation;
 pub mod routing;
 pub mod rules;
+mod selector;
 pub mod sign_in;
 pub mod surroundings;

@@ -9,6 +9,8 @@ use shared::observation::{Known, Observations};
 use shared::places::Places;
 use shared::ports::Files;
 
+pub use crate::selector::Selector;
+
 /// What a detector declares about itself: the [`Meta`] of a plug-in, or the head of a rule. For what the fields mean
 /// see [`Meta`].
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +34,7 @@ impl From<&Meta> for Declaration {
             title: meta.title.to_owned(),
             severity: meta.severity,
             techniques: owned(meta.techniques),
-            selectors: meta.patterns.iter().flat_map(Selector::of).collect(),
+            selectors: meta.patterns.iter().flat_map(selectors).collect(),
             failed_calls: meta.failed_calls,
             responses: owned(meta.responses),
             references: owned(meta.references),
@@ -40,46 +42,21 @@ impl From<&Meta> for Declaration {
     }
 }
 
-/// Which events a detector is shown. Texts match whole but for case; `None` matches everything.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Selector {
-    /// CloudTrail records, or notifications.
-    pub notification: bool,
-    /// `eventSource`, or the EventBridge source.
-    pub source: Option<String>,
-    /// `eventName`, or the detail type.
-    pub name: Option<String>,
-    /// Only what the root user did.
-    pub root: bool,
-}
-
-impl Selector {
-    /// Every CloudTrail record.
-    pub const ANY_CALL: Self = Self { notification: false, source: None, name: None, root: false };
-
-    fn of(pattern: &Pattern) -> Vec<Self> {
-        let exact = |notification, source: &str, name: &str| Self {
-            notification,
-            source: Some(source.to_owned()),
-            name: Some(name.to_owned()),
-            root: false,
-        };
-        match *pattern {
-            Pattern::Api { source, names } => names.iter().map(|name| exact(false, source, name)).collect(),
-            Pattern::Notification { source, detail_type: name } | Pattern::Intake { source, name } => {
-                vec![exact(true, source, name)]
-            }
-            Pattern::Root => vec![Self { root: true, ..Self::ANY_CALL }],
-            Pattern::AnyApi => vec![Self::ANY_CALL],
+/// What a pattern selects.
+fn selectors(pattern: &Pattern) -> Vec<Selector> {
+    let exact = |notification, source: &str, name: &str| Selector {
+        notification,
+        source: Some(source.to_owned()),
+        name: Some(name.to_owned()),
+        root: false,
+    };
+    match *pattern {
+        Pattern::Api { source, names } => names.iter().map(|name| exact(false, source, name)).collect(),
+        Pattern::Notification { source, detail_type: name } | Pattern::Intake { source, name } => {
+            vec![exact(true, source, name)]
         }
-    }
-}
-
-/// Source and name with `*` for everything: `iam.amazonaws.com/CreateUser`, `*/* by the root user`.
-impl std::fmt::Display for Selector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [source, name] = [&self.source, &self.name].map(|text| text.as_deref().unwrap_or("*"));
-        write!(f, "{source}/{name}{}", if self.root { " by the root user" } else { "" })
+        Pattern::Root => vec![Selector { root: true, ..Selector::ANY_CALL }],
+        Pattern::AnyApi => vec![Selector::ANY_CALL],
     }
 }
 

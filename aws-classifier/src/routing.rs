@@ -32,28 +32,49 @@ struct Route {
     slots: Vec<Slot>,
 }
 
+/// A text with its hash.
+#[derive(Clone, Copy)]
+struct Text<'t> {
+    text: &'t str,
+    hash: u64,
+}
+
+impl<'t> Text<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, hash: hash(text) }
+    }
+
+    const NONE: Self = Self { text: "", hash: 0 };
+}
+
 impl Table {
-    fn add(&mut self, slot: Slot, source: &str, name: &str) {
-        let routes = self.0.entry(hash(source, name)).or_default();
-        let same = |r: &Route| r.source.eq_ignore_ascii_case(source) && r.name.eq_ignore_ascii_case(name);
-        match routes.iter_mut().find(|r| same(r)) {
+    fn add(&mut self, slot: Slot, source: Text<'_>, name: Text<'_>) {
+        let routes = self.0.entry(both(source, name)).or_default();
+        match routes.iter_mut().find(|route| route.is_for(source, name)) {
             Some(route) => push(&mut route.slots, slot),
-            None => routes.push(Route { source: source.to_owned(), name: name.to_owned(), slots: vec![slot] }),
+            None => {
+                let (source, name) = (source.text.to_owned(), name.text.to_owned());
+                routes.push(Route { source, name, slots: vec![slot] });
+            }
         }
     }
 
     #[inline]
-    fn find(&self, source: &str, name: &str, slots: &mut Vec<Slot>) {
+    fn find(&self, source: Text<'_>, name: Text<'_>, slots: &mut Vec<Slot>) {
         if self.0.is_empty() {
             return;
         }
-        if let Some(routes) = self.0.get(&hash(source, name)) {
-            for route in routes {
-                if route.source.eq_ignore_ascii_case(source) && route.name.eq_ignore_ascii_case(name) {
-                    slots.extend_from_slice(&route.slots);
-                }
+        if let Some(routes) = self.0.get(&both(source, name)) {
+            for route in routes.iter().filter(|route| route.is_for(source, name)) {
+                slots.extend_from_slice(&route.slots);
             }
         }
+    }
+}
+
+impl Route {
+    fn is_for(&self, source: Text<'_>, name: Text<'_>) -> bool {
+        self.source.eq_ignore_ascii_case(source.text) && self.name.eq_ignore_ascii_case(name.text)
     }
 }
 
@@ -61,10 +82,10 @@ impl Routes {
     /// Adds what the detector at `slot` selects. Detectors are added in the order of their slots.
     pub fn add(&mut self, slot: Slot, selectors: &[Selector]) {
         for selector in selectors {
-            match (selector.source.as_deref(), selector.name.as_deref()) {
+            match (selector.source.as_deref().map(Text::new), selector.name.as_deref().map(Text::new)) {
                 (Some(source), Some(name)) => self.exact.add(slot, source, name),
-                (Some(source), None) => self.by_source.add(slot, source, ""),
-                (None, Some(name)) => self.by_name.add(slot, "", name),
+                (Some(source), None) => self.by_source.add(slot, source, Text::NONE),
+                (None, Some(name)) => self.by_name.add(slot, Text::NONE, name),
                 (None, None) => push(if selector.root { &mut self.root } else { &mut self.any }, slot),
             }
         }
@@ -73,10 +94,11 @@ impl Routes {
     /// The detectors whose selectors may select the event, in list order, each once.
     pub fn concerned(&self, event: &Event<'_>, slots: &mut Vec<Slot>) {
         slots.clear();
-        self.exact.find(&event.source, &event.name, slots);
+        let (source, name) = (Text::new(&event.source), Text::new(&event.name));
+        self.exact.find(source, name, slots);
         if event.kind == EventKind::CloudTrail {
-            self.by_source.find(&event.source, "", slots);
-            self.by_name.find("", &event.name, slots);
+            self.by_source.find(source, Text::NONE, slots);
+            self.by_name.find(Text::NONE, name, slots);
             if event.identity_type == "Root" {
                 slots.extend_from_slice(&self.root);
             }
@@ -97,20 +119,23 @@ fn push(slots: &mut Vec<Slot>, slot: Slot) {
 
 /// A hash that ignores ASCII case, eight bytes at a time. Bit 5 is cleared in every byte, which also folds a few
 /// punctuation marks together; the comparison behind it tells them apart.
-fn hash(source: &str, name: &str) -> u64 {
+fn hash(text: &str) -> u64 {
     const UPPER: u64 = 0xdfdf_dfdf_dfdf_dfdf;
     let mut hasher = FxHasher::default();
-    for text in [source.as_bytes(), name.as_bytes()] {
-        let (words, rest) = text.as_chunks::<8>();
-        for word in words {
-            hasher.write_u64(u64::from_le_bytes(*word) & UPPER);
-        }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        hasher.write_u64(u64::from_le_bytes(last) & UPPER);
-        hasher.write_usize(text.len());
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    for word in words {
+        hasher.write_u64(u64::from_le_bytes(*word) & UPPER);
     }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    hasher.write_u64(u64::from_le_bytes(last) & UPPER);
+    hasher.write_usize(text.len());
     hasher.finish()
+}
+
+/// The hash of a pair.
+const fn both(source: Text<'_>, name: Text<'_>) -> u64 {
+    source.hash.rotate_left(32) ^ name.hash
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use shared::ports::PortError;
 use crate::interrupt;
 use crate::source::{Consumer, Counts, Input, Progress, Record, Rejected, SourceOptions, read};
 
-/// Records classified together: enough that the cost of a batch is shared.
-const BATCH_RECORDS: usize = 256;
+/// Records classified together: enough that the cost of a batch is shared, and few enough that their events stay in the
+/// cache and are no large allocation.
+const BATCH_RECORDS: usize = 64;
 
 /// Why a replay stopped before its end.
 #[derive(Debug)]
@@ -113,10 +114,16 @@ struct Replayer<'r> {
 impl Replayer<'_> {
     fn classify(&mut self) -> Result<(), Stop> {
         // The reader made an event of each of these texts, so none is left out here; were it otherwise, it would be counted.
-        let (records, events): (Vec<&Record>, Vec<Event<'_>>) =
-            self.waiting.iter().filter_map(|record| Some((record, record.event().ok()?))).unzip();
+        let mut records: Vec<&Record> = Vec::with_capacity(self.waiting.len());
+        let mut events: Vec<Event<'_>> = Vec::with_capacity(self.waiting.len());
+        for record in &self.waiting {
+            if let Ok(event) = record.event() {
+                events.push(event);
+                records.push(record);
+            }
+        }
         self.malformed_total += (self.waiting.len() - events.len()) as u64;
-        let selected: Vec<&[Slot]> = records.iter().map(|record| &*record.origin.slots).collect();
+        let selected: Vec<&[Slot]> = records.iter().map(|record| record.slots()).collect();
         let run = self.engine.run_selected(&events, &selected, &self.state);
         let verdicts = self.runtime.block_on(run).map_err(Stop::State)?;
         for ((verdict, event), record) in verdicts.iter().zip(&events).zip(records) {
@@ -128,8 +135,8 @@ impl Replayer<'_> {
             if let Some((classifier, malformed)) = verdict.malformed.first() {
                 self.malformed_total += 1;
                 let rejected = Rejected {
-                    file: self.inputs[record.origin.input].name.clone(),
-                    index: record.origin.index,
+                    file: self.inputs[record.input()].name.clone(),
+                    index: record.index(),
                     field: malformed.field.clone(),
                     reason: format!("{classifier} could not read event {}: {malformed}", event.event_id),
                     text: event.record.to_owned(),

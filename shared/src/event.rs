@@ -139,6 +139,7 @@ pub struct Event<'a> {
     parts: [Option<&'a str>; PARTS],
     // Boxed: most events are never looked into, and a small event is cheap to hand around.
     key: OnceCell<u64>,
+    session: OnceCell<[Span; 3]>,
     identity: OnceCell<Box<Identity>>,
     request: OnceCell<Box<Value>>,
     response: OnceCell<Box<Value>>,
@@ -163,26 +164,26 @@ pub struct Outline {
     parts: [Span; PARTS],
 }
 
-/// A stretch of a record; empty when there is nothing.
+/// A stretch of a record of less than 64 KiB; empty when there is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Span {
-    start: u32,
-    bytes: u32,
+    start: u16,
+    bytes: u16,
 }
 
 impl Span {
     fn of(text: Option<&str>, record: &str) -> Self {
         let Some(text) = text else { return Self::default() };
         let start = (text.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize);
-        match (u32::try_from(start), u32::try_from(text.len())) {
+        match (u16::try_from(start), u16::try_from(text.len())) {
             (Ok(start), Ok(bytes)) => Self { start, bytes },
             _ => Self::default(),
         }
     }
 
     fn within(self, record: &str) -> Option<&str> {
-        let start = self.start as usize;
-        record.get(start..start + self.bytes as usize).filter(|text| !text.is_empty())
+        let start = usize::from(self.start);
+        record.get(start..start + usize::from(self.bytes)).filter(|text| !text.is_empty())
     }
 }
 
@@ -424,6 +425,7 @@ impl<'a> Event<'a> {
             record,
             parts: [None; PARTS],
             key: OnceCell::new(),
+            session: OnceCell::new(),
             identity: OnceCell::new(),
             request: OnceCell::new(),
             response: OnceCell::new(),
@@ -589,7 +591,7 @@ impl<'a> Event<'a> {
     }
 
     /// Where everything stands, so that the header need not be read again; `None` unless this is a CloudTrail record
-    /// whose header has no escapes.
+    /// whose header has no escapes and that is short enough, as nearly all are.
     pub fn outline(&self) -> Option<Outline> {
         let header = [
             Some(&self.source),
@@ -605,7 +607,11 @@ impl<'a> Event<'a> {
             self.error_code.as_ref(),
             self.error_message.as_ref(),
         ];
-        if self.kind != EventKind::CloudTrail || header.iter().flatten().any(|text| matches!(text, Cow::Owned(_))) {
+        let is_short = self.record.len() <= usize::from(u16::MAX);
+        if !is_short
+            || self.kind != EventKind::CloudTrail
+            || header.iter().flatten().any(|text| matches!(text, Cow::Owned(_)))
+        {
             return None;
         }
         Some(Outline {
@@ -617,6 +623,7 @@ impl<'a> Event<'a> {
     }
 
     /// The event that had this outline; `record` is its [`Event::record`].
+    #[inline]
     pub fn from_outline(record: &'a str, outline: &Outline) -> Self {
         let mut event = Self::empty(EventKind::CloudTrail, record);
         event.time = outline.time;
@@ -657,36 +664,51 @@ impl<'a> Event<'a> {
 
     /// The caller. Fields that are absent or of an odd type are empty.
     pub fn identity(&self) -> &Identity {
-        self.identity.get_or_init(|| {
-            let kind = self.identity_type.clone().into_owned();
-            let principal_id = text(self.raw(Part::CallerId));
-            let session_name = match principal_id.split_once(':') {
-                Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
-                _ => String::new(),
-            };
-            let session = self.session();
-            let mfa = session.mfa.and_then(|raw| match raw {
-                "true" | "\"true\"" => Some(true),
-                _ => (raw == "false" || raw.starts_with('"')).then_some(false),
-            });
-            Box::new(Identity {
-                kind,
-                arn: text(self.raw(Part::CallerArn)),
-                account: text(self.raw(Part::CallerAccount)),
-                principal_id,
-                user_name: text(self.raw(Part::CallerName)),
-                access_key_id: text(self.raw(Part::AccessKey)),
-                invoked_by: self.invoked_by.clone().into_owned(),
-                issuer_arn: text(session.issuer_arn),
-                issuer_name: text(session.issuer_name),
-                session_name,
-                mfa,
-            })
-        })
+        self.identity.get_or_init(|| Box::new(self.read_identity()))
+    }
+
+    /// The caller, for who keeps it.
+    pub fn to_identity(&self) -> Identity {
+        self.identity.get().map_or_else(|| self.read_identity(), |identity| (**identity).clone())
+    }
+
+    fn read_identity(&self) -> Identity {
+        let kind = self.identity_type.clone().into_owned();
+        let principal_id = text(self.raw(Part::CallerId));
+        let session_name = match principal_id.split_once(':') {
+            Some((_, name)) if kind == "AssumedRole" => name.to_owned(),
+            _ => String::new(),
+        };
+        let session = self.session();
+        let mfa = session.mfa.and_then(|raw| match raw {
+            "true" | "\"true\"" => Some(true),
+            _ => (raw == "false" || raw.starts_with('"')).then_some(false),
+        });
+        Identity {
+            kind,
+            arn: text(self.raw(Part::CallerArn)),
+            account: text(self.raw(Part::CallerAccount)),
+            principal_id,
+            user_name: text(self.raw(Part::CallerName)),
+            access_key_id: text(self.raw(Part::AccessKey)),
+            invoked_by: self.invoked_by.clone().into_owned(),
+            issuer_arn: text(session.issuer_arn),
+            issuer_name: text(session.issuer_name),
+            session_name,
+            mfa,
+        }
     }
 
     fn session(&self) -> Session<'a> {
-        self.raw(Part::Session).map(Session::read).unwrap_or_default()
+        let Some(raw) = self.raw(Part::Session) else { return Session::default() };
+        if raw.len() > usize::from(u16::MAX) {
+            return Session::read(raw);
+        }
+        let [issuer_arn, issuer_name, mfa] = self.session.get_or_init(|| {
+            let Session { issuer_arn, issuer_name, mfa } = Session::read(raw);
+            [issuer_arn, issuer_name, mfa].map(|text| Span::of(text, raw))
+        });
+        Session { issuer_arn: issuer_arn.within(raw), issuer_name: issuer_name.within(raw), mfa: mfa.within(raw) }
     }
 
     /// The raw JSON of a part of the body; `None` when it is absent or null. For those who look for one value and need

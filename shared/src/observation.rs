@@ -400,6 +400,15 @@ pub struct Entry {
     pub answer: Count,
 }
 
+impl Entry {
+    fn value(&self) -> Option<&str> {
+        match &self.what {
+            EntryKind::Value(value) => Some(value),
+            EntryKind::Weight(_) | EntryKind::Reset => None,
+        }
+    }
+}
+
 /// What an event adds to a window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryKind {
@@ -710,7 +719,9 @@ impl Window<'_> {
         let newest = self.0.last().map_or(at, |e| e.at.max(at));
         let oldest_kept = newest.plus_seconds(-(i64::from(window_s).saturating_mul(2) + LATENESS_S));
         let expired = self.0.partition_point(|e| e.at < oldest_kept);
-        self.0.drain(..expired);
+        if expired > 0 {
+            self.0.drain(..expired);
+        }
 
         let place = self.0.partition_point(|e| (e.at, e.event) < (at, event));
         let is_reset = what == EntryKind::Reset;
@@ -761,78 +772,105 @@ impl Window<'_> {
         let from = entries[..place].iter().rposition(is_reset).map_or(0, |i| i + 1);
         let to = entries[place..].iter().position(is_reset).map_or(entries.len(), |i| place + i);
         let at = entries[place].at.as_millis();
+        let from = from + entries[from..place].partition_point(|e| e.at.as_millis().saturating_add(window_ms) < at);
+        let to = place + entries[place..to].partition_point(|e| e.at.as_millis() <= at.saturating_add(window_ms));
         let near = &entries[from..to];
         let mine = place - from;
         let mut answer = Count::default();
-        let mut totals = Totals::default();
+        let mut totals = Totals::of(near);
         let mut best: Option<(usize, usize)> = None;
-        let first = near[..mine].partition_point(|e| e.at.as_millis().saturating_add(window_ms) < at);
-        let mut right = first;
-        for left in first..=mine {
+        let mut right = 0;
+        for left in 0..=mine {
             let end = near[left].at.as_millis().saturating_add(window_ms);
             while right < near.len() && near[right].at.as_millis() <= end {
-                totals.add(&near[right].what);
+                totals.add(near, right);
                 right += 1;
             }
-            let now = totals.total();
-            totals.remove(&near[mine].what);
-            answer.before = answer.before.max(totals.total());
-            totals.add(&near[mine].what);
+            let now = totals.total;
+            answer.before = answer.before.max(totals.without(near, mine));
             if now > answer.now {
                 answer.now = now;
                 best = Some((left, right));
             }
-            totals.remove(&near[left].what);
+            if left == 0 && right == near.len() {
+                // Every other window is a part of this one.
+                break;
+            }
+            totals.remove(near, left);
         }
         if let Some((left, right)) = best {
-            let mut values: Vec<String> = near[left..right]
-                .iter()
-                .filter_map(|e| match &e.what {
-                    EntryKind::Value(v) => Some(v.clone()),
-                    _ => None,
-                })
-                .collect();
+            let mut values: Vec<&str> = near[left..right].iter().filter_map(Entry::value).collect();
             values.sort_unstable();
             values.dedup();
-            values.truncate(20);
-            answer.values = values;
+            answer.values = values.into_iter().take(VALUES_MAX).map(str::to_owned).collect();
         }
         answer
     }
 }
 
-#[derive(Default)]
-struct Totals<'e> {
-    weight: u64,
-    values: HashMap<&'e str, u32>,
+/// Values kept of an answer.
+const VALUES_MAX: usize = 20;
+
+/// The total of a window that moves over entries.
+struct Totals {
+    total: u64,
+    /// For each entry the number of its value; empty when there are weights only.
+    numbers: Vec<usize>,
+    /// How many entries of the window have the value of that number.
+    held: Vec<usize>,
 }
 
-impl<'e> Totals<'e> {
-    fn add(&mut self, what: &'e EntryKind) {
-        match what {
-            EntryKind::Weight(w) => self.weight += u64::from(*w),
-            EntryKind::Value(v) => *self.values.entry(v).or_default() += 1,
-            EntryKind::Reset => {}
+impl Totals {
+    fn of(near: &[Entry]) -> Self {
+        if near.iter().all(|entry| entry.value().is_none()) {
+            return Self { total: 0, numbers: Vec::new(), held: Vec::new() };
         }
+        let mut known: HashMap<&str, usize> = HashMap::with_capacity(near.len());
+        let numbers = near
+            .iter()
+            .map(|entry| {
+                let next = known.len();
+                entry.value().map_or(0, |value| *known.entry(value).or_insert(next))
+            })
+            .collect();
+        Self { total: 0, numbers, held: vec![0; known.len()] }
     }
 
-    fn remove(&mut self, what: &'e EntryKind) {
-        match what {
-            EntryKind::Weight(w) => self.weight -= u64::from(*w),
-            EntryKind::Value(v) => {
-                if let Some(n) = self.values.get_mut(v.as_str()) {
-                    *n -= 1;
-                    if *n == 0 {
-                        self.values.remove(v.as_str());
-                    }
-                }
+    fn held(&mut self, i: usize) -> &mut usize {
+        &mut self.held[self.numbers[i]]
+    }
+
+    fn add(&mut self, near: &[Entry], i: usize) {
+        match &near[i].what {
+            EntryKind::Weight(weight) => self.total += u64::from(*weight),
+            EntryKind::Value(_) => {
+                let held = self.held(i);
+                *held += 1;
+                self.total += u64::from(*held == 1);
             }
             EntryKind::Reset => {}
         }
     }
 
-    fn total(&self) -> u64 {
-        self.weight + self.values.len() as u64
+    fn remove(&mut self, near: &[Entry], i: usize) {
+        match &near[i].what {
+            EntryKind::Weight(weight) => self.total -= u64::from(*weight),
+            EntryKind::Value(_) => {
+                let held = self.held(i);
+                *held -= 1;
+                self.total -= u64::from(*held == 0);
+            }
+            EntryKind::Reset => {}
+        }
+    }
+
+    /// The total without one entry of the window.
+    fn without(&mut self, near: &[Entry], i: usize) -> u64 {
+        match &near[i].what {
+            EntryKind::Weight(weight) => self.total - u64::from(*weight),
+            EntryKind::Value(_) => self.total - u64::from(*self.held(i) == 1),
+            EntryKind::Reset => self.total,
+        }
     }
 }
 
@@ -855,15 +893,21 @@ impl ObserveRequest<'_> {
         [self.classifier, observation.label, &observation.key].join("/")
     }
 
-    /// Applies all observations through `slot`, which lends the record of a key.
+    /// Applies all observations through `slot`, which lends the record of a key. The key is written into `buffer`, which
+    /// is used again and again: most keys are known already.
     pub fn apply_all<E>(
         &self,
-        mut slot: impl FnMut(String, &mut dyn FnMut(&mut Option<StateRecord>) -> Timestamp) -> Result<(), E>,
+        buffer: &mut String,
+        mut slot: impl FnMut(&str, &mut dyn FnMut(&mut Option<StateRecord>) -> Timestamp) -> Result<(), E>,
     ) -> Result<Known, E> {
         let mut answers = Vec::with_capacity(self.observations.len());
         for observation in &self.observations {
             let mut answer = Answer::Done;
-            slot(self.state_key(observation), &mut |record| {
+            buffer.clear();
+            for part in [self.classifier, "/", observation.label, "/", &observation.key] {
+                buffer.push_str(part);
+            }
+            slot(buffer, &mut |record| {
                 answer = StateRecord::apply(record, &observation.op, self.at, self.event);
                 record.as_ref().map_or(self.at, |r| r.expires_at(&observation.op))
             })?;

@@ -37,16 +37,44 @@ impl Inflater {
         if size > WHOLE_BYTES_MAX || is_bomb(size as u64, gzip.len() as u64) {
             return false;
         }
+        let Some(deflated) = behind_header(gzip) else { return false };
         // What an earlier file left is overwritten: zeroing it first would cost as much as reading it.
         into.truncate(size);
         into.resize(size, 0);
-        // The last member's checksum must be that of all we have, else there was more than one member.
-        self.0.gzip_decompress(gzip, into).is_ok_and(|n| n == size) && {
+        // The last member's checksum must be that of all we have, else there was more than one member. Summed up here,
+        // as the library would check the first member's only.
+        self.0.deflate_decompress(deflated, into).is_ok_and(|n| n == size) && {
             let mut sum = Crc::new();
             sum.update(into);
             sum.sum() == crc
         }
     }
+}
+
+/// What stands behind the header of the first member (RFC 1952); `None` when it is none or ends too early.
+fn behind_header(gzip: &[u8]) -> Option<&[u8]> {
+    const HAS_SUM: u8 = 1 << 1;
+    const HAS_EXTRA: u8 = 1 << 2;
+    const HAS_NAME: u8 = 1 << 3;
+    const HAS_COMMENT: u8 = 1 << 4;
+    const RESERVED: u8 = !0 << 5;
+    let ([0x1f, 0x8b, 8, flags, ..], mut rest) = gzip.split_first_chunk::<10>()? else { return None };
+    if flags & RESERVED != 0 {
+        return None;
+    }
+    if flags & HAS_EXTRA != 0 {
+        let (bytes, behind) = rest.split_first_chunk::<2>()?;
+        rest = behind.get(usize::from(u16::from_le_bytes(*bytes))..)?;
+    }
+    for has_text in [flags & HAS_NAME != 0, flags & HAS_COMMENT != 0] {
+        if has_text {
+            rest = &rest[memchr::memchr(0, rest)? + 1..];
+        }
+    }
+    if flags & HAS_SUM != 0 {
+        rest = rest.get(2..)?;
+    }
+    Some(rest)
 }
 
 fn is_bomb(inflated: u64, compressed: u64) -> bool {
@@ -140,6 +168,39 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(text).expect("memory");
         encoder.finish().expect("memory")
+    }
+
+    #[test]
+    fn headers_with_names_comments_and_more_are_passed_over() {
+        let text = b"{\"Records\":[]}";
+        let builder = || flate2::GzBuilder::new();
+        for builder in [
+            builder(),
+            builder().filename("a.json"),
+            builder().comment("why").extra(vec![0, 1, 2]),
+            builder().extra(vec![7; 300]).filename("b").comment("c"),
+        ] {
+            let mut encoder = builder.write(Vec::new(), Compression::default());
+            encoder.write_all(text).expect("memory");
+            let gzip = encoder.finish().expect("memory");
+            let mut into = Vec::new();
+            assert!(Inflater::default().whole(&gzip, &mut into));
+            assert_eq!(into, text);
+            for end in 0..gzip.len() {
+                assert!(!Inflater::default().whole(&gzip[..end], &mut into), "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_members_and_damage_are_left_to_the_stream() {
+        let (one, mut into) = (gzip(b"abcdefgh"), Vec::new());
+        assert!(Inflater::default().whole(&one, &mut into));
+        assert!(!Inflater::default().whole(&[&*one, &gzip(b"ijklmnop")].concat(), &mut into));
+        let mut flipped = one;
+        let sum = flipped.len() - 8;
+        flipped[sum] ^= 1;
+        assert!(!Inflater::default().whole(&flipped, &mut into));
     }
 
     fn inflated(gzip: &[u8], piece: usize) -> io::Result<Vec<u8>> {

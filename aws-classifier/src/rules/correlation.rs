@@ -11,9 +11,9 @@ use shared::classifier::{Evidence, FailedCalls, Malformed};
 use shared::event::Event;
 use shared::observation::{Known, MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES, Observations};
 
+use super::document::{self, Head};
 use super::field::Field;
-use super::rule::{Rule, head, texts};
-use super::yaml::Yaml;
+use super::rule::{Rule, declaration, fields};
 use crate::registry::{Declaration, Detector};
 
 const LABEL: &str = "matches";
@@ -44,52 +44,31 @@ enum Kind {
     Ordered,
 }
 
-/// The names a correlation refers to its rules by, and whether these alert on their own too.
-pub fn references(document: &Yaml) -> Result<(Vec<&str>, bool), String> {
-    let correlation = document.get("correlation").ok_or("correlation is missing")?;
-    let names = texts(correlation, "rules")?;
-    if names.is_empty() {
-        return Err("correlation: rules is missing".to_owned());
-    }
-    let generate = correlation.get("generate").or_else(|| document.get("generate")).and_then(Yaml::text);
-    Ok((names, generate == Some("true")))
-}
-
 impl Correlation {
-    /// Compiles a document that has a `correlation` of these rules.
+    /// A correlation of these rules, one for each of its steps.
     ///
     /// # Errors
     /// What in it cannot be used.
-    pub fn compile(id: String, document: &Yaml, rules: Vec<(&str, Arc<Rule>)>) -> Result<Self, String> {
-        let correlation = document.get("correlation").ok_or("correlation is missing")?;
-        let in_section = |why: String| format!("correlation: {why}");
-        let about_failure = rules.iter().any(|(_, rule)| rule.declaration.failed_calls == FailedCalls::Wanted);
+    pub fn new(id: String, head: Head, read: &document::Correlation, rules: Vec<Arc<Rule>>) -> Result<Self, String> {
+        let about_failure = rules.iter().any(|rule| rule.declaration.failed_calls == FailedCalls::Wanted);
         let otherwise = if about_failure { FailedCalls::Wanted } else { FailedCalls::Attempts };
-        let mut declaration = head(id, document, otherwise)?;
-        for (_, rule) in &rules {
+        let mut declaration = declaration(id, head, otherwise);
+        for rule in &rules {
             declaration.selectors.extend(rule.declaration.selectors.iter().cloned());
         }
         declaration.selectors.sort();
         declaration.selectors.dedup();
-        let steps = rules
-            .into_iter()
-            .map(|(name, rule)| Ok(Step { group_by: group_by(correlation, name)?, rule }))
-            .collect::<Result<Vec<_>, String>>()
-            .map_err(in_section)?;
-        let condition = correlation.get("condition");
-        let kind = match correlation.get("type").and_then(Yaml::text) {
-            Some("event_count") => Kind::Events,
-            Some("value_count") => Kind::Values(value_fields(condition).map_err(in_section)?),
-            Some("temporal") => Kind::Temporal,
-            Some("temporal_ordered") if steps.len() <= STEPS.len() => Kind::Ordered,
-            Some("temporal_ordered") => return Err(format!("correlation: at most {} rules in order", STEPS.len())),
-            Some(other) => return Err(format!("correlation: the type {other} is not supported")),
-            None => return Err("correlation: type is missing".to_owned()),
+        let kind = match &read.kind {
+            document::Kind::Events => Kind::Events,
+            document::Kind::Values(names) => Kind::Values(fields(names)),
+            document::Kind::Temporal => Kind::Temporal,
+            document::Kind::Ordered if rules.len() <= STEPS.len() => Kind::Ordered,
+            document::Kind::Ordered => return Err(format!("at most {} rules in order", STEPS.len())),
         };
-        let timespan = correlation.get("timespan").and_then(Yaml::text).ok_or("correlation: timespan is missing")?;
-        let window_s = seconds(timespan).map_err(in_section)?;
-        let (threshold, most) = thresholds(condition, &kind, steps.len()).map_err(in_section)?;
-        Ok(Self { declaration, steps, kind, window_s, threshold, most })
+        let threshold = threshold(read.least, &kind, rules.len())?;
+        let steps = rules.into_iter().zip(&read.steps);
+        let steps = steps.map(|(rule, step)| Step { rule, group_by: fields(&step.group_by) }).collect();
+        Ok(Self { declaration, steps, kind, window_s: read.window_s, threshold, most: read.most })
     }
 
     /// The steps that the event matches, each with its group.
@@ -126,7 +105,7 @@ impl Detector for Correlation {
     fn wants(&self, event: &Event<'_>) -> bool {
         match &self.steps[..] {
             // Its selectors are those of the correlation, which select the event already.
-            [step] => step.rule.wants(event),
+            [step] => step.rule.holds_for_selected(event),
             steps => steps.iter().any(|step| step.rule.holds(event)),
         }
     }
@@ -136,14 +115,18 @@ impl Detector for Correlation {
         let mut groups: Vec<String> = Vec::new();
         for (at, group) in self.matched(event) {
             match &self.kind {
-                Kind::Events | Kind::Values(_) if groups.contains(&group) => {}
-                Kind::Events => asked = asked.count(LABEL, &*group, 1, self.window_s),
+                Kind::Events | Kind::Values(_) if groups.contains(&group) => continue,
+                Kind::Events | Kind::Values(_) if self.steps.len() > 1 => groups.push(group.clone()),
+                _ => {}
+            }
+            match &self.kind {
+                Kind::Events => asked = asked.count(LABEL, group, 1, self.window_s),
                 Kind::Values(fields) => {
                     if let Some(value) = key(fields, event) {
-                        asked = asked.distinct(LABEL, &*group, value, self.window_s);
+                        asked = asked.distinct(LABEL, group, value, self.window_s);
                     }
                 }
-                Kind::Temporal => asked = asked.distinct(LABEL, &*group, at.to_string(), self.window_s),
+                Kind::Temporal => asked = asked.distinct(LABEL, group, at.to_string(), self.window_s),
                 Kind::Ordered => {
                     asked = asked.remember(STEPS[at], &*group, "", self.window_s);
                     if at + 1 == self.steps.len() {
@@ -153,7 +136,6 @@ impl Detector for Correlation {
                     }
                 }
             }
-            groups.push(group);
         }
         Ok(asked)
     }
@@ -178,81 +160,28 @@ impl Detector for Correlation {
     }
 }
 
-/// The fields that make the group, under the names the rule gives them.
-fn group_by(correlation: &Yaml, rule: &str) -> Result<Vec<Field>, String> {
-    let names = texts(correlation, "group-by")?;
-    let aliases = correlation.get("aliases");
-    Ok(names
-        .into_iter()
-        .map(|name| {
-            let alias = aliases.and_then(|a| a.get(name)).and_then(|a| a.get(rule)).and_then(Yaml::text);
-            Field::new(alias.unwrap_or(name))
-        })
-        .collect())
-}
-
 /// The values of all fields as one text; `None` when one is absent.
 pub fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
-    let values: Option<Vec<String>> = fields.iter().map(|field| field.first(event)).collect();
-    values.map(|values| values.join("\u{1f}"))
-}
-
-fn value_fields(condition: Option<&Yaml>) -> Result<Vec<Field>, String> {
-    let names = condition.map(|c| texts(c, "field")).transpose()?.unwrap_or_default();
-    if names.is_empty() {
-        return Err("condition: a value_count needs a field".to_owned());
+    let Some((first, more)) = fields.split_first() else { return Some(String::new()) };
+    let mut key = first.first(event)?;
+    for field in more {
+        key.push('\u{1f}');
+        key.push_str(&field.first(event)?);
     }
-    Ok(names.into_iter().map(Field::new).collect())
+    Some(key)
 }
 
-fn thresholds(condition: Option<&Yaml>, kind: &Kind, steps: usize) -> Result<(u64, Option<u64>), String> {
+/// How many make a finding.
+fn threshold(least: Option<u64>, kind: &Kind, steps: usize) -> Result<u64, String> {
     let highest = match kind {
         Kind::Events => MAX_COUNT_ENTRIES,
         Kind::Values(_) => MAX_DISTINCT_ENTRIES,
         Kind::Temporal | Kind::Ordered => steps,
     } as u64;
-    let (mut least, mut most) = (None, None);
-    match condition {
-        None => {}
-        Some(Yaml::Map(members)) => {
-            for (name, value) in members.iter().filter(|(name, _)| name != "field") {
-                let number: Option<u64> = value.text().and_then(|text| text.parse().ok());
-                let number = number.ok_or_else(|| format!("condition: {name} needs a whole number"))?;
-                match &**name {
-                    "gte" | "eq" => least = Some(number),
-                    "gt" => least = Some(number.saturating_add(1)),
-                    "lte" => most = Some(number),
-                    "lt" => most = Some(number.saturating_sub(1)),
-                    other => return Err(format!("condition: {other:?} is not supported")),
-                }
-            }
-        }
-        Some(_) => return Err("condition must be a map such as gte: 5".to_owned()),
+    match (least, kind) {
+        (Some(least), _) if (1..=highest).contains(&least) => Ok(least),
+        (Some(least), _) => Err(format!("condition: must be from 1 to {highest}, is {least}")),
+        (None, Kind::Temporal | Kind::Ordered) => Ok(highest),
+        (None, _) => Err("condition: needs gte, gt or eq, as too few are never known".to_owned()),
     }
-    let least = match (least, kind) {
-        (Some(least), _) => least,
-        (None, Kind::Temporal | Kind::Ordered) => highest,
-        (None, _) => return Err("condition: needs gte, gt or eq, as too few are never known".to_owned()),
-    };
-    if !(1..=highest).contains(&least) {
-        return Err(format!("condition: must be from 1 to {highest}, is {least}"));
-    }
-    Ok((least, most))
-}
-
-/// `30s`, `15m`, `1h`, `1d`, `1w`, `1M` (30 days).
-pub fn seconds(timespan: &str) -> Result<u32, String> {
-    let wrong = || format!("timespan {timespan:?} is not a number with s, m, h, d, w or M behind it");
-    let unit = timespan.chars().last().ok_or_else(wrong)?;
-    let factor: u32 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        'w' => 7 * 86_400,
-        'M' => 30 * 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = timespan[..timespan.len() - unit.len_utf8()].trim().parse().map_err(|_| wrong())?;
-    number.checked_mul(factor).filter(|s| *s > 0).ok_or_else(wrong)
 }

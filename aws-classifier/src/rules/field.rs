@@ -40,7 +40,7 @@ enum Head {
 
 /// One value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value<'e> {
+pub enum Found<'e> {
     /// A text.
     Text(Cow<'e, str>),
     /// A number or truth value, as written.
@@ -49,7 +49,7 @@ pub enum Value<'e> {
     Tree(&'e str),
 }
 
-impl Value<'_> {
+impl Found<'_> {
     /// The value as text; an object is its JSON.
     pub fn as_str(&self) -> &str {
         match self {
@@ -127,21 +127,27 @@ impl Field {
     }
 
     /// Whether some value of the field passes the test.
-    pub fn any(&self, event: &Event<'_>, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
+    #[inline]
+    pub fn any(&self, event: &Event<'_>, mut test: impl FnMut(&Found<'_>) -> bool) -> bool {
         let (raw, path) = match &self.at {
             At::Head(head) => {
-                return head.of(event).is_some_and(|text| test(&Value::Text(Cow::Borrowed(text))));
+                return head.of(event).is_some_and(|text| test(&Found::Text(Cow::Borrowed(text))));
             }
             At::Part(part, path) => (event.raw(*part), path),
             At::Record(path) => (Some(event.record), path),
         };
-        raw.is_some_and(|raw| matches!(walk(raw, path, test), Err(Stop { found: true })))
+        let Some(raw) = raw else { return false };
+        // Most values are texts that stand where they are looked for.
+        if path.is_empty() && raw.starts_with('"') {
+            return RawValue::of(raw).as_str().is_some_and(|text| test(&Found::Text(text)));
+        }
+        matches!(walk(raw, path, &mut test), Err(Stop { found: true }))
     }
 
     /// The first value as text.
     pub fn first(&self, event: &Event<'_>) -> Option<String> {
         let mut first = None;
-        self.any(event, &mut |value| {
+        self.any(event, |value| {
             first = Some(value.as_str().to_owned());
             true
         });
@@ -167,7 +173,7 @@ impl Head {
     }
 }
 
-fn walk(raw: &str, path: &[String], test: &mut dyn FnMut(&Value<'_>) -> bool) -> Result<(), Stop> {
+fn walk(raw: &str, path: &[String], test: &mut dyn FnMut(&Found<'_>) -> bool) -> Result<(), Stop> {
     let mut scanner = Scanner::new(raw);
     match scanner.peek() {
         Some(b'[') => {
@@ -179,7 +185,7 @@ fn walk(raw: &str, path: &[String], test: &mut dyn FnMut(&Value<'_>) -> bool) ->
             result
         }
         Some(b'{') => match path.split_first() {
-            None => offer(&Value::Tree(raw), test),
+            None => offer(&Found::Tree(raw), test),
             Some((key, rest)) => scanner.object(|name, s| {
                 let value = s.raw_value()?;
                 if name == key { walk(value.text, rest, test) } else { Ok(()) }
@@ -189,14 +195,14 @@ fn walk(raw: &str, path: &[String], test: &mut dyn FnMut(&Value<'_>) -> bool) ->
         _ => match RawValue::of(raw) {
             value if value.is_null() => Ok(()),
             value => match value.as_str() {
-                Some(text) => offer(&Value::Text(text), test),
-                None => offer(&Value::Scalar(raw), test),
+                Some(text) => offer(&Found::Text(text), test),
+                None => offer(&Found::Scalar(raw), test),
             },
         },
     }
 }
 
-fn offer(value: &Value<'_>, test: &mut dyn FnMut(&Value<'_>) -> bool) -> Result<(), Stop> {
+fn offer(value: &Found<'_>, test: &mut dyn FnMut(&Found<'_>) -> bool) -> Result<(), Stop> {
     if test(value) { Err(Stop { found: true }) } else { Ok(()) }
 }
 
@@ -240,7 +246,7 @@ mod tests {
     fn values(name: &str) -> Vec<String> {
         let event = Event::from_cloudtrail(RECORD).unwrap();
         let mut values = Vec::new();
-        Field::new(name).any(&event, &mut |value| {
+        Field::new(name).any(&event, |value| {
             values.push(value.as_str().to_owned());
             false
         });

@@ -3,8 +3,8 @@
 //! What is found is an upper bound: every event the detection holds for is among them. A part that says nothing about
 //! source or name, or says it in a way the index does not know (a wildcard, a `not`), bounds nothing.
 
-use super::detection::{Matcher, Node, Test};
-use crate::registry::Selector;
+use super::detection::{Node, Test, Value};
+use crate::selector::Selector;
 
 /// A detection that names more pairs than this is bounded less tightly.
 const SELECTORS_MAX: usize = 512;
@@ -22,7 +22,7 @@ pub fn selectors(node: &Node) -> Vec<Selector> {
 pub fn left_to_test(node: &Node, selectors: &[Selector]) -> Node {
     let Node::All(nodes) = node else { return node.clone() };
     let is_done = |node: &&Node| match node {
-        Node::Test(test) => matches!(&*test.field.name, "eventSource" | "eventName") && !is_cased(test),
+        Node::Test(test) => matches!(&*test.field, "eventSource" | "eventName") && !is_cased(test),
         _ => false,
     };
     let done: Vec<Node> = nodes.iter().filter(is_done).cloned().collect();
@@ -36,7 +36,7 @@ pub fn left_to_test(node: &Node, selectors: &[Selector]) -> Node {
 }
 
 fn is_cased(test: &Test) -> bool {
-    test.matchers.iter().any(|matcher| matches!(matcher, Matcher::Text(pattern) if pattern.is_cased()))
+    test.values.iter().any(Value::is_cased)
 }
 
 fn bound(node: &Node) -> Vec<Selector> {
@@ -53,23 +53,19 @@ fn bound(node: &Node) -> Vec<Selector> {
 }
 
 fn of_test(test: &Test) -> Vec<Selector> {
-    let texts: Option<Vec<&str>> = test
-        .matchers
-        .iter()
-        .map(|matcher| match matcher {
-            Matcher::Text(pattern) => pattern.literal().filter(|text| text.is_ascii()),
-            _ => None,
-        })
-        .collect();
-    let Some(texts) = texts else { return vec![Selector::ANY_CALL] };
-    let owned = |text: &str| Some(text.to_owned());
-    match &*test.field.name {
-        "eventSource" => texts.iter().map(|t| Selector { source: owned(t), ..Selector::ANY_CALL }).collect(),
-        "eventName" => texts.iter().map(|t| Selector { name: owned(t), ..Selector::ANY_CALL }).collect(),
-        "userIdentity.type" if texts.iter().all(|t| t.eq_ignore_ascii_case("root")) => {
+    let anything = || vec![Selector::ANY_CALL];
+    if !matches!(&*test.field, "eventSource" | "eventName" | "userIdentity.type") {
+        return anything();
+    }
+    let literal = |value: &Value| value.literal().filter(|text| text.is_ascii());
+    let Some(texts) = test.values.iter().map(literal).collect::<Option<Vec<String>>>() else { return anything() };
+    match &*test.field {
+        "eventSource" => texts.into_iter().map(|t| Selector { source: Some(t), ..Selector::ANY_CALL }).collect(),
+        "eventName" => texts.into_iter().map(|t| Selector { name: Some(t), ..Selector::ANY_CALL }).collect(),
+        _ if texts.iter().all(|t| t.eq_ignore_ascii_case("root")) => {
             vec![Selector { root: true, ..Selector::ANY_CALL }]
         }
-        _ => vec![Selector::ANY_CALL],
+        _ => anything(),
     }
 }
 

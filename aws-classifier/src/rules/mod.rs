@@ -1,9 +1,13 @@
 //! Rules written as data: detectors whose content is Sigma YAML.
 //!
 //! Our own rules lie in `aws-classifier/rules/`, one file each, named for the detector's id, and are part of the program;
-//! others come from folders that the settings or the command line name. A rule is loaded ([`Loader`]), compiled to a
-//! tree of field tests (`detection`), bounded to the events it can match (`index`) and asked like any classifier. It
-//! reads the record's text and builds no tree, so a candidate costs tenths of a microsecond.
+//! others come from folders that the settings or the command line name. A rule is read (`document`) as a tree of field
+//! tests (`detection`), bounded to the events it can match (`index`), and asked like any classifier. The first event
+//! it selects makes its tests ready (`check`): of thousands of rules few are ever asked. They read the record's text and
+//! build no tree, so a candidate costs tenths of a microsecond.
+//!
+//! What only reads rules knows nothing of events, and the build uses it too: it packs our own rules, so that a start
+//! unpacks their heads and nothing else.
 //!
 //! Modifiers: `contains`, `startswith`, `endswith`, `all`, `re` (with `i`, `m`, `s`), `cidr`, `exists`, `fieldref`,
 //! `cased`, `neq`, `lt`, `lte`, `gt`, `gte`. Correlations: `event_count`, `value_count`, `temporal`,
@@ -12,32 +16,38 @@
 //! Sigma's own implementations were weighed and left: rsigma 0.23 is the last for this compiler, adds some 150
 //! CPU-seconds and 70 crates to a release build, among them a second inflate and a second base64, and evaluates a tree.
 
+mod block_yaml;
+mod check;
 mod condition;
 mod correlation;
 mod detection;
+mod document;
 mod field;
 mod index;
 mod rule;
 mod text;
 mod yaml;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
+use shared::classifier::FailedCalls;
 use shared::ports::Files;
 
 use self::correlation::Correlation;
-use self::rule::Rule;
+pub use self::document::Origin;
+use self::document::{Head, Packed, PackedBody, Read};
+use self::rule::{Rule, Source, declaration};
 use self::yaml::Yaml;
 use crate::registry::{Declaration, Detector};
 
 /// The rules of this program: the names of their files.
 pub static OWN: &[&str] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
-/// The documents of each of them, as the build read them.
+/// Their documents, as the build packed them.
 static OWN_DOCUMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.postcard"));
 
 /// The `[rules]` section.
@@ -103,10 +113,8 @@ impl fmt::Debug for Loaded {
 pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
     let mut loader = Loader::default();
     if settings.own {
-        let documents: Vec<Vec<Yaml>> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build wrote");
-        for (file, documents) in OWN.iter().zip(documents) {
-            loader.add_documents(file, documents, Origin::Own);
-        }
+        let documents: Vec<Packed<'static>> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build packed");
+        documents.into_iter().for_each(|document| loader.add_packed(document));
     }
     for folder in settings.dirs.iter().chain(more) {
         match files.list(folder) {
@@ -131,25 +139,29 @@ pub fn own_declarations() -> Vec<Declaration> {
     loaded.detectors.iter().map(|detector| detector.declaration().clone()).collect()
 }
 
-/// Where a rule comes from; decides its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// This program: the id is the file's stem.
-    Own,
-    /// Someone's folder: the id is `sigma/` and the rule's UUID, else its name, else the file's stem.
-    Folder,
-}
-
-/// Collects documents, then compiles them: a correlation may refer to rules of other files.
+/// Collects documents: a correlation may refer to rules of other files.
 #[derive(Default)]
 pub struct Loader {
-    rules: Vec<Arc<Rule>>,
-    /// Positions in `rules` by every name a correlation may use; `None` when two rules have it.
-    names: HashMap<String, Option<usize>>,
-    correlations: Vec<(String, String, Yaml)>,
-    ids: HashMap<String, String>,
+    rules: Vec<Named>,
+    correlations: Vec<Waiting>,
+    /// The file of every id.
+    ids: FxHashMap<String, Arc<str>>,
     loaded: Loaded,
-    hasher: rustc_hash::FxHasher,
+    hasher: FxHasher,
+}
+
+/// A rule and what a correlation may call it besides its id.
+struct Named {
+    rule: Arc<Rule>,
+    names: Vec<String>,
+}
+
+/// A correlation whose rules have yet to be found.
+struct Waiting {
+    file: Arc<str>,
+    id: String,
+    head: Head,
+    correlation: document::Correlation,
 }
 
 impl Loader {
@@ -163,120 +175,131 @@ impl Loader {
             self.hasher.write(file.as_bytes());
             self.hasher.write(text.as_bytes());
         }
-        match yaml::documents(text) {
-            Ok(documents) if documents.is_empty() => self.refuse(file, "has no rule".to_owned()),
-            Ok(documents) => self.add_documents(file, documents, origin),
-            Err(why) => self.refuse(file, why),
-        }
-    }
-
-    fn add_documents(&mut self, file: &str, documents: Vec<Yaml>, origin: Origin) {
-        let file_name = file.rsplit('/').next().unwrap_or(file);
-        let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
+        let documents = match yaml::documents(text) {
+            Ok(documents) if documents.is_empty() => return self.refuse(file, "has no rule".to_owned()),
+            Ok(documents) => documents,
+            Err(why) => return self.refuse(file, why),
+        };
         let many = documents.len() > 1;
-        for (at, document) in documents.into_iter().enumerate() {
-            let id = id_of(&document, stem, many.then_some(at), origin);
-            if let Err(why) = self.add_document(file, id, document, origin) {
+        let shared: Arc<str> = file.into();
+        for (at, document) in documents.iter().enumerate() {
+            let id = document::id_of(document, file, many.then_some(at), origin);
+            if let Err(why) = self.add_document(&shared, id, document, origin) {
                 self.refuse(file, why);
             }
         }
     }
 
-    fn add_document(&mut self, file: &str, id: String, document: Yaml, origin: Origin) -> Result<(), String> {
-        if !matches!(document, Yaml::Map(_)) {
-            return Err("is not a Sigma rule: it must be a map with title, logsource and detection".to_owned());
+    fn add_document(
+        &mut self,
+        file: &Arc<str>,
+        id: String,
+        document: &Yaml<'_>,
+        origin: Origin,
+    ) -> Result<(), String> {
+        self.claim(file, &id)?;
+        match document::read(document, origin)? {
+            Read::Elsewhere => self.loaded.elsewhere += 1,
+            Read::Correlation(head, correlation) => {
+                self.correlations.push(Waiting { file: Arc::clone(file), id, head, correlation });
+            }
+            Read::Rule(head, detection) => {
+                let (names, rule) = named(id, head, Source::Read(Box::new(detection)));
+                rule.compile_expressions().map_err(|why| format!("detection: {why}"))?;
+                self.rules.push(Named { names, rule: Arc::new(rule) });
+            }
         }
-        if let Some(other) = self.ids.insert(id.clone(), file.to_owned()) {
-            return Err(format!("the id {id} is taken by {other}"));
+        Ok(())
+    }
+
+    /// The build refused what cannot be read, and a test compiles the regular expressions.
+    fn add_packed(&mut self, document: Packed<'static>) {
+        let Packed { file, id, head, body } = document;
+        let (file, id) = (Arc::from(file), id.to_owned());
+        if let Err(why) = self.claim(&file, &id) {
+            return self.refuse(&file, why);
         }
-        if document.get("correlation").is_some() {
-            self.correlations.push((file.to_owned(), id, document));
-            return Ok(());
+        match body {
+            PackedBody::Detection(bytes) => {
+                let (names, rule) = named(id, head, Source::Packed(bytes));
+                self.rules.push(Named { names, rule: Arc::new(rule) });
+            }
+            PackedBody::Correlation(correlation) => self.correlations.push(Waiting { file, id, head, correlation }),
         }
-        if !is_for_cloudtrail(&document) {
-            self.loaded.elsewhere += 1;
-            return Ok(());
+    }
+
+    fn claim(&mut self, file: &Arc<str>, id: &str) -> Result<(), String> {
+        match self.ids.insert(id.to_owned(), Arc::clone(file)) {
+            Some(other) => Err(format!("the id {id} is taken by {other}")),
+            None => Ok(()),
         }
-        let at = self.rules.len();
-        let aliases = ["id", "name"].map(|key| document.get(key).and_then(Yaml::text));
-        for name in aliases.into_iter().flatten().chain([&*id]) {
-            let place = self.names.entry(name.to_owned()).or_insert(Some(at));
+    }
+
+    /// The detectors.
+    pub fn finish(self) -> Loaded {
+        let Self { rules, correlations, mut loaded, hasher, .. } = self;
+        let mut silent = vec![false; rules.len()];
+        let mut detectors: Vec<Box<dyn Detector>> = Vec::with_capacity(rules.len() + correlations.len());
+        let names = if correlations.is_empty() { FxHashMap::default() } else { by_name(&rules) };
+        for Waiting { file, id, head, correlation } in correlations {
+            match correlate(id, head, &correlation, &rules, &names, &mut silent) {
+                Ok(correlation) => detectors.push(Box::new(correlation)),
+                Err(why) => {
+                    loaded.errors.push(RuleError { file: file.to_string(), why: format!("correlation: {why}") })
+                }
+            }
+        }
+        for (Named { rule, .. }, silent) in rules.into_iter().zip(silent) {
+            if !silent {
+                detectors.push(Box::new(rule));
+            }
+        }
+        detectors.sort_by(|a, b| a.declaration().id.cmp(&b.declaration().id));
+        Loaded { detectors, fingerprint: hasher.finish(), ..loaded }
+    }
+}
+
+fn named(id: String, mut head: Head, source: Source) -> (Vec<String>, Rule) {
+    let names = std::mem::take(&mut head.names);
+    (names, Rule::new(declaration(id, head, FailedCalls::Attempts), source))
+}
+
+/// Positions of rules by every name a correlation may use; `None` when two rules have it.
+fn by_name(rules: &[Named]) -> FxHashMap<&str, Option<usize>> {
+    let mut names = FxHashMap::default();
+    for (at, Named { rule, names: own }) in rules.iter().enumerate() {
+        for name in own.iter().chain([&rule.declaration.id]) {
+            let place = names.entry(&**name).or_insert(Some(at));
             if *place != Some(at) {
                 *place = None;
             }
         }
-        let rule = Rule::compile(id, &document, origin)?;
-        // A test does this for the program's own.
-        if origin == Origin::Folder {
-            rule.detection.compile_expressions().map_err(|why| format!("detection: {why}"))?;
-        }
-        self.rules.push(Arc::new(rule));
-        Ok(())
     }
-
-    /// The detectors.
-    pub fn finish(mut self) -> Loaded {
-        let mut silent = vec![false; self.rules.len()];
-        let mut detectors: Vec<Box<dyn Detector>> = Vec::with_capacity(self.rules.len());
-        for (file, id, document) in std::mem::take(&mut self.correlations) {
-            match self.correlate(id, &document, &mut silent) {
-                Ok(correlation) => detectors.push(Box::new(correlation)),
-                Err(why) => self.refuse(&file, why),
-            }
-        }
-        for (rule, silent) in self.rules.into_iter().zip(silent) {
-            if !silent {
-                detectors.push(Box::new(Arc::unwrap_or_clone(rule)));
-            }
-        }
-        detectors.sort_by(|a, b| a.declaration().id.cmp(&b.declaration().id));
-        Loaded { detectors, fingerprint: self.hasher.finish(), ..self.loaded }
-    }
-
-    fn correlate(&self, id: String, document: &Yaml, silent: &mut [bool]) -> Result<Correlation, String> {
-        let (names, generate) = correlation::references(document)?;
-        let mut rules = Vec::with_capacity(names.len());
-        let mut positions = Vec::with_capacity(names.len());
-        for name in names {
-            let at = match self.names.get(name) {
-                Some(Some(at)) => *at,
-                Some(None) => return Err(format!("correlation: more than one rule is called {name}")),
-                None => return Err(format!("correlation: there is no rule {name} about CloudTrail events")),
-            };
-            rules.push((name, self.rules[at].clone()));
-            positions.push(at);
-        }
-        let correlation = Correlation::compile(id, document, rules)?;
-        for at in positions {
-            silent[at] |= !generate;
-        }
-        Ok(correlation)
-    }
+    names
 }
 
-/// A rule that names no product or service is for all of them.
-fn is_for_cloudtrail(document: &Yaml) -> bool {
-    let source = document.get("logsource");
-    let says = |key: &str| source.and_then(|s| s.get(key)).and_then(Yaml::text);
-    says("product").is_none_or(|p| p.eq_ignore_ascii_case("aws"))
-        && says("service").is_none_or(|s| s.eq_ignore_ascii_case("cloudtrail"))
-        && says("category").is_none()
-}
-
-/// `at` is the place of the document in a file of several.
-fn id_of(document: &Yaml, stem: &str, at: Option<usize>, origin: Origin) -> String {
-    let said = |key: &str| document.get(key).and_then(Yaml::text);
-    let numbered = || at.map_or_else(|| stem.to_owned(), |at| format!("{stem}_{}", at + 1));
-    match origin {
-        Origin::Own if at.is_none() || document.get("correlation").is_some() => stem.to_owned(),
-        Origin::Own => said("name").map_or_else(numbered, str::to_owned),
-        Origin::Folder => {
-            let name = said("id").or_else(|| said("name")).map_or_else(numbered, str::to_owned);
-            let slug: String =
-                name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
-            format!("sigma/{}", slug.to_ascii_lowercase())
+fn correlate(
+    id: String,
+    head: Head,
+    correlation: &document::Correlation,
+    rules: &[Named],
+    names: &FxHashMap<&str, Option<usize>>,
+    silent: &mut [bool],
+) -> Result<Correlation, String> {
+    let mut positions = Vec::with_capacity(correlation.steps.len());
+    for document::Step { rule: name, .. } in &correlation.steps {
+        match names.get(&**name) {
+            Some(Some(at)) => positions.push(*at),
+            Some(None) => return Err(format!("more than one rule is called {name}")),
+            None => return Err(format!("there is no rule {name} about CloudTrail events")),
         }
     }
+    let steps = positions.iter().map(|at| Arc::clone(&rules[*at].rule)).collect();
+    let made = Correlation::new(id, head, correlation, steps)?;
+    for at in positions {
+        silent[at] |= !correlation.generate;
+    }
+    Ok(made)
 }
 
 #[cfg(test)]

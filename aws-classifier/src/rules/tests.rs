@@ -16,7 +16,14 @@ const RECORD: &str = r#"{"eventTime":"2026-03-02T10:00:00Z","eventSource":"iam.a
 
 fn rule(detection: &str) -> Result<Rule, String> {
     let text = format!("title: T\nlogsource: {{product: aws, service: cloudtrail}}\ndetection:\n{detection}");
-    Rule::compile("t".to_owned(), &yaml::documents(&text).unwrap()[0], Origin::Folder)
+    match document::read(&yaml::documents(&text).unwrap()[0], Origin::Folder)? {
+        Read::Rule(head, detection) => {
+            let declaration = declaration("t".to_owned(), head, FailedCalls::Attempts);
+            let rule = Rule::new(declaration, Source::Read(Box::new(detection)));
+            rule.compile_expressions().map(|()| rule)
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A detection of one selection, `sel`.
@@ -163,7 +170,7 @@ fn rules_are_bound_to_the_events_they_can_match() {
 fn what_the_index_settled_is_not_tested_again_and_nothing_else_is_left_out() {
     let left = |detection: &str| {
         let rule = rule(detection).unwrap();
-        index::left_to_test(&rule.detection, &rule.declaration.selectors).mentions("event")
+        index::left_to_test(&rule.detection().node, &rule.declaration.selectors).mentions("event")
     };
     let (source, name) = ("eventSource: iam.amazonaws.com", "eventName: [A, B]");
     assert!(!left(&format!("  a: {{{source}, {name}, userAgent: x}}\n  condition: a\n")));

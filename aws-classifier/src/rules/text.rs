@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 
 use memchr::{memchr2, memmem};
+use serde::{Deserialize, Serialize};
 
 /// Where the text must stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// It is the whole value.
     Whole,
@@ -23,8 +24,6 @@ pub enum Place {
 pub struct TextPattern {
     shape: Shape,
     cased: bool,
-    /// The one text it stands for, as written.
-    literal: Option<String>,
 }
 
 /// Literals are in lower case unless the pattern is cased.
@@ -50,47 +49,26 @@ impl TextPattern {
     pub fn new(text: &str, place: Place, cased: bool) -> Self {
         if !text.contains(['*', '?', '\\']) {
             let folded = if cased { text.to_owned() } else { text.to_lowercase() };
-            let literal = (place == Place::Whole).then(|| text.to_owned());
             let shape = match place {
                 Place::Whole => Shape::Whole(folded),
                 Place::Start => Shape::Start(folded),
                 Place::End => Shape::End(folded),
                 Place::Anywhere => Shape::Contains(folded),
             };
-            return Self { shape, cased, literal };
+            return Self { shape, cased };
         }
-        let mut tokens = Vec::with_capacity(text.len() + 2);
+        let mut tokens = tokens(text);
         if matches!(place, Place::End | Place::Anywhere) {
-            tokens.push(Token::Many);
-        }
-        let mut chars = text.chars().peekable();
-        while let Some(c) = chars.next() {
-            tokens.push(match c {
-                '*' => Token::Many,
-                '?' => Token::One,
-                '\\' => Token::Char(chars.next_if(|next| matches!(next, '*' | '?' | '\\')).unwrap_or('\\')),
-                c => Token::Char(c),
-            });
+            tokens.insert(0, Token::Many);
         }
         if matches!(place, Place::Start | Place::Anywhere) {
             tokens.push(Token::Many);
         }
         tokens.dedup_by(|a, b| *a == Token::Many && *b == Token::Many);
-        let literal = literal(&tokens);
         if !cased {
             tokens = tokens.into_iter().flat_map(Token::lowered).collect();
         }
-        Self { shape: Shape::of(tokens), cased, literal }
-    }
-
-    /// The text it stands for, when that is one text but for case.
-    pub fn literal(&self) -> Option<&str> {
-        self.literal.as_deref()
-    }
-
-    /// Whether case matters.
-    pub const fn is_cased(&self) -> bool {
-        self.cased
+        Self { shape: Shape::of(tokens), cased }
     }
 
     /// The text it finds anywhere, in lower case, when that is all it does and the text is ASCII.
@@ -123,10 +101,10 @@ impl Shape {
     fn of(tokens: Vec<Token>) -> Self {
         let shape = match &tokens[..] {
             [Token::Many] => Some(Self::Any),
-            [Token::Many, inner @ .., Token::Many] => literal(inner).map(Self::Contains),
-            [Token::Many, inner @ ..] => literal(inner).map(Self::End),
-            [inner @ .., Token::Many] => literal(inner).map(Self::Start),
-            all => literal(all).map(Self::Whole),
+            [Token::Many, inner @ .., Token::Many] => without_wildcards(inner).map(Self::Contains),
+            [Token::Many, inner @ ..] => without_wildcards(inner).map(Self::End),
+            [inner @ .., Token::Many] => without_wildcards(inner).map(Self::Start),
+            all => without_wildcards(all).map(Self::Whole),
         };
         shape.unwrap_or(Self::Glob(tokens))
     }
@@ -142,8 +120,28 @@ impl Token {
     }
 }
 
+/// A pattern as a rule writes it.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(text.len() + 2);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => Token::Many,
+            '?' => Token::One,
+            '\\' => Token::Char(chars.next_if(|next| matches!(next, '*' | '?' | '\\')).unwrap_or('\\')),
+            c => Token::Char(c),
+        });
+    }
+    tokens
+}
+
+/// The text that a pattern stands for, when it has no wildcards.
+pub fn literal(text: &str) -> Option<String> {
+    if text.contains(['*', '?', '\\']) { without_wildcards(&tokens(text)) } else { Some(text.to_owned()) }
+}
+
 /// The text of tokens without wildcards.
-fn literal(tokens: &[Token]) -> Option<String> {
+fn without_wildcards(tokens: &[Token]) -> Option<String> {
     tokens.iter().map(|token| if let Token::Char(c) = token { Some(*c) } else { None }).collect()
 }
 

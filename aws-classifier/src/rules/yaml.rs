@@ -1,29 +1,37 @@
 //! YAML as far as rules need it: documents of scalars, lists and maps, with the scalars' text as it is written. No
 //! aliases, no tags, no guessing of types: a rule's `80`, `'80'` and `0080` are texts, and only `null` is asked for.
 
+use std::borrow::Cow;
+
 use granit_parser::{Event, Parser, ScalarStyle, StrInput};
-use serde::{Deserialize, Serialize};
+
+use super::block_yaml;
 
 /// Deeper rules are refused; real ones have five levels.
 const DEPTH_MAX: usize = 32;
 
 /// A node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Yaml {
+#[derive(Clone, Debug, PartialEq)]
+pub enum Yaml<'t> {
     /// A text; `plain` when it stands without quotes.
     Scalar {
         /// The text behind quotes and escapes.
-        text: String,
+        text: Cow<'t, str>,
         /// Without quotes.
         plain: bool,
     },
     /// A list.
     List(Vec<Self>),
     /// A map, in the order written. Keys are texts and are there once.
-    Map(Vec<(String, Self)>),
+    Map(Vec<(Cow<'t, str>, Self)>),
 }
 
-impl Yaml {
+impl Yaml<'_> {
+    /// Nothing.
+    pub const fn null() -> Self {
+        Self::Scalar { text: Cow::Borrowed(""), plain: true }
+    }
+
     /// The member of a map.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
@@ -59,7 +67,15 @@ impl Yaml {
 ///
 /// # Errors
 /// Where and why it cannot be read.
-pub fn documents(text: &str) -> Result<Vec<Yaml>, String> {
+pub fn documents(text: &str) -> Result<Vec<Yaml<'_>>, String> {
+    block_yaml::documents(text).map_or_else(|| whole_documents(text), Ok)
+}
+
+/// As [`documents`], by the parser that knows all of YAML.
+///
+/// # Errors
+/// Where and why it cannot be read.
+pub fn whole_documents(text: &str) -> Result<Vec<Yaml<'_>>, String> {
     let mut reader = Reader { parser: Parser::new_from_str(text), line: 1 };
     let mut documents = Vec::new();
     loop {
@@ -97,14 +113,14 @@ impl<'t> Reader<'t> {
         format!("line {}: {why}", self.line)
     }
 
-    fn node(&mut self, event: Event<'t>, depth: usize) -> Result<Yaml, String> {
+    fn node(&mut self, event: Event<'t>, depth: usize) -> Result<Yaml<'t>, String> {
         if depth > DEPTH_MAX {
             return Err(self.refuse("is nested too deep"));
         }
         match event {
-            Event::Scalar(text, style, ..) => {
-                Ok(Yaml::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain })
-            }
+            // The parser writes `~` where nothing stands.
+            Event::Scalar(text, ScalarStyle::Plain, ..) if text == "~" => Ok(Yaml::null()),
+            Event::Scalar(text, style, ..) => Ok(Yaml::Scalar { text, plain: style == ScalarStyle::Plain }),
             Event::SequenceStart(..) => {
                 let mut items = Vec::new();
                 loop {
@@ -115,11 +131,11 @@ impl<'t> Reader<'t> {
                 }
             }
             Event::MappingStart(..) => {
-                let mut members: Vec<(String, Yaml)> = Vec::new();
+                let mut members: Vec<(Cow<'t, str>, Yaml<'t>)> = Vec::new();
                 loop {
                     let key = match self.next()? {
                         Event::MappingEnd => return Ok(Yaml::Map(members)),
-                        Event::Scalar(text, ..) => text.into_owned(),
+                        Event::Scalar(text, ..) => text,
                         _ => return Err(self.refuse("a key must be a text")),
                     };
                     if members.iter().any(|(k, _)| *k == key) {

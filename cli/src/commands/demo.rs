@@ -108,7 +108,7 @@ impl Consumer for Feed<'_> {
     type Error = Failure;
 
     fn record(&mut self, record: Record) -> Result<(), Failure> {
-        self.packer.add(&record.text).map_or(Ok(()), |message| self.send(message))
+        self.packer.add(record.text()).map_or(Ok(()), |message| self.send(message))
     }
 
     fn advanced(&mut self) -> Result<(), Failure> {

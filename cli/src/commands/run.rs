@@ -162,7 +162,7 @@ impl Consumer for Intake<'_> {
         if self.seen <= self.skip {
             return Ok(());
         }
-        if let Some(message) = self.packer.add(&record.text) {
+        if let Some(message) = self.packer.add(record.text()) {
             self.full.push(message);
             if self.full.len() == MESSAGES_AT_ONCE {
                 // The record just added is in the packer, not in a full message.

@@ -23,15 +23,15 @@ use std::sync::{Condvar, Mutex};
 use aws_classifier::engine::Engine;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
-use aws_classifier::intake::{self, IntakeError, Leaf};
+use aws_classifier::intake::{IntakeError, Leaf};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
-use shared::event::{Event, Outline};
+use shared::event::Event;
 
 pub use inputs::{Input, SourceError, inputs};
 use recent::RecentIds;
-use reorder::ReorderBuffer;
-pub use reorder::{Origin, Text};
+pub use reorder::Record;
+use reorder::{Bundle, Item, ReorderBuffer};
 
 /// Files up to this size are read at once; larger ones are streamed.
 const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -58,28 +58,6 @@ pub struct SourceOptions {
 impl Default for SourceOptions {
     fn default() -> Self {
         Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600, asked_for: None }
-    }
-}
-
-/// A record that at least one classifier wants, or that was asked for.
-#[derive(Debug)]
-pub struct Record {
-    /// One CloudTrail record or envelope as JSON; [`Record::event`] reads it.
-    pub text: Text,
-    /// Where it came from and who wants it.
-    pub origin: Origin,
-}
-
-impl Record {
-    /// Reads it, which the reader did before: its header only where it has to be read again.
-    ///
-    /// # Errors
-    /// As [`intake::event`].
-    pub fn event(&self) -> Result<Event<'_>, IntakeError> {
-        match &self.origin.outline {
-            Some(outline) => Ok(Event::from_outline(&self.text, outline)),
-            None => intake::event(&self.text),
-        }
     }
 }
 
@@ -247,8 +225,8 @@ struct Batch {
     ids: Vec<u64>,
     /// The wanted ones among them.
     wanted: Vec<Wanted>,
-    /// Their texts, one after another.
-    texts: String,
+    /// Their texts and who wants them, one after another.
+    bundle: Bundle,
     rejected: Vec<Rejected>,
     /// Follow-ups of wanted records, in their order.
     follow_ups: Vec<FollowUp>,
@@ -262,7 +240,7 @@ struct FollowUp {
     of: usize,
     due: Timestamp,
     text: String,
-    slots: Box<[Slot]>,
+    slots: Vec<Slot>,
 }
 
 struct Wanted {
@@ -270,11 +248,11 @@ struct Wanted {
     at: u32,
     /// Which record of the input.
     index: u64,
-    /// The classifiers that want it.
-    slots: Box<[Slot]>,
-    outline: Option<Box<Outline>>,
     time: Timestamp,
     text_bytes: u32,
+    /// How many classifiers want it.
+    slots: u32,
+    has_outline: bool,
     /// By a classifier; else it was only asked for.
     is_wanted: bool,
 }
@@ -394,21 +372,27 @@ impl Visitor for Reading<'_> {
         if is_wanted || self.asked_for.is_some_and(|id| id == event.event_id) {
             let at = u32::try_from(batch.ids.len() - 1).expect("batches are small");
             let text_bytes = u32::try_from(text.len()).expect("records are at most 4 MiB");
-            let slots = self.slots.as_slice().into();
+            let slots = u32::try_from(self.slots.len()).expect("slots are 32 bits wide");
+            batch.bundle.slots.extend_from_slice(&self.slots);
             // An outline is of the record, which may be part of the text only.
-            let outline = if event.record.len() == text.len() { event.outline().map(Box::new) } else { None };
-            batch.wanted.push(Wanted { at, index, slots, outline, time: event.time, text_bytes, is_wanted });
-            batch.texts.push_str(text);
+            let outline = if event.record.len() == text.len() { event.outline() } else { None };
+            let has_outline = outline.is_some();
+            batch.bundle.outlines.extend(outline);
+            batch.wanted.push(Wanted { at, index, time: event.time, text_bytes, slots, has_outline, is_wanted });
+            if batch.bundle.texts.is_empty() {
+                // At once: growing by and by would copy all of it again and again.
+                batch.bundle.texts.reserve(BATCH_TEXT_BYTES + text.len());
+            }
+            batch.bundle.texts.push_str(text);
             let of = batch.wanted.len() - 1;
             for (due, text) in self.engine.follow_ups(event, &self.slots) {
                 let Ok(event) = Leaf::of(&text).and_then(|leaf| leaf.event()) else { continue };
                 let mut slots = Vec::new();
                 self.engine.concerned(&event, &mut slots);
-                let slots = slots.into();
                 batch.follow_ups.push(FollowUp { of, due, text: text.clone(), slots });
             }
         }
-        if batch.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
+        if batch.bundle.texts.len() >= BATCH_TEXT_BYTES || batch.ids.len() >= BATCH_RECORDS {
             self.hand_over();
         }
     }
@@ -503,26 +487,30 @@ impl<'m, C: Consumer> Merger<'m, C> {
         self.newest = self.newest.max(batch.last_time.unwrap_or(self.newest));
         let mut follow_ups = batch.follow_ups.into_iter().peekable();
         let mut wanted = batch.wanted.into_iter().enumerate().peekable();
-        let (texts, mut text_at) = (self.waiting.admit(batch.texts), 0);
+        let mut items = Vec::with_capacity(wanted.len());
+        let (mut text_at, mut slots_at, mut outline_at) = (0, 0, 0);
         for (at, id) in batch.ids.iter().enumerate() {
             let is_new = self.recent.insert(*id);
             let this = wanted.next_if(|(_, w)| w.at as usize == at);
             if let Some((of, wanted)) = this {
-                let text = text_at..text_at + wanted.text_bytes as usize;
-                text_at = text.end;
+                let Wanted { index, time, .. } = wanted;
+                let text = text_at..text_at + wanted.text_bytes;
+                let slots = slots_at..slots_at + wanted.slots;
+                let outline = wanted.has_outline.then_some(outline_at);
+                (text_at, slots_at) = (text.end, slots.end);
+                outline_at += u32::from(wanted.has_outline);
                 if is_new {
                     *(if wanted.is_wanted { &mut self.counts.classified } else { &mut self.counts.ignored }) += 1;
-                    self.counts.late += u64::from(wanted.time < self.watermark);
-                    let Wanted { index, slots, outline, .. } = wanted;
-                    self.waiting.push(wanted.time, Origin { input, index, slots, outline }, &texts, text);
+                    self.counts.late += u64::from(time < self.watermark);
+                    items.push(Item { time, arrived: self.waiting.arrive(), index, text, slots, outline });
                 }
-                while let Some(follow_up) = follow_ups.next_if(|f| f.of == of) {
+                while let Some(FollowUp { due: time, text: texts, slots, .. }) = follow_ups.next_if(|f| f.of == of) {
                     if is_new {
-                        let slots = follow_up.slots;
-                        let origin = Origin { input, index: wanted.index, slots, outline: None };
-                        let text = 0..follow_up.text.len();
-                        let texts = self.waiting.admit(follow_up.text);
-                        self.waiting.push(follow_up.due, origin, &texts, text);
+                        let text = 0..u32::try_from(texts.len()).expect("records are at most 4 MiB");
+                        let all = 0..u32::try_from(slots.len()).expect("slots are 32 bits wide");
+                        let arrived = self.waiting.arrive();
+                        let item = Item { time, arrived, index, text, slots: all, outline: None };
+                        self.waiting.add(Bundle { input, texts, slots, outlines: Vec::new() }, vec![item]);
                     }
                 }
             } else if is_new {
@@ -530,6 +518,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
             }
             self.counts.duplicates += u64::from(!is_new);
         }
+        self.waiting.add(Bundle { input, ..batch.bundle }, items);
         for rejected in &batch.rejected {
             self.counts.failed += 1;
             if self.counts.rejected.len() < REJECTED_LISTED_MAX {
@@ -551,8 +540,8 @@ impl<'m, C: Consumer> Merger<'m, C> {
     }
 
     fn release(&mut self) -> Result<(), C::Error> {
-        while let Some((origin, text)) = self.waiting.pop_until(self.watermark) {
-            self.consumer.record(Record { text, origin })?;
+        while let Some(record) = self.waiting.pop_until(self.watermark) {
+            self.consumer.record(record)?;
         }
         Ok(())
     }

@@ -3,14 +3,17 @@
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::rc::Rc;
+use std::vec;
 
+use aws_classifier::intake::{self, IntakeError};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
-use shared::event::Outline;
+use shared::event::{Event, Outline};
 
 /// Text kept in memory; more goes to the file. A quarter of what a replay may take at all.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -18,80 +21,124 @@ const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// A queue by time, and by order of arrival among equals.
 #[derive(Default)]
 pub struct ReorderBuffer {
-    /// When, the how-manieth, and where in `items`.
-    order: BinaryHeap<Reverse<(Timestamp, u64, usize)>>,
-    items: Vec<Option<Item>>,
-    free: Vec<usize>,
+    /// When the next record of each run is due, the how-manieth it arrived, and where in `runs` its run is.
+    order: BinaryHeap<Reverse<(Timestamp, u64, u32)>>,
+    runs: Vec<Option<Run>>,
+    free: Vec<u32>,
     arrived: u64,
     memory_bytes: Rc<Cell<usize>>,
     spill: Option<Spill>,
 }
 
-/// Where a record came from and who wants it.
-#[derive(Debug)]
-pub struct Origin {
-    /// Position of its input.
+/// What was read together: the texts of records one after another, who wants them, and where their headers stand. It is
+/// kept as long as one of the records is needed: a record of its own for each would cost more than reading it.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    /// Position of their input.
     pub input: usize,
-    /// Which record of the input.
-    pub index: u64,
-    /// The classifiers that want it.
-    pub slots: Box<[Slot]>,
-    /// Where the header stands in the text, when that is known.
-    pub outline: Option<Box<Outline>>,
+    /// The texts.
+    pub texts: String,
+    /// The classifiers that want the records.
+    pub slots: Vec<Slot>,
+    /// Where the headers stand in the texts, of those of which that is known.
+    pub outlines: Vec<Outline>,
 }
 
-/// The texts of records that were read together. They are kept as long as one of them is needed.
+/// One record of a bundle.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// When it is due.
+    pub time: Timestamp,
+    /// The how-manieth it arrived: see [`ReorderBuffer::arrive`].
+    pub arrived: u64,
+    /// Which record of the input.
+    pub index: u64,
+    /// Its text.
+    pub text: Range<u32>,
+    /// The classifiers that want it.
+    pub slots: Range<u32>,
+    /// Where its header stands, when that is known.
+    pub outline: Option<u32>,
+}
+
+/// A bundle that waits, with its texts in memory or on disk.
 #[derive(Debug)]
-pub struct Texts {
-    kept: Kept,
+pub struct Kept {
+    bundle: Bundle,
+    /// Where in the temporary file the texts begin.
+    on_disk: Option<u64>,
     bytes: usize,
     /// Where the bytes are counted while they are kept.
     counted: Rc<Cell<usize>>,
 }
 
-#[derive(Debug)]
-enum Kept {
-    Memory(String),
-    /// From this byte of the temporary file on.
-    Disk(u64),
-}
-
-impl Texts {
-    fn new(kept: Kept, bytes: usize, counted: &Rc<Cell<usize>>) -> Rc<Self> {
+impl Kept {
+    fn new(bundle: Bundle, on_disk: Option<u64>, bytes: usize, counted: &Rc<Cell<usize>>) -> Rc<Self> {
         counted.set(counted.get() + bytes);
-        Rc::new(Self { kept, bytes, counted: Rc::clone(counted) })
+        Rc::new(Self { bundle, on_disk, bytes, counted: Rc::clone(counted) })
     }
 }
 
-impl Drop for Texts {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.counted.set(self.counted.get() - self.bytes);
     }
 }
 
-/// The text of a record, in memory.
+/// A record that at least one classifier wants, or that was asked for.
 #[derive(Debug)]
-pub struct Text {
-    texts: Rc<Texts>,
-    at: Range<usize>,
+pub struct Record {
+    kept: Rc<Kept>,
+    item: Item,
+    /// The text, when it was on disk.
+    read_back: Option<String>,
 }
 
-impl Deref for Text {
-    type Target = str;
+impl Record {
+    /// Position of its input.
+    pub fn input(&self) -> usize {
+        self.kept.bundle.input
+    }
 
-    fn deref(&self) -> &str {
-        match &self.texts.kept {
-            Kept::Memory(all) => &all[self.at.clone()],
-            // Never: what is on disk is read back first.
-            Kept::Disk(_) => "",
+    /// Which record of the input.
+    pub const fn index(&self) -> u64 {
+        self.item.index
+    }
+
+    /// One CloudTrail record or envelope as JSON; [`Record::event`] reads it.
+    pub fn text(&self) -> &str {
+        match &self.read_back {
+            Some(text) => text,
+            None => &self.kept.bundle.texts[in_memory(&self.item.text)],
+        }
+    }
+
+    /// The classifiers that want it.
+    pub fn slots(&self) -> &[Slot] {
+        &self.kept.bundle.slots[in_memory(&self.item.slots)]
+    }
+
+    /// Reads it, which the reader did before: its header only where it has to be read again.
+    ///
+    /// # Errors
+    /// As [`intake::event`].
+    #[inline]
+    pub fn event(&self) -> Result<Event<'_>, IntakeError> {
+        match self.item.outline.and_then(|at| self.kept.bundle.outlines.get(at as usize)) {
+            Some(outline) => Ok(Event::from_outline(self.text(), outline)),
+            None => intake::event(self.text()),
         }
     }
 }
 
-struct Item {
-    origin: Origin,
-    texts: Rc<Texts>,
-    at: Range<usize>,
+const fn in_memory(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+/// Records of one bundle, in the order in which they are due.
+struct Run {
+    items: vec::IntoIter<Item>,
+    kept: Rc<Kept>,
 }
 
 struct Spill {
@@ -102,57 +149,75 @@ struct Spill {
 }
 
 impl ReorderBuffer {
-    /// Texts whose records are to be added. They stay in memory when there is no file to be had.
-    pub fn admit(&mut self, all: String) -> Rc<Texts> {
-        let bytes = all.len();
+    /// The number of the next record to arrive.
+    pub const fn arrive(&mut self) -> u64 {
+        self.arrived += 1;
+        self.arrived
+    }
+
+    /// Adds records of a bundle. Its texts stay in memory when there is no file to be had.
+    pub fn add(&mut self, bundle: Bundle, mut items: Vec<Item>) {
+        let due = |item: &Item| (item.time, item.arrived);
+        if !items.is_sorted_by_key(due) {
+            items.sort_unstable_by_key(due);
+        }
+        let Some(first) = items.first() else { return };
+        let (time, arrived) = due(first);
+        let run = Some(Run { items: items.into_iter(), kept: self.keep(bundle) });
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.runs[place as usize] = run;
+                place
+            }
+            None => {
+                self.runs.push(run);
+                u32::try_from(self.runs.len() - 1).expect("fewer runs wait than fit in memory")
+            }
+        };
+        self.order.push(Reverse((time, arrived, place)));
+    }
+
+    fn keep(&mut self, mut bundle: Bundle) -> Rc<Kept> {
+        let bytes = bundle.texts.len();
         if self.memory_bytes.get() + bytes > MEMORY_BYTES_MAX {
             if self.spill.is_none() {
                 self.spill = tempfile::tempfile().ok().map(|file| Spill { file, end: 0, live: Rc::default() });
             }
             if let Some(spill) = &mut self.spill
-                && let Ok(at) = spill.write(&all)
+                && let Ok(at) = spill.write(&bundle.texts)
             {
-                return Texts::new(Kept::Disk(at), bytes, &spill.live);
+                bundle.texts = String::new();
+                // Memory is what is short; the headers will be read again.
+                bundle.outlines = Vec::new();
+                return Kept::new(bundle, Some(at), bytes, &spill.live);
             }
         }
-        Texts::new(Kept::Memory(all), bytes, &self.memory_bytes)
-    }
-
-    /// Adds a record whose text stands `at` these bytes of `texts`.
-    pub fn push(&mut self, time: Timestamp, mut origin: Origin, texts: &Rc<Texts>, at: Range<usize>) {
-        if matches!(texts.kept, Kept::Disk(_)) {
-            // Memory is what is short; the header will be read again.
-            origin.outline = None;
-        }
-        let item = Some(Item { origin, texts: Rc::clone(texts), at });
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.items[place] = item;
-                place
-            }
-            None => {
-                self.items.push(item);
-                self.items.len() - 1
-            }
-        };
-        self.order.push(Reverse((time, self.arrived, place)));
-        self.arrived += 1;
+        Kept::new(bundle, None, bytes, &self.memory_bytes)
     }
 
     /// Takes the earliest record if its time is not after `until`.
-    pub fn pop_until(&mut self, until: Timestamp) -> Option<(Origin, Text)> {
-        if self.order.peek()?.0.0 > until {
+    pub fn pop_until(&mut self, until: Timestamp) -> Option<Record> {
+        let mut earliest = self.order.peek_mut()?;
+        let Reverse((time, _, place)) = *earliest;
+        if time > until {
             return None;
         }
-        let Reverse((_, _, place)) = self.order.pop()?;
-        let Item { origin, texts, at } = self.items[place].take()?;
-        self.free.push(place);
-        let Kept::Disk(start) = texts.kept else { return Some((origin, Text { texts, at })) };
-        let spill = self.spill.as_mut().expect("a place on disk needs the file");
-        let text = spill.read(start + at.start as u64, at.len());
-        let text = text.expect("the temporary file this process wrote can be read back");
-        let at = 0..text.len();
-        Some((origin, Text { texts: Texts::new(Kept::Memory(text), at.len(), &self.memory_bytes), at }))
+        let run = self.runs[place as usize].as_mut()?;
+        let (item, kept) = (run.items.next()?, Rc::clone(&run.kept));
+        if let Some(next) = run.items.as_slice().first() {
+            *earliest = Reverse((next.time, next.arrived, place));
+            drop(earliest);
+        } else {
+            PeekMut::pop(earliest);
+            self.runs[place as usize] = None;
+            self.free.push(place);
+        }
+        let read_back = kept.on_disk.map(|start| {
+            let spill = self.spill.as_mut().expect("a place on disk needs the file");
+            let text = spill.read(start + u64::from(item.text.start), item.text.len());
+            text.expect("the temporary file this process wrote can be read back")
+        });
+        Some(Record { kept, item, read_back })
     }
 }
 
@@ -181,13 +246,18 @@ impl Spill {
 mod tests {
     use super::*;
 
-    fn here() -> Origin {
-        Origin { input: 0, index: 0, slots: Box::new([]), outline: None }
+    fn bundle(texts: &str) -> Bundle {
+        Bundle { texts: texts.to_owned(), ..Bundle::default() }
+    }
+
+    fn item(buffer: &mut ReorderBuffer, millis: i64, text: Range<u32>) -> Item {
+        let (time, arrived) = (Timestamp::from_millis(millis), buffer.arrive());
+        Item { time, arrived, index: 0, text, slots: 0..0, outline: None }
     }
 
     fn push(buffer: &mut ReorderBuffer, millis: i64, text: &str) {
-        let texts = buffer.admit(text.to_owned());
-        buffer.push(Timestamp::from_millis(millis), here(), &texts, 0..text.len());
+        let item = item(buffer, millis, 0..text.len() as u32);
+        buffer.add(bundle(text), vec![item]);
     }
 
     #[test]
@@ -199,8 +269,8 @@ mod tests {
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
-            let (_, text) = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
-            assert_eq!(text.split('x').next(), Some(i.to_string().as_str()));
+            let record = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
+            assert_eq!(record.text().split('x').next(), Some(i.to_string().as_str()));
         }
         assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).is_none());
         assert_eq!(buffer.memory_bytes.get(), 0);
@@ -209,16 +279,14 @@ mod tests {
     #[test]
     fn texts_count_as_long_as_one_of_them_waits() {
         let mut buffer = ReorderBuffer::default();
-        let texts = buffer.admit("abc".to_owned());
-        buffer.push(Timestamp::from_millis(1), here(), &texts, 0..1);
-        buffer.push(Timestamp::from_millis(2), here(), &texts, 1..3);
-        drop(texts);
-        let (_, first) = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
-        assert_eq!(&*first, "a");
+        let items = vec![item(&mut buffer, 2, 1..3), item(&mut buffer, 1, 0..1)];
+        buffer.add(bundle("abc"), items);
+        let first = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
+        assert_eq!(first.text(), "a");
         drop(first);
         assert_eq!(buffer.memory_bytes.get(), 3);
-        let (_, second) = buffer.pop_until(Timestamp::from_millis(2)).unwrap();
-        assert_eq!(&*second, "bc");
+        let second = buffer.pop_until(Timestamp::from_millis(2)).unwrap();
+        assert_eq!(second.text(), "bc");
         drop(second);
         assert_eq!(buffer.memory_bytes.get(), 0);
     }
@@ -229,5 +297,23 @@ mod tests {
         push(&mut buffer, 5, "a");
         assert!(buffer.pop_until(Timestamp::from_millis(4)).is_none());
         assert!(buffer.pop_until(Timestamp::from_millis(5)).is_some());
+    }
+
+    #[test]
+    fn records_of_several_bundles_come_by_time_and_equals_as_they_arrived() {
+        let mut buffer = ReorderBuffer::default();
+        let first: Vec<Item> =
+            [5, 1, 7].into_iter().zip(0..).map(|(ms, at)| item(&mut buffer, ms, at..at + 1)).collect();
+        let second: Vec<Item> =
+            [7, 5, 2].into_iter().zip(0..).map(|(ms, at)| item(&mut buffer, ms, at..at + 1)).collect();
+        buffer.add(bundle("abc"), first);
+        buffer.add(bundle("xyz"), second);
+        push(&mut buffer, 2, "-");
+        let mut order = String::new();
+        while let Some(record) = buffer.pop_until(Timestamp::from_millis(9)) {
+            order.push_str(record.text());
+        }
+        assert_eq!(order, "bz-aycx");
+        assert!(buffer.runs.iter().all(Option::is_none));
     }
 }

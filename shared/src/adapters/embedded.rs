@@ -527,14 +527,12 @@ impl State for Embedded {
             let mut table = tx.open_table(STATE)?;
             let mut slots: HashMap<String, Slot> = HashMap::new();
             let mut answers = Vec::with_capacity(requests.len());
+            let mut buffer = String::new();
             for request in requests {
-                answers.push(request.apply_all(|key, apply| {
-                    let slot = match slots.entry(key) {
-                        std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                        std::collections::hash_map::Entry::Vacant(place) => {
-                            let slot = load(&table, place.key())?;
-                            place.insert(slot)
-                        }
+                answers.push(request.apply_all(&mut buffer, |key, apply| {
+                    let slot = match slots.get_mut(key) {
+                        Some(slot) => slot,
+                        None => slots.entry(key.to_owned()).insert_entry(load(&table, key)?).into_mut(),
                     };
                     slot.0 = apply(&mut slot.1).max(slot.0);
                     Ok::<_, Fault>(())

@@ -15,8 +15,9 @@ use crate::ports::{
 };
 use crate::time::Timestamp;
 
-/// Expired records are swept after this many observations: keeps memory bounded by what is alive.
-const SWEEP_EVERY: u32 = 100_000;
+/// Expired records are swept after this many observations: our choice, so that what is dead is less than what is alive
+/// in a flood of keys that come once.
+const SWEEP_EVERY: u32 = 20_000;
 
 /// [`State`] in a hash map. Single-threaded, as every handler is.
 #[derive(Debug, Default)]
@@ -48,11 +49,17 @@ impl State for MemoryState {
     async fn observe(&self, requests: &[ObserveRequest<'_>]) -> PortResult<Vec<Known>> {
         let mut inner = self.inner.borrow_mut();
         let mut answers = Vec::with_capacity(requests.len());
+        let mut buffer = String::new();
         for request in requests {
             let records = &mut inner.records;
-            answers.push(request.apply_all(|key, apply| {
-                let (expires, record) = records.entry(key).or_default();
-                *expires = apply(record).max(*expires);
+            answers.push(request.apply_all(&mut buffer, |key, apply| {
+                if let Some((expires, record)) = records.get_mut(key) {
+                    *expires = apply(record).max(*expires);
+                } else {
+                    let mut record = None;
+                    let expires = apply(&mut record);
+                    records.insert(key.to_owned(), (expires, record));
+                }
                 PortResult::Ok(())
             })?);
             inner.oldest = Some(inner.oldest.map_or(request.at, |oldest| oldest.min(request.at)));
