@@ -190,13 +190,7 @@ impl Loader {
         }
     }
 
-    fn add_document(
-        &mut self,
-        file: &Arc<str>,
-        id: String,
-        document: &Yaml<'_>,
-        origin: Origin,
-    ) -> Result<(), String> {
+    fn add_document(&mut self, file: &Arc<str>, id: String, document: &Yaml<'_>, origin: Origin) -> Result<(), String> {
         self.claim(file, &id)?;
         match document::read(document, origin)? {
             Read::Elsewhere => self.loaded.elsewhere += 1,
