@@ -120,12 +120,14 @@ pub struct ObjectRef<'a> {
     pub version_id: Option<&'a str>,
     /// Only the content with this entity tag.
     pub etag: Option<&'a str>,
+    /// Only another content than the one with this entity tag.
+    pub unless_etag: Option<&'a str>,
 }
 
 impl<'a> ObjectRef<'a> {
     /// Whatever the key holds now.
     pub const fn newest(bucket: &'a str, key: &'a str) -> Self {
-        Self { bucket, key, version_id: None, etag: None }
+        Self { bucket, key, version_id: None, etag: None, unless_etag: None }
     }
 }
 
@@ -138,6 +140,8 @@ pub enum Opening<B> {
     Gone,
     /// The key has another content than the one asked for.
     Replaced,
+    /// The key has the content that was not asked for.
+    Unchanged,
 }
 
 /// Opens objects, such as log files in a bucket.
@@ -155,6 +159,8 @@ pub trait Objects {
 pub trait ObjectBody {
     /// The `Content-Type` it was stored with.
     fn content_type(&self) -> Option<&str>;
+    /// Its entity tag, which changes with the content.
+    fn etag(&self) -> Option<&str>;
     /// The next bytes, as they come in; `None` at the end.
     fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
 }
