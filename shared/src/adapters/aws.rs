@@ -3,11 +3,13 @@
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 pub mod dynamo;
+pub mod json;
 pub mod lambda;
 #[cfg(feature = "lambda")]
 pub mod runtime;
 mod s3;
 pub mod sdk;
+pub mod signed;
 mod sqs;
 
 /// The clients, so that a component needs no dependencies of its own to build them.

@@ -1,29 +1,16 @@
 //! Objects in S3: log files are read, archives written.
 //!
-//! `GetObject` and `PutObject` over the SDK's own HTTP client, credentials and signer, without the SDK's S3 client: of that a
-//! function would carry 2 MB more, mostly checksums and operations nobody calls here, and every build of the gate two
-//! minutes.
+//! `GetObject` and `PutObject` as signed requests, without the SDK's S3 client: of that a function would carry 2 MB more,
+//! mostly checksums and operations nobody calls here, and every build of the gate two minutes.
 
-use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
-
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
-    sign,
-};
-use aws_sigv4::sign::v4;
-use aws_smithy_async::rt::sleep::default_async_sleep;
-use aws_smithy_http_client::default_connector;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_types::body::SdkBody;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::SdkConfig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
+use super::signed::{self, Service, Unanswered};
 use super::{is_retryable_code, sdk};
 use crate::ports::{Archive, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, check_archive_name};
 
@@ -36,10 +23,7 @@ const ERROR_BYTES_MAX: usize = 16 << 10;
 /// Requests to the buckets of one region.
 #[derive(Clone, Debug)]
 pub struct S3 {
-    /// Made with the first request: loading root certificates is no part of a start.
-    connector: Arc<OnceLock<SharedHttpConnector>>,
-    credentials: SharedCredentialsProvider,
-    region: String,
+    service: Service,
     /// In place of S3's own, such as an emulator's.
     endpoint: Option<String>,
 }
@@ -49,6 +33,21 @@ struct Request<'r> {
     method: &'static str,
     object: ObjectRef<'r>,
     body: &'r [u8],
+}
+
+impl Request<'_> {
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        if self.method == "PUT" {
+            // A bucket with Object Lock takes nothing without a checksum.
+            headers.push(("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(self.body))));
+        }
+        let ObjectRef { etag, unless_etag, .. } = self.object;
+        let quoted = |etag: &str| format!("\"{}\"", etag.trim_matches('"'));
+        headers.extend(etag.map(|etag| ("if-match", quoted(etag))));
+        headers.extend(unless_etag.map(|etag| ("if-none-match", quoted(etag))));
+        headers
+    }
 }
 
 /// Why one try failed.
@@ -64,10 +63,6 @@ impl Fault {
         Self { retryable: true, code: String::new(), why: why.to_string() }
     }
 
-    fn never(why: impl std::fmt::Display) -> Self {
-        Self { retryable: false, code: String::new(), why: why.to_string() }
-    }
-
     /// What S3 says of an object that is not there as it was asked for; `None` for everything else.
     fn absence<B>(&self) -> Option<Opening<B>> {
         match &*self.code {
@@ -80,17 +75,22 @@ impl Fault {
     }
 }
 
+impl From<Unanswered> for Fault {
+    fn from(Unanswered { is_retryable, why }: Unanswered) -> Self {
+        Self { retryable: is_retryable, code: String::new(), why }
+    }
+}
+
 impl S3 {
     /// From the configuration of all clients, and `AWS_ENDPOINT_URL_S3`.
     ///
     /// # Errors
     /// When there is no region or there are no credentials.
     pub fn new(sdk: &SdkConfig) -> Result<Self, String> {
-        let region = sdk.region().ok_or("there is no region: AWS_REGION is not set")?.to_string();
-        let credentials = sdk.credentials_provider().ok_or("there are no credentials")?;
+        let service = Service::new(sdk, "s3", sdk::CONNECT, sdk::ATTEMPT)?;
         let own = super::lambda::optional("AWS_ENDPOINT_URL_S3");
         let endpoint = own.or_else(|| sdk.endpoint_url().map(str::to_owned));
-        Ok(Self { connector: Arc::default(), credentials, region, endpoint })
+        Ok(Self { service, endpoint })
     }
 
     /// Sends a request; tries again what may work later.
@@ -107,11 +107,9 @@ impl S3 {
     }
 
     async fn send_once(&self, request: &Request<'_>) -> Result<HttpResponse, Fault> {
-        let signed = self.signed(request).await?;
-        let answer = self.connector()?.call(signed).await.map_err(|error| {
-            let why = format!("{error:?}");
-            if error.is_user() { Fault::never(why) } else { Fault::later(why) }
-        })?;
+        let (url, headers) = (self.url(&request.object), request.headers());
+        let sent = signed::Request { method: request.method, url: &url, headers: &headers, body: request.body };
+        let answer = self.service.send(&sent).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -119,63 +117,12 @@ impl S3 {
         if status == 304 {
             return Err(Fault { retryable: false, code: NOT_MODIFIED.to_owned(), why: status.to_string() });
         }
-        let text = beginning(answer.into_body()).await;
+        let text = signed::body(answer, ERROR_BYTES_MAX).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let code = between(&text, "<Code>", "</Code>").unwrap_or("no code");
         let message = between(&text, "<Message>", "</Message>").unwrap_or("no message");
         let retryable = status >= 500 || status == 429 || is_retryable_code(code);
         Err(Fault { retryable, code: code.to_owned(), why: format!("{status} {code}: {message}") })
-    }
-
-    fn connector(&self) -> Result<&SharedHttpConnector, Fault> {
-        if let Some(connector) = self.connector.get() {
-            return Ok(connector);
-        }
-        let settings =
-            HttpConnectorSettings::builder().connect_timeout(sdk::CONNECT).read_timeout(sdk::ATTEMPT).build();
-        let connector = default_connector(&settings, default_async_sleep());
-        let connector = connector.ok_or_else(|| Fault::never("the SDK was built without an HTTP client"))?;
-        Ok(self.connector.get_or_init(|| connector))
-    }
-
-    /// The request with its signature, version 4 as S3 wants it: the path encoded once and not normalised.
-    async fn signed(&self, request: &Request<'_>) -> Result<HttpRequest, Fault> {
-        let credentials = self.credentials.provide_credentials().await.map_err(Fault::later)?;
-        let identity = credentials.into();
-        let mut settings = SigningSettings::default();
-        settings.percent_encoding_mode = PercentEncodingMode::Single;
-        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(&self.region)
-            .name("s3")
-            .time(SystemTime::now())
-            .settings(settings)
-            .build()
-            .map_err(Fault::never)?
-            .into();
-        let url = self.url(&request.object);
-        let mut headers: Vec<(&str, String)> = Vec::new();
-        if request.method == "PUT" {
-            // A bucket with Object Lock takes nothing without a checksum.
-            headers.push(("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(request.body))));
-        }
-        let ObjectRef { etag, unless_etag, .. } = request.object;
-        let quoted = |etag: &str| format!("\"{}\"", etag.trim_matches('"'));
-        headers.extend(etag.map(|etag| ("if-match", quoted(etag))));
-        headers.extend(unless_etag.map(|etag| ("if-none-match", quoted(etag))));
-        let body = SignableBody::Bytes(request.body);
-        let to_sign = headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable = SignableRequest::new(request.method, &url, to_sign.clone(), body);
-        let signed = sign(signable.map_err(Fault::never)?, &parameters).map_err(Fault::never)?;
-        let (instructions, _) = signed.into_parts();
-        let mut ready = HttpRequest::new(SdkBody::from(request.body));
-        ready.set_method(request.method).map_err(Fault::never)?;
-        ready.set_uri(url.as_str()).map_err(Fault::never)?;
-        for (name, value) in to_sign.chain(instructions.headers()) {
-            ready.headers_mut().try_insert(name.to_owned(), value.to_owned()).map_err(Fault::never)?;
-        }
-        Ok(ready)
     }
 
     /// Where the object is. The bucket is part of the host name, except where no certificate or no name would fit: names
@@ -194,8 +141,7 @@ impl S3 {
         if let Some(endpoint) = &self.endpoint {
             return format!("{}/{bucket_in_path}/{key}", endpoint.trim_end_matches('/'));
         }
-        let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let host = format!("s3.{}.{suffix}", self.region);
+        let host = format!("s3.{}.{}", self.service.region(), self.service.domain());
         if bucket.contains('.') {
             format!("https://{host}/{bucket_in_path}/{key}")
         } else {
@@ -215,16 +161,6 @@ fn encoded(text: &str) -> String {
         }
     }
     encoded
-}
-
-async fn beginning(body: SdkBody) -> String {
-    let mut stream = ByteStream::new(body);
-    let mut text = Vec::new();
-    while text.len() < ERROR_BYTES_MAX {
-        let Ok(Some(chunk)) = stream.try_next().await else { break };
-        text.extend_from_slice(&chunk);
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
@@ -308,6 +244,7 @@ impl Archive for S3Archive {
 #[cfg(test)]
 mod tests {
     use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
     use aws_types::region::Region;
 
     use super::*;
