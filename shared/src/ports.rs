@@ -165,6 +165,39 @@ pub trait ObjectBody {
     fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
 }
 
+/// Which records of a log group of CloudTrail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogQuery<'a> {
+    /// The log group's name.
+    pub log_group: &'a str,
+    /// The `eventName`s that are wanted: letters and digits, as they become part of the question.
+    pub events: &'a [String],
+    /// The first moment, by the time that the log group has of a record.
+    pub from: Timestamp,
+    /// The last moment, which belongs to it.
+    pub until: Timestamp,
+}
+
+/// Looks for records in a log group of CloudTrail.
+pub trait LogRecords {
+    /// What was found.
+    type Found: LogPages;
+    /// Looks, and waits until the search is over.
+    ///
+    /// # Errors
+    /// Retryable when the search failed or took too long; permanent when there is no such log group or it may not be asked.
+    fn find(&self, query: &LogQuery<'_>) -> impl Future<Output = PortResult<Self::Found>>;
+}
+
+/// Records that were found, the oldest first.
+pub trait LogPages {
+    /// The next of them, each the text of a CloudTrail record; `None` behind the last.
+    ///
+    /// # Errors
+    /// Permanent behind the last that can be had, when there are more.
+    fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<String>>>>;
+}
+
 /// A question to a web service: `GET`, with a small answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebRequest {

@@ -5,6 +5,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 pub mod dynamo;
 pub mod json;
 pub mod lambda;
+mod logs;
 #[cfg(feature = "lambda")]
 pub mod runtime;
 mod s3;
@@ -17,6 +18,7 @@ pub use aws_sdk_dynamodb::Client as DynamoClient;
 pub use aws_sdk_sqs::Client as SqsClient;
 /// What clients are built from.
 pub use aws_types::SdkConfig;
+pub use logs::Logs;
 pub use s3::{S3, S3Archive};
 pub use sqs::{SqsOutbox, TraceHeader};
 
