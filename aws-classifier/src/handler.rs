@@ -7,6 +7,10 @@
 //! A message may also say that objects were created in S3. Log files are read as they come in, a few hundred wanted records
 //! at a time, and classified in the order of the file. Objects of the buckets that are watched are inspected, and what
 //! the inspection says is a record like any other.
+//!
+//! An alarm of CloudWatch may lead into a log group of CloudTrail ([`crate::alarms`]). The records around its time are
+//! classified behind everything else of the batch, as records of the alarm's message; those that also come as events have
+//! the same ids. The message goes its way once more until what happened in that time must have arrived.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,9 +18,12 @@ use std::rc::Rc;
 use shared::Timestamp;
 use shared::envelope::Envelope;
 use shared::event::Event;
-use shared::ports::{BatchResult, FailedMessage, Handler, Message, ObjectBody, Opening, Outbox, PortError, State};
+use shared::ports::{
+    BatchResult, FailedMessage, Handler, LogPages, Message, ObjectBody, Opening, Outbox, PortError, State,
+};
 use tracing::{info, warn};
 
+use crate::alarms::{Alarms, Window};
 use crate::engine::Engine;
 use crate::inspect::{self, Inspector, Report};
 use crate::intake::inflate::InflatePieces;
@@ -33,12 +40,17 @@ const REASONS_MAX: usize = 5;
 const RECORDS_TOGETHER: usize = 500;
 /// Compressed bytes that are inflated at a time. Gzip makes at most 1,032 times as much of them: 17 MB.
 const INFLATE_BYTES: usize = 16 << 10;
+/// No look into a log group begins after so long with those of one batch: our choice. With the 20 s that one may take, that
+/// stays below the deployed function's 50 s.
+const LOOKS_S_MAX: i64 = 15;
+/// No clock is so far behind: our choice.
+const AHEAD_S_MAX: i64 = 3600;
 
 /// What happened to records: `records_in = classified + ignored + failed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records found in messages and log files. A notification that names no log file counts as a record, ignored or
-    /// failed; a follow-up counts when it is due.
+    /// failed; a follow-up counts when it is due. An alarm that is looked into counts each time, and so do its records.
     pub records_in: u64,
     /// At least one classifier looked at it.
     pub classified: u64,
@@ -61,13 +73,14 @@ pub struct ClassifierHandler<S, O, W = OneMachine> {
     findings: O,
     surroundings: W,
     inspector: RefCell<Option<Rc<Inspector>>>,
+    alarms: Alarms,
     counts: Cell<Counts>,
     kept_back: RefCell<Tally>,
 }
 
 struct Record {
     message: usize,
-    /// The log file it is from.
+    /// The log file or log group it is from.
     file: Option<Rc<str>>,
     index: u64,
     text: String,
@@ -157,9 +170,19 @@ impl Trouble {
     }
 }
 
+/// An alarm that leads into a log group.
+struct Look {
+    message: usize,
+    window: Window,
+    /// The alarm, for the next time.
+    text: String,
+}
+
 /// What a batch comes to.
 struct Batch {
     troubles: Vec<Trouble>,
+    /// Alarms that are to be looked into.
+    looks: Vec<Look>,
     counts: Counts,
     kept_back: Tally,
 }
@@ -175,14 +198,21 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// A handler that remembers in `state` and sends findings to `findings`.
     pub fn surrounded(engine: Engine, state: S, findings: O, surroundings: W) -> Self {
         let engine = RefCell::new(Rc::new(engine));
-        let (inspector, counts, kept_back) = Default::default();
-        Self { engine, state, findings, surroundings, inspector, counts, kept_back }
+        let (inspector, alarms, counts, kept_back) = Default::default();
+        Self { engine, state, findings, surroundings, inspector, alarms, counts, kept_back }
     }
 
     /// With an inspection of new objects in S3.
     #[must_use]
     pub fn inspecting(self, inspector: Option<Inspector>) -> Self {
         self.inspector.replace(inspector.map(Rc::new));
+        self
+    }
+
+    /// With alarms that lead into a log group.
+    #[must_use]
+    pub fn looking_into(mut self, alarms: Alarms) -> Self {
+        self.alarms = alarms;
         self
     }
 
@@ -214,6 +244,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     async fn try_handle(&self, messages: &[Message]) -> Result<Vec<Trouble>, PortError> {
         let mut batch = Batch {
             troubles: messages.iter().map(|_| Trouble::default()).collect(),
+            looks: Vec::new(),
             counts: Counts::default(),
             kept_back: Tally::default(),
         };
@@ -249,7 +280,8 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 batch.troubles[message].fail_object(error);
             }
         }
-        let Batch { troubles, mut counts, kept_back } = batch;
+        self.look_into_all(&mut batch).await;
+        let Batch { troubles, mut counts, kept_back, .. } = batch;
         (counts.suppressed, counts.repeats) = (kept_back.suppressed, kept_back.repeats);
         self.kept_back.borrow_mut().merge(&kept_back);
         counts.failed = troubles.iter().map(|t| t.failed).sum();
@@ -275,6 +307,9 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                     engine.concerned(&event, &mut slots);
                     if !W::HAVE_READER {
                         later.extend(engine.follow_ups(&event, &slots));
+                        let window = self.alarms.window(&event);
+                        let look = |window| Look { message: record.message, window, text: record.text.clone() };
+                        batch.looks.extend(window.map(look));
                     }
                     events.push(event);
                     selected.push(slots);
@@ -362,6 +397,53 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 batch.troubles[message].fail_object(error);
             }
         }
+    }
+
+    /// Looks into the log group for every alarm, one after another; those for which no time is left come back.
+    async fn look_into_all(&self, batch: &mut Batch) {
+        let begun = self.surroundings.now();
+        // Once: what is found there leads nowhere else.
+        for look in std::mem::take(&mut batch.looks) {
+            let spent_s = self.surroundings.now().zip(begun).map_or(0, |(now, begun)| now.seconds_since(begun));
+            let looked = if spent_s < LOOKS_S_MAX {
+                self.look_into(&look, batch).await
+            } else {
+                let what = format!("no time was left to look into the alarm {}", look.window.shown());
+                Err(PortError::Retryable { what, source: None })
+            };
+            if let Err(error) = looked {
+                batch.troubles[look.message].fail_object(error);
+            }
+        }
+    }
+
+    /// Classifies the records around an alarm's time that have arrived by now. As long as there may be more, the alarm is
+    /// looked into once more; it is only then sent on its way, so that a look that fails does not multiply it.
+    async fn look_into(&self, look: &Look, batch: &mut Batch) -> Result<(), PortError> {
+        let Look { message, window, text } = look;
+        if self.surroundings.now().is_some_and(|now| window.from > now.plus_seconds(AHEAD_S_MAX)) {
+            // It would be sent on its way until then.
+            let what = format!("the alarm {} is of the future: {}", window.shown(), window.from);
+            return Err(PortError::Permanent { what, source: None });
+        }
+        let query = self.alarms.query(window);
+        let log_group: Rc<str> = query.log_group.into();
+        let is_last = self.surroundings.is_due(window.until);
+        let mut found = self.surroundings.find(&query).await?;
+        let mut index = 0;
+        while let Some(page) = found.next().await? {
+            let mut records = Vec::with_capacity(page.len());
+            for text in page {
+                records.push(Record { message: *message, file: Some(Rc::clone(&log_group)), index, text });
+                index += 1;
+            }
+            self.classify(&records, batch).await?;
+        }
+        info!("looked into the alarm {}: {index} records", window.shown());
+        if !is_last {
+            self.surroundings.postpone(vec![(window.until, text.clone())]).await?;
+        }
+        Ok(())
     }
 
     /// Fetches the object as it was announced, or the beginning of a large one, and judges it. What is no longer there

@@ -3,6 +3,8 @@
 //! `handler` decodes a batch with `intake`, `routing` finds the classifiers each event concerns, `engine` remembers,
 //! classifies and assembles findings. Plug-ins live in `classifiers`, one file each, and import none of these.
 
+pub mod alarm_state;
+pub mod alarms;
 pub mod allow;
 pub mod classifiers;
 pub mod config_rule;

@@ -2,10 +2,12 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`,
 //! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
-//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `RUST_LOG` (default `info`), and what
+//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `ALARM_LOG_GROUP` (optional: the log group of
+//! CloudTrail that `[alarms]` lead into), `RUST_LOG` (default `info`), and what
 //! `key_env` of `[inspection.virustotal]` and `[inspection.hybrid_analysis]` name. Files that settings name are relative to
 //! the function's own folder, or `s3://BUCKET/KEY`.
 
+use aws_classifier::alarms::Alarms;
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
 use aws_classifier::inspect::Inspector;
@@ -15,7 +17,7 @@ use aws_classifier::surroundings::Cloud;
 use shared::adapters::aws::dynamo::DynamoState;
 use shared::adapters::aws::lambda::{self, Totals};
 use shared::adapters::aws::runtime::{self, Error, Start};
-use shared::adapters::aws::{DynamoClient, S3};
+use shared::adapters::aws::{DynamoClient, Logs, S3};
 use shared::adapters::disk::{DiskFiles, SystemClock};
 use shared::adapters::web::WebClient;
 use shared::ports::Files;
@@ -26,7 +28,7 @@ async fn main() -> Result<(), Error> {
     let objects = S3::new(&start.sdk)?;
     let local = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
     let files = ObjectFiles::new(objects.clone(), local);
-    let Configured { engine, inspector, services } =
+    let Configured { engine, inspector, services, alarms } =
         files.make(|files| configured(&start.configuration, files)).await?;
     let state = DynamoState::new(
         DynamoClient::new(&start.sdk),
@@ -36,10 +38,12 @@ async fn main() -> Result<(), Error> {
     let cloud = Cloud {
         own_queue: start.queue("CLASSIFIER_QUEUE_URL", "the URL of the classifier's own queue")?,
         objects,
+        logs: Logs::new(&start.sdk)?,
         clock: SystemClock,
         reputation: Reputation::new(services, WebClient::default()),
     };
-    let handler = ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector);
+    let handler =
+        ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector).looking_into(alarms);
     let configuration = start.configuration.clone();
     let make: Make = Box::new(move |files| {
         configured(&configuration, files).map(|Configured { engine, inspector, .. }| (engine, inspector))
@@ -65,6 +69,7 @@ struct Configured {
     engine: Engine,
     inspector: Option<Inspector>,
     services: Services,
+    alarms: Alarms,
 }
 
 /// The classifiers and the inspection, or every mistake of the configuration at once.
@@ -73,7 +78,9 @@ fn configured((name, text): &(String, String), files: &dyn Files) -> Result<Conf
     let engine = Engine::configure(&mut document, files, &[]);
     let services = Services::configure(&mut document, &reputation::keys(files, &lambda::optional));
     let inspector = Inspector::configure(&mut document, files);
+    let alarms = Alarms::configure(&mut document);
     document.finish()?;
+    let alarms = alarms.reading(lambda::optional("ALARM_LOG_GROUP")).map_err(|error| format!("alarms.{error}"))?;
     let engine = engine.map_err(|refused| {
         let settings = refused.settings.iter().map(|(id, error)| format!("classifiers.{id}.{error}"));
         let all: Vec<String> = settings.chain(refused.rules.iter().map(ToString::to_string)).collect();
@@ -86,5 +93,5 @@ fn configured((name, text): &(String, String), files: &dyn Files) -> Result<Conf
         Some(bucket) => inspector.map(|inspector| inspector.watching(bucket)),
         None => inspector,
     };
-    Ok(Configured { engine, inspector, services })
+    Ok(Configured { engine, inspector, services, alarms })
 }

@@ -3,7 +3,8 @@
 
 use shared::Timestamp;
 use shared::ports::{
-    Clock, DELAY_S_MAX, Delayed, DelayedOutbox, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, Web,
+    Clock, DELAY_S_MAX, Delayed, DelayedOutbox, LogPages, LogQuery, LogRecords, ObjectBody, ObjectRef, Objects,
+    Opening, PortError, PortResult, Web,
 };
 
 use crate::inspect::Report;
@@ -18,6 +19,9 @@ pub trait Surroundings {
     /// A log file or other object that was opened.
     type File: ObjectBody;
 
+    /// Records that were found in a log group.
+    type Found: LogPages;
+
     /// Whether a reader in front of the queue opens files and makes follow-ups. Without one, the handler does.
     const HAVE_READER: bool;
 
@@ -27,16 +31,22 @@ pub trait Surroundings {
     /// Permanent when it may not be read.
     fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<Self::File>>>;
 
+    /// Looks for records in a log group.
+    ///
+    /// # Errors
+    /// Permanent when it may not be asked; retryable when the search failed or took too long.
+    fn find(&self, query: &LogQuery<'_>) -> impl Future<Output = PortResult<Self::Found>>;
+
     /// Asks outside services what they know of inspected objects, and adds it to their reports.
     fn look_up(&self, reports: &mut [Report]) -> impl Future<Output = ()>;
 
-    /// Whether a follow-up of that time is to be classified now.
+    /// Whether a follow-up of that time is to be classified now, and what happened until then has arrived.
     fn is_due(&self, at: Timestamp) -> bool;
 
     /// The time, for those who want to know how long findings take; `None` where nobody waits.
     fn now(&self) -> Option<Timestamp>;
 
-    /// Sends follow-ups, each with its time, to the classifier's own queue, from where they come when they are due, or
+    /// Sends follow-ups, or what is to be handled once more, each with its time, to the classifier's own queue, from where they come when they are due, or
     /// before and are postponed again.
     ///
     /// # Errors
@@ -48,9 +58,15 @@ pub trait Surroundings {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OneMachine;
 
-/// There is no such file.
+/// There is no such file, and no such log group.
 #[derive(Clone, Copy, Debug)]
 pub enum NoFile {}
+
+impl LogPages for NoFile {
+    async fn next(&mut self) -> PortResult<Option<Vec<String>>> {
+        match *self {}
+    }
+}
 
 impl ObjectBody for NoFile {
     fn content_type(&self) -> Option<&str> {
@@ -68,11 +84,17 @@ impl ObjectBody for NoFile {
 
 impl Surroundings for OneMachine {
     type File = NoFile;
+    type Found = NoFile;
     const HAVE_READER: bool = true;
 
     async fn open(&self, object: &ObjectRef<'_>) -> PortResult<Opening<NoFile>> {
         let ObjectRef { bucket, key, .. } = object;
         let what = format!("s3://{bucket}/{key} is not read here: name log files on the command line");
+        Err(PortError::Permanent { what, source: None })
+    }
+
+    async fn find(&self, query: &LogQuery<'_>) -> PortResult<NoFile> {
+        let what = format!("the log group {} is not asked here", query.log_group);
         Err(PortError::Permanent { what, source: None })
     }
 
@@ -95,23 +117,30 @@ impl Surroundings for OneMachine {
 ///
 /// A message can be held back for [`DELAY_S_MAX`] seconds, so one that waits longer comes and goes: four times and a last
 /// one for the hour of `security_group_left_open`.
-pub struct Cloud<Q, B, C, W> {
+pub struct Cloud<Q, B, L, C, W> {
     /// The classifier's own queue.
     pub own_queue: Q,
     /// The buckets.
     pub objects: B,
+    /// The log groups.
+    pub logs: L,
     /// The clock that says what is due. Classifiers never see it.
     pub clock: C,
     /// The outside services.
     pub reputation: Reputation<W>,
 }
 
-impl<Q: DelayedOutbox, B: Objects, C: Clock, W: Web> Surroundings for Cloud<Q, B, C, W> {
+impl<Q: DelayedOutbox, B: Objects, L: LogRecords, C: Clock, W: Web> Surroundings for Cloud<Q, B, L, C, W> {
     type File = B::Body;
+    type Found = L::Found;
     const HAVE_READER: bool = false;
 
     fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<B::Body>>> {
         self.objects.open(object)
+    }
+
+    fn find(&self, query: &LogQuery<'_>) -> impl Future<Output = PortResult<L::Found>> {
+        self.logs.find(query)
     }
 
     fn look_up(&self, reports: &mut [Report]) -> impl Future<Output = ()> {

@@ -1,9 +1,10 @@
 //! The handler without a reader in front of it: log files that notifications name, and follow-ups.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use aws_classifier::alarms::Alarms;
 use aws_classifier::classifiers;
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
@@ -15,8 +16,8 @@ use sha2::{Digest, Sha256};
 use shared::adapters::memory::{FixedClock, MemoryState, NoFiles};
 use shared::config::Document;
 use shared::ports::{
-    BatchResult, DELAY_S_MAX, Delayed, DelayedOutbox, Handler, Message, ObjectBody, ObjectRef, Objects, Opening,
-    Outbox, PortError, PortResult, Web, WebAnswer, WebRequest,
+    BatchResult, DELAY_S_MAX, Delayed, DelayedOutbox, Handler, LogPages, LogQuery, LogRecords, Message, ObjectBody,
+    ObjectRef, Objects, Opening, Outbox, PortError, PortResult, Web, WebAnswer, WebRequest,
 };
 use shared::{Envelope, Finding, Payload, Timestamp};
 
@@ -82,6 +83,45 @@ impl ObjectBody for Reading {
     }
 }
 
+/// A log group of CloudTrail, whose records come by two. Their own time is when they were written.
+#[derive(Default)]
+struct LogGroup {
+    records: RefCell<Vec<Value>>,
+    /// Log group, first and last moment of each question.
+    asked: RefCell<Vec<(String, String, String)>>,
+    /// Instead of answering: whether it may work later.
+    fails: Cell<Option<bool>>,
+}
+
+struct FoundThere(std::vec::IntoIter<Vec<String>>);
+
+impl LogRecords for &LogGroup {
+    type Found = FoundThere;
+
+    async fn find(&self, query: &LogQuery<'_>) -> PortResult<FoundThere> {
+        self.asked.borrow_mut().push((query.log_group.to_owned(), query.from.to_string(), query.until.to_string()));
+        match self.fails.get() {
+            Some(true) => return Err(PortError::Retryable { what: "the query took too long".into(), source: None }),
+            Some(false) => return Err(PortError::Permanent { what: "AccessDenied".into(), source: None }),
+            None => {}
+        }
+        let is_wanted = |record: &&Value| {
+            let time = Timestamp::parse(record["eventTime"].as_str().expect("a time")).expect("a time");
+            let name = record["eventName"].as_str().expect("a name");
+            (query.from..=query.until).contains(&time) && query.events.iter().any(|event| event == name)
+        };
+        let records = self.records.borrow();
+        let found: Vec<String> = records.iter().filter(is_wanted).map(Value::to_string).collect();
+        Ok(FoundThere(found.chunks(2).map(<[String]>::to_vec).collect::<Vec<_>>().into_iter()))
+    }
+}
+
+impl LogPages for FoundThere {
+    async fn next(&mut self) -> PortResult<Option<Vec<String>>> {
+        Ok(self.0.next())
+    }
+}
+
 fn inspector() -> Inspector {
     let settings = inspect::Settings { buckets: vec!["up*s".to_owned()], object_bytes_max: 2000, ..Default::default() };
     Inspector::new(settings, &NoFiles).expect("settings")
@@ -114,7 +154,7 @@ impl Web for &KnownFiles {
 type Function<'w> = ClassifierHandler<
     MemoryState,
     &'w Sent<String>,
-    Cloud<&'w Sent<Delayed>, &'w Buckets, &'w FixedClock, &'w KnownFiles>,
+    Cloud<&'w Sent<Delayed>, &'w Buckets, &'w LogGroup, &'w FixedClock, &'w KnownFiles>,
 >;
 
 /// Everything around one handler.
@@ -123,6 +163,7 @@ struct World {
     findings: Sent<String>,
     own_queue: Sent<Delayed>,
     buckets: Buckets,
+    logs: LogGroup,
     services: KnownFiles,
 }
 
@@ -134,6 +175,7 @@ impl World {
             findings: Sent(RefCell::default()),
             own_queue: Sent(RefCell::default()),
             buckets: Buckets::default(),
+            logs: LogGroup::default(),
             services: KnownFiles::default(),
         }
     }
@@ -149,6 +191,7 @@ impl World {
         let cloud = Cloud {
             own_queue: &self.own_queue,
             objects: &self.buckets,
+            logs: &self.logs,
             clock: &self.clock,
             reputation: Reputation::new(services, &self.services),
         };
@@ -162,6 +205,14 @@ impl World {
     /// The same, which inspects the objects of the bucket `uploads`.
     fn inspecting(&self) -> Function<'_> {
         self.handler().inspecting(Some(inspector()))
+    }
+
+    /// The same, which looks into a log group when certain alarms go off.
+    fn looking(&self) -> Function<'_> {
+        let settings = "[alarms]\nnames = [\"mass-*\"]\nlog_group = \"trail\"\n";
+        let mut document = Document::parse("pipeline.toml", settings);
+        let alarms = Alarms::configure(&mut document).reading(None).expect("settings");
+        self.handler().looking_into(alarms)
     }
 
     /// The findings since the last call.
@@ -475,4 +526,194 @@ async fn a_service_that_fails_fails_no_message() {
         );
     }
     assert!(world.services.asked.take().len() <= 4, "four at a time, and after the third failure no more");
+}
+
+/// `alarm` of the account went off, or whatever its state is, at 12:00:00.
+fn alarm(name: &str, state: &str) -> String {
+    json!({"version": "0", "id": "alarm-1", "detail-type": "CloudWatch Alarm State Change", "source": "aws.cloudwatch",
+           "account": "123456789012", "time": "2026-03-01T12:00:01Z", "region": "eu-central-1", "resources": [],
+           "detail": {"alarmName": name, "previousState": {"value": "OK"},
+                      "state": {"value": state, "reason": "crossed", "timestamp": "2026-03-01T12:00:00.000+0000"}}})
+    .to_string()
+}
+
+/// A user started so many instances.
+fn instances(event_id: &str, time: &str, user: &str, count: usize) -> Value {
+    let items: Vec<Value> = (0..count).map(|i| json!({"instanceId": format!("i-{user}{event_id}{i}")})).collect();
+    json!({"eventVersion": "1.10", "eventTime": time, "eventSource": "ec2.amazonaws.com", "eventName": "RunInstances",
+           "awsRegion": "eu-central-1", "recipientAccountId": "123456789012", "eventID": event_id,
+           "eventType": "AwsApiCall", "sourceIPAddress": "198.51.100.7",
+           "userIdentity": {"type": "IAMUser", "accountId": "123456789012", "userName": user,
+                            "arn": format!("arn:aws:iam::123456789012:user/{user}")},
+           "requestParameters": {"instanceType": "g5.xlarge", "instancesSet": {"items": [{"maxCount": count}]}},
+           "responseElements": {"instancesSet": {"items": items}}})
+}
+
+/// Alice and Bob start too many within five minutes, Carol does not.
+fn mass_creation() -> Vec<Value> {
+    vec![
+        instances("a1", "2026-03-01T11:57:00Z", "alice", 6),
+        instances("b1", "2026-03-01T11:57:30Z", "bob", 11),
+        instances("c1", "2026-03-01T11:58:00Z", "carol", 10),
+        instances("a2", "2026-03-01T11:59:00Z", "alice", 5),
+    ]
+}
+
+fn about(findings: &[Finding]) -> Vec<(&str, &str, &str)> {
+    let mut shown: Vec<_> = findings
+        .iter()
+        .map(|f| (&*f.classifier, &*f.event_id, f.resource.rsplit('/').next().expect("a name")))
+        .collect();
+    shown.sort_unstable();
+    shown
+}
+
+const MASS: &str = "ec2_mass_instance_creation";
+
+#[tokio::test]
+async fn an_alarm_leads_to_the_records_around_its_time_and_users_are_told_apart() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    world.logs.records.replace(mass_creation());
+    let handler = world.looking();
+    assert_eq!(handler.handle(&messages(&[alarm("mass-instances", "ALARM")])).await, BatchResult::default());
+    assert_eq!(about(&world.findings()), [(MASS, "a2", "alice"), (MASS, "b1", "bob")]);
+    let asked = ("trail".to_owned(), "2026-03-01T11:55:00Z".to_owned(), "2026-03-01T12:05:00Z".to_owned());
+    assert_eq!(world.logs.asked.take(), [asked]);
+    assert!(world.own_queue.0.take().is_empty(), "all of it has arrived by now");
+    let Counts { records_in, classified, ignored, failed, .. } = handler.counts();
+    assert_eq!((records_in, classified, ignored, failed), (5, 5, 0, 0), "the alarm and four records");
+}
+
+#[tokio::test]
+async fn the_window_ends_at_five_minutes_and_no_further() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    world.logs.records.replace(vec![
+        instances("e1", "2026-03-01T11:54:59Z", "alice", 11),
+        instances("e2", "2026-03-01T11:55:00Z", "bob", 11),
+        instances("e3", "2026-03-01T12:05:00Z", "carol", 11),
+        instances("e4", "2026-03-01T12:05:01Z", "dave", 11),
+        key_created("e5"),
+    ]);
+    let handler = world.looking();
+    assert_eq!(handler.handle(&messages(&[alarm("mass-instances", "ALARM")])).await, BatchResult::default());
+    assert_eq!(about(&world.findings()), [(MASS, "e2", "bob"), (MASS, "e3", "carol")]);
+}
+
+#[tokio::test]
+async fn the_notification_of_sns_leads_there_too() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    world.logs.records.replace(mass_creation());
+    let message = json!({"AlarmName": "mass-instances", "AWSAccountId": "123456789012", "NewStateValue": "ALARM",
+        "OldStateValue": "OK", "NewStateReason": "crossed", "StateChangeTime": "2026-03-01T12:00:00.000+0000",
+        "AlarmArn": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:mass-instances"});
+    let body = json!({"Type": "Notification", "Message": message.to_string()}).to_string();
+    let handler = world.looking();
+    assert_eq!(handler.handle(&messages(&[body])).await, BatchResult::default());
+    assert_eq!(about(&world.findings()), [(MASS, "a2", "alice"), (MASS, "b1", "bob")]);
+}
+
+#[tokio::test]
+async fn other_alarms_and_other_states_lead_nowhere() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    world.logs.records.replace(mass_creation());
+    let bodies = [("mass-instances", "OK"), ("mass-instances", "INSUFFICIENT_DATA"), ("cpu", "ALARM")];
+    let bodies = bodies.map(|(name, state)| alarm(name, state));
+    assert_eq!(world.looking().handle(&messages(&bodies)).await, BatchResult::default());
+    let by_default = world.handler().handle(&messages(&[alarm("mass-instances", "ALARM")])).await;
+    assert_eq!((by_default, world.findings(), world.logs.asked.take()), (BatchResult::default(), vec![], vec![]));
+}
+
+#[tokio::test]
+async fn records_that_also_came_as_events_are_the_same_findings() {
+    let world = World::at("2026-03-01T12:00:30Z");
+    world.logs.records.replace(mass_creation());
+    let handler = world.looking();
+    let events: Vec<String> = mass_creation().iter().map(Value::to_string).collect();
+    assert_eq!(handler.handle(&messages(&events)).await, BatchResult::default());
+    let by_event = world.findings();
+    let all = [events, vec![alarm("mass-instances", "ALARM")]].concat();
+    assert_eq!(handler.handle(&messages(&all)).await, BatchResult::default());
+    let ids = |findings: &[Finding]| findings.iter().map(|f| f.finding_id).collect::<std::collections::BTreeSet<_>>();
+    let both_ways = world.findings();
+    assert_eq!((by_event.len(), both_ways.len()), (2, 4), "said again, as to every second delivery");
+    assert_eq!(ids(&both_ways), ids(&by_event));
+    assert_eq!(both_ways[2..], both_ways[..2], "to the last fact");
+}
+
+#[tokio::test]
+async fn an_alarm_is_looked_into_at_once_and_until_all_has_arrived() {
+    let world = World::at("2026-03-01T12:00:02Z");
+    world.logs.records.replace(mass_creation()[..2].to_vec());
+    let handler = world.looking();
+    let mut body = alarm("mass-instances", "ALARM");
+    let (mut found, mut times) = (Vec::new(), Vec::new());
+    loop {
+        times.push(shared::ports::Clock::now(&world.clock).to_string());
+        assert_eq!(handler.handle(&messages(std::slice::from_ref(&body))).await, BatchResult::default());
+        found.push(about(&world.findings()).into_iter().map(|(_, id, _)| id.to_owned()).collect::<Vec<_>>());
+        // Late, and from the other half of the window.
+        world
+            .logs
+            .records
+            .replace([mass_creation(), vec![instances("d1", "2026-03-01T12:04:59Z", "dave", 11)]].concat());
+        let sent = world.own_queue.0.take();
+        let Some(Delayed { body: next, delay_s }) = sent.first() else { break };
+        assert_eq!((sent.len(), *delay_s <= DELAY_S_MAX, next), (1, true, &body));
+        world.clock.set(shared::ports::Clock::now(&world.clock).plus_seconds(i64::from(*delay_s)));
+        body = next.clone();
+    }
+    assert_eq!(times, ["2026-03-01T12:00:02Z", "2026-03-01T12:15:02Z", "2026-03-01T12:20:01Z"]);
+    assert_eq!(found, [vec!["b1"], vec!["a2", "b1", "d1"], vec!["a2", "b1", "d1"]]);
+}
+
+#[tokio::test]
+async fn an_alarm_that_is_delivered_again_doubles_nothing() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    world.logs.records.replace(mass_creation());
+    let handler = world.looking();
+    let twice = [alarm("mass-instances", "ALARM"), alarm("mass-instances", "ALARM")];
+    assert_eq!(handler.handle(&messages(&twice)).await, BatchResult::default());
+    let found = world.findings();
+    assert_eq!(handler.handle(&messages(&twice[..1])).await, BatchResult::default());
+    let again = world.findings();
+    assert_eq!((found.len(), again.len()), (4, 2));
+    assert_eq!((&found[..2], &found[2..]), (&again[..], &again[..]), "the same findings each time");
+}
+
+#[tokio::test]
+async fn a_look_that_fails_fails_its_alarm_alone_and_does_not_multiply_it() {
+    let world = World::at("2026-03-01T12:00:02Z");
+    let handler = world.looking();
+    let batch = messages(&[key_created("e0").to_string(), alarm("mass-instances", "ALARM")]);
+    for is_retryable in [true, false] {
+        world.logs.fails.set(Some(is_retryable));
+        let failed = handler.handle(&batch).await.failed;
+        let shown: Vec<_> = failed.iter().map(|f| (f.message_id.as_str(), f.retryable)).collect();
+        assert_eq!(shown, [("m1", is_retryable)]);
+        assert_eq!(about(&world.findings()).len(), 1, "what else is in the batch is found");
+        assert!(world.own_queue.0.take().is_empty(), "it comes back by itself, or is a dead letter");
+    }
+    let Counts { records_in, classified, ignored, failed, .. } = handler.counts();
+    assert_eq!((records_in, classified, ignored, failed), (5, 4, 0, 1), "a look that will never work counts");
+}
+
+#[tokio::test]
+async fn a_damaged_line_of_the_log_group_is_named_and_its_neighbours_count() {
+    let world = World::at("2026-03-01T13:00:00Z");
+    let mut records = mass_creation();
+    records[2]["recipientAccountId"] = 7.into();
+    world.logs.records.replace(records);
+    let failed = world.looking().handle(&messages(&[alarm("mass-instances", "ALARM")])).await.failed;
+    assert_eq!((failed.len(), failed[0].retryable), (1, false));
+    assert!(failed[0].reason.starts_with("1 unreadable: trail record 2: recipientAccountId"), "{}", failed[0].reason);
+    assert_eq!(about(&world.findings()), [(MASS, "a2", "alice"), (MASS, "b1", "bob")]);
+}
+
+#[tokio::test]
+async fn an_alarm_of_the_future_is_refused() {
+    let world = World::at("2026-03-01T10:00:00Z");
+    let failed = world.looking().handle(&messages(&[alarm("mass-instances", "ALARM")])).await.failed;
+    assert_eq!((failed.len(), failed[0].retryable), (1, false));
+    assert!(failed[0].reason.contains("mass-instances is of the future: 2026-03-01T11:55:00Z"), "{}", failed[0].reason);
+    assert!(world.own_queue.0.take().is_empty() && world.logs.asked.take().is_empty());
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use aws_classifier::alarms::{self, Alarms};
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{self, Engine};
 use aws_classifier::inspect::{self, Inspector};
@@ -154,6 +155,8 @@ pub fn parse(
     let engine = Engine::configure(&mut document, files, rule_folders);
     let services = Services::configure(&mut document, read_key.unwrap_or(&|_| Ok("unread".to_owned())));
     let inspector = Inspector::configure(&mut document, files);
+    // Checked only: on one machine there is no log group to look into.
+    let _: Alarms = Alarms::configure(&mut document);
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
@@ -280,6 +283,13 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
         "inspection.hybrid_analysis",
         "The same for Hybrid Analysis",
         &plain(&hybrid_analysis::Settings::default()),
+    )?;
+    section(
+        &mut text,
+        "alarms",
+        "CloudWatch alarms by `names`, in which `*` is any characters: when one goes off, the records of `events` around its \
+         time are looked up in CloudTrail's log group and classified (in AWS only)",
+        &plain(&alarms::Settings::default()),
     )?;
     section(&mut text, "responder", "Who and what is never acted on, and how often", &plain(&responder.responder))?;
     for (id, action) in &responder.actions {

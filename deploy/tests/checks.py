@@ -28,7 +28,13 @@ COMPONENT_ALARMS = {"dlq-depth", "dlq-age", "queue-age", "queue-depth", "errors"
 # EventBridge's quotas: characters of a pattern, rules of a bus.
 PATTERN_CHARS_MAX, RULES_MAX = 2048, 300
 # Actions that take no resource, by the Service Authorization Reference.
-WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "ec2:DescribeSecurityGroupRules"}
+WITHOUT_RESOURCES = {
+    "ec2:DescribeSecurityGroupRules",
+    "logs:GetQueryResults",
+    "logs:StopQuery",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
 
 Templates = dict[str, dict]
 Problems = Iterator[str]
@@ -268,6 +274,24 @@ def reading_objects_is_granted_only_with_a_bucket(all_templates: Templates) -> P
                 yield "classifier: it may decrypt without a key"
 
 
+def log_groups_are_asked_only_when_one_is_named(all_templates: Templates) -> Problems:
+    """`logs:StartQuery` and what belongs to it hang on `AlarmLogGroup`, and no other log group may be asked."""
+    template = all_templates["classifier/template.yaml"]
+    if template["Conditions"].get("Alarms") != {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmLogGroup"}, ""]}]}:
+        yield "classifier: the condition Alarms is not that a log group was named"
+    for name in ("template.yaml", "classifier/template.yaml"):
+        if all_templates[name]["Parameters"].get("AlarmLogGroup", {}).get("Default") != "":
+            yield f"{name}: a log group is asked by default"
+    for entry in template["Resources"]["FunctionRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]:
+        condition = entry["Fn::If"][0] if "Fn::If" in entry else None
+        for statement in statements(entry):
+            queries = {action for action in as_list(statement["Action"]) if action.endswith(("Query", "QueryResults"))}
+            if queries and condition != "Alarms":
+                yield f"classifier: {sorted(queries)} without a log group that was named"
+            if "logs:StartQuery" in queries and not all("${AlarmLogGroup}" in str(r) for r in as_list(statement["Resource"])):
+                yield "classifier: it may ask a log group that was not named"
+
+
 def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Problems:
     """What the actions declare, all of it and nothing else, in one policy that hangs on the parameter `Responses`."""
     generated = json.loads((ROOT / "deploy/generated/response-policy.json").read_text())
@@ -481,6 +505,7 @@ ALL = [
     actions_and_resources_are_named,
     functions_use_their_own_roles,
     reading_objects_is_granted_only_with_a_bucket,
+    log_groups_are_asked_only_when_one_is_named,
     responses_are_permitted_only_when_asked_for,
     responses_fit_the_queue_and_the_function,
     environment_is_what_the_binary_reads,

@@ -38,6 +38,7 @@ def at(template: str, resource: str, *path):
 P = "Properties"
 MAPPING = (P, "Events", "Messages", P)
 ROLE = (P, "Policies", 0, "PolicyDocument", "Statement", 0)
+ALARM_RECORDS = (*ROLE[:-1], 12, "Fn::If", 1)
 STATEMENTS = (P, "PolicyDocument", "Statement")
 RULE = (P, "Targets", 0)
 # What must be found, where it is put, and what with.
@@ -75,6 +76,9 @@ BROKEN = [
     (checks.functions_use_their_own_roles, at(CLASSIFIER, "FunctionRole", P, "ManagedPolicyArns"), ["arn:aws:iam::aws:policy/X"]),
     (checks.reading_objects_is_granted_only_with_a_bucket, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "s3:GetObject"),
     (checks.reading_objects_is_granted_only_with_a_bucket, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "kms:Decrypt"),
+    (checks.log_groups_are_asked_only_when_one_is_named, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "logs:StartQuery"),
+    (checks.log_groups_are_asked_only_when_one_is_named, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "logs:GetQueryResults"),
+    (checks.log_groups_are_asked_only_when_one_is_named, at(CLASSIFIER, "FunctionRole", *ALARM_RECORDS, "Resource", 1), {"Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:*"}),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", "Condition"), None),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Action"), ["iam:UpdateAccessKey"]),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Resource"), {"Fn::Sub": "arn:${AWS::Partition}:iam::*:user/*"}),
@@ -127,10 +131,20 @@ def test_responses_by_default_are_found(template):
     assert list(checks.responses_are_permitted_only_when_asked_for(broken))
 
 
+@pytest.mark.parametrize("template", [CLASSIFIER, "template.yaml"])
+def test_a_log_group_by_default_is_found(template):
+    broken = copy.deepcopy(REAL)
+    broken[template]["Parameters"]["AlarmLogGroup"]["Default"] = "trail"
+    assert list(checks.log_groups_are_asked_only_when_one_is_named(broken))
+
+
 def test_a_condition_that_always_holds_is_found():
     broken = copy.deepcopy(REAL)
     broken[RESPONDER]["Conditions"]["CarryOut"] = {"Fn::Equals": ["carry-out", "carry-out"]}
     assert list(checks.responses_are_permitted_only_when_asked_for(broken))
+    broken = copy.deepcopy(REAL)
+    broken[CLASSIFIER]["Conditions"]["Alarms"] = {"Fn::Equals": [{"Ref": "AlarmLogGroup"}, {"Ref": "AlarmLogGroup"}]}
+    assert list(checks.log_groups_are_asked_only_when_one_is_named(broken))
 
 
 def test_a_runbook_page_without_an_alarm_is_found(tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ use shared::finding::Severity;
 use shared::observation::{Known, MAX_DISTINCT_ENTRIES, MAX_RATE, Observations};
 use shared::ports::Files;
 
+use crate::alarm_state::{self, AlarmState};
+
 /// What scanners call themselves; the format is in the file.
 const USER_AGENTS: &str = include_str!("../../data/scanner-user-agents.txt");
 
@@ -199,29 +201,20 @@ impl WebScannerDetected {
         std::str::from_utf8(found.needle()).ok().map(|tool| tool.trim_matches(['/', '(', ')']))
     }
 
-    /// An alarm that is named for it, when it goes off. EventBridge, SNS and Lambda each write it in their own way.
+    /// An alarm that is named for it, when it goes off.
     fn alarm(&self, event: &Event<'_>) -> Result<Option<Evidence>, Malformed> {
-        let detail = event.detail()?;
-        let data = &detail["alarmData"];
-        let first = |values: [&serde_json::Value; 3]| {
-            values.into_iter().find_map(|v| v.as_str()).unwrap_or_default().to_owned()
-        };
-        let name = first([&detail["alarmName"], &detail["AlarmName"], &data["alarmName"]]);
-        let state = first([&detail["state"]["value"], &detail["NewStateValue"], &data["state"]["value"]]);
-        let before =
-            first([&detail["previousState"]["value"], &detail["OldStateValue"], &data["previousState"]["value"]]);
+        let AlarmState { name, state, before, reason, .. } = AlarmState::of(event)?;
         let lower = name.to_lowercase();
         let is_ours = self.settings.alarm_words.iter().any(|word| lower.contains(&word.to_lowercase()));
         if !is_ours || state != "ALARM" || before == "ALARM" {
             return Ok(None);
         }
-        let reason = first([&detail["state"]["reason"], &detail["NewStateReason"], &data["state"]["reason"]]);
         let shown: String = name.chars().take(60).collect();
-        let evidence = Evidence::about(name.clone()).titled(format!("Web scanner at work: alarm {shown}"));
+        let evidence = Evidence::about(name).titled(format!("Web scanner at work: alarm {shown}"));
         Ok(Some(evidence.fact("alarm", name).fact("reason", reason)))
     }
 }
 
 fn is_alarm(event: &Event<'_>) -> bool {
-    event.source == "aws.cloudwatch"
+    event.source == alarm_state::SOURCE
 }

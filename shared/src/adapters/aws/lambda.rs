@@ -29,8 +29,9 @@ const NAMESPACE: &str = "AwsSecurityPipeline";
 const REASON_CHARS_MAX: usize = 1_000;
 
 /// The top-level sections of the one configuration file. A function reads its own; the others must not be errors.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "actions",
+    "alarms",
     "allow",
     "channels",
     "classifier",

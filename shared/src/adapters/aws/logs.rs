@@ -17,12 +17,8 @@ use super::json::{JsonService, Names, Refused};
 use super::sdk;
 use crate::ports::{LogPages, LogQuery, LogRecords, PortError, PortResult};
 
-const NAMES: Names = Names {
-    host: "logs",
-    id: "CloudWatch Logs",
-    target: "Logs_20140328",
-    content_type: "application/x-amz-json-1.1",
-};
+const NAMES: Names =
+    Names { host: "logs", id: "CloudWatch Logs", target: "Logs_20140328", content_type: "application/x-amz-json-1.1" };
 /// The most that a query finds: the command `limit` takes no more.
 const RECORDS_MAX: u64 = 10_000;
 /// Records of one answer: our choice.
@@ -307,8 +303,7 @@ mod tests {
         ]);
         let records = found(&logs(server.endpoint())).await.expect("found");
         assert_eq!(records, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
-        let sent: Vec<Value> =
-            server.requests().iter().map(|body| serde_json::from_str(body).expect("JSON")).collect();
+        let sent: Vec<Value> = server.requests().iter().map(|body| serde_json::from_str(body).expect("JSON")).collect();
         let asked = json!({"queryId": "q-1", "maxItems": 100});
         assert_eq!(
             sent,
