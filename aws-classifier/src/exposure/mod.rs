@@ -7,9 +7,11 @@
 
 mod acl;
 mod conditions;
+mod load_balancers;
 mod policy;
 
 pub use acl::{Grant, Grantee, grants};
+pub use load_balancers::writes_load_balancer_logs;
 pub use policy::{Audience, Opening, Verdict, judge};
 
 /// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
