@@ -192,7 +192,8 @@ fn is_console_reset(event: &Event<'_>) -> Result<bool, Malformed> {
         _ => &identity.session_name,
     };
     // IAM takes a call without a name for one about the caller.
-    let sets_own = event.request_str("/userName")?.is_none_or(|named| !own.is_empty() && named.eq_ignore_ascii_case(own));
+    let sets_own =
+        event.request_str("/userName")?.is_none_or(|named| !own.is_empty() && named.eq_ignore_ascii_case(own));
     Ok(sets_own || event.request()?["passwordResetRequired"] == true)
 }
 
