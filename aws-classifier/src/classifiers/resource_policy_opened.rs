@@ -10,7 +10,7 @@
 //! **Why it matters.** Such a policy is a door that needs no key of this account and stays open when every key is changed.
 //!
 //! **False positives.** What vendors are given, and accounts of the own organization: name them in `trusted_accounts`. An organization as a condition
-//! is a limit. Infrastructure as code (`deployment_tools`) may share with accounts, except roles; it and AWS services may not open to anyone. Of one
+//! is a limit. Infrastructure as code (`deployment_tools`) may share with accounts, except roles that exist; it and AWS services may not open to anyone. Of one
 //! resource the same is told once until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because the
 //! record leaves it out or it is no JSON, is not judged, and neither are identity providers that a role trusts.
 //!
@@ -21,6 +21,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,8 +37,8 @@ pub struct Settings {
     /// Accounts that may be given access: twelve-digit ids. Default none.
     pub trusted_accounts: Vec<String>,
     /// Parts of user agents, in lower case, of tools that lay out what is to be; what they share with other accounts is not
-    /// reported, roles excepted. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK, Crossplane and
-    /// Ansible.
+    /// reported, except trust in roles that exist. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK,
+    /// Crossplane, Ansible and the AWS controllers for Kubernetes.
     pub deployment_tools: Vec<String>,
     /// Seconds without the same opening of a resource after which it is reported again: 1 to 7,776,000. Default 86,400, a
     /// day: our choice, so that a policy that is written again and again is one piece of news.
@@ -48,7 +49,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             trusted_accounts: Vec::new(),
-            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible"].map(str::to_owned).to_vec(),
+            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
+                .map(str::to_owned)
+                .to_vec(),
             repeat_s: 86_400,
         }
     }
@@ -68,7 +71,7 @@ struct Kind {
     to_account: Severity,
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 26] = [
     kind("acm-pca.amazonaws.com", &["PutPolicy"], "certificate authority", &["/policy"], &["/resourceArn"]),
     kind("backup.amazonaws.com", &["PutBackupVaultAccessPolicy"], "backup vault", &["/policy"], &["/backupVaultName"])
         .high(),
@@ -108,9 +111,11 @@ const KINDS: [Kind; 24] = [
         &["/policy"],
         &["/identity", "/emailIdentity"],
     ),
+    kind("sns.amazonaws.com", &["AddPermission"], "topic", &[], &["/topicArn"]),
     kind("sns.amazonaws.com", &["CreateTopic"], "topic", &["/attributes/Policy"], &["/name"]),
     kind("sns.amazonaws.com", &["SetTopicAttributes"], "topic", &["/attributeValue"], &["/topicArn"]),
-    kind("sqs.amazonaws.com", &["CreateQueue"], "queue", &["/attributes/Policy"], &["/queueName"]),
+    kind("sqs.amazonaws.com", &["AddPermission"], "queue", &[], &["/queueUrl"]),
+    kind("sqs.amazonaws.com", &["CreateQueue"], "queue", &["/attributes/Policy", "/attribute/Policy"], &["/queueName"]),
     kind("sqs.amazonaws.com", &["SetQueueAttributes"], "queue", &["/attributes/Policy"], &["/queueUrl"]),
 ];
 
@@ -138,6 +143,11 @@ impl Kind {
 
     fn is_role(&self) -> bool {
         self.source == "iam.amazonaws.com"
+    }
+
+    /// Trust in a role that is there already, with whatever rights it has: said also of what tools lay out.
+    fn is_open_door(&self, event: &Event<'_>) -> bool {
+        self.is_role() && event.name.eq_ignore_ascii_case("UpdateAssumeRolePolicy")
     }
 }
 
@@ -216,7 +226,7 @@ impl Classifier for ResourcePolicyOpened {
                 foreign.push(opening);
             }
         }
-        if strangers.is_empty() || event.is_by_aws_service() || (!kind.is_role() && self.is_deployment(event)) {
+        if strangers.is_empty() || event.is_by_aws_service() || (!kind.is_open_door(event) && self.is_deployment(event)) {
             return Ok(None);
         }
         let accounts: Vec<String> = strangers.into_iter().cloned().collect();
@@ -257,22 +267,39 @@ fn stated(evidence: Evidence, openings: &[&Opening]) -> Evidence {
         .fact("actions", Vec::from_iter(all))
 }
 
-/// The policy the call writes. Topics have other attributes too, and buses are also opened by a principal alone.
+/// The policy the call writes. Topics have other attributes too; buses, topics and queues are also opened by principals alone.
 fn policy<'r>(kind: &Kind, request: &'r Value) -> Option<Cow<'r, Value>> {
     if request["attributeName"].as_str().is_some_and(|name| name != "Policy") {
         return None;
     }
     let written = kind.policy.iter().filter_map(|pointer| request.pointer(pointer)).find(|value| !value.is_null());
     written.map(Cow::Borrowed).or_else(|| {
-        let principal = request["principal"].as_str().filter(|_| kind.source == "events.amazonaws.com")?;
+        let principal = principal(kind, request)?;
         let condition = match request.pointer("/condition/value").and_then(Value::as_str) {
             Some(organization) => json!({"StringEquals": {"aws:PrincipalOrgID": organization}}),
             None => Value::Null,
         };
         let statement = json!({"Sid": request["statementId"], "Effect": "Allow", "Principal": {"AWS": principal},
-            "Action": request["action"].as_str().unwrap_or("events:PutEvents"), "Condition": condition});
+            "Action": action(request), "Condition": condition});
         Some(Cow::Owned(json!({"Statement": statement})))
     })
+}
+
+/// Whom a call lets in that names principals and no policy.
+fn principal<'r>(kind: &Kind, request: &'r Value) -> Option<&'r Value> {
+    let fields: &[&str] = match kind.source {
+        "events.amazonaws.com" => &["principal"],
+        "sns.amazonaws.com" | "sqs.amazonaws.com" => &["aWSAccountId", "aWSAccountIds", "AWSAccountIds"],
+        _ => &[],
+    };
+    fields.iter().map(|field| &request[field]).find(|named| !named.is_null())
+}
+
+/// What such a call lets them do; for buses it need not say.
+fn action(request: &Value) -> &Value {
+    static PUT_EVENTS: LazyLock<Value> = LazyLock::new(|| Value::from("events:PutEvents"));
+    let named = ["action", "actionName", "actions"].iter().map(|field| &request[field]).find(|named| !named.is_null());
+    named.unwrap_or(&PUT_EVENTS)
 }
 
 fn text_at<'r>(request: &'r Value, pointers: &[&str]) -> Option<&'r str> {
