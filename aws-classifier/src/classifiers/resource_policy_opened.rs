@@ -10,9 +10,9 @@
 //! **Why it matters.** Such a policy is a door that needs no key of this account and stays open when every key is changed.
 //!
 //! **False positives.** What vendors are given, and accounts of the own organization: name them in `trusted_accounts`. An organization as a condition
-//! is a limit. Infrastructure as code (`deployment_tools`) may share with accounts, except roles that exist; it and AWS services may not open to anyone. Of one
-//! resource the same is told once until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because the
-//! record leaves it out or it is no JSON, is not judged, and neither are identity providers that a role trusts.
+//! is a limit. Infrastructure as code (`deployment_tools`) may share with accounts, except trust in roles that exist; it and AWS services may not
+//! open to anyone. Of one resource the same is told once until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that
+//! cannot be read, because the record leaves it out or it is no JSON, is not judged, and neither are identity providers that a role trusts.
 //!
 //! **Response.** Ask who it is for; put the policy back.
 //!
@@ -226,7 +226,8 @@ impl Classifier for ResourcePolicyOpened {
                 foreign.push(opening);
             }
         }
-        if strangers.is_empty() || event.is_by_aws_service() || (!kind.is_open_door(event) && self.is_deployment(event)) {
+        if strangers.is_empty() || event.is_by_aws_service() || (!kind.is_open_door(event) && self.is_deployment(event))
+        {
             return Ok(None);
         }
         let accounts: Vec<String> = strangers.into_iter().cloned().collect();
@@ -267,7 +268,8 @@ fn stated(evidence: Evidence, openings: &[&Opening]) -> Evidence {
         .fact("actions", Vec::from_iter(all))
 }
 
-/// The policy the call writes. Topics have other attributes too; buses, topics and queues are also opened by principals alone.
+/// The policy the call writes. Topics have other attributes too; buses, topics and queues are also opened by naming
+/// principals.
 fn policy<'r>(kind: &Kind, request: &'r Value) -> Option<Cow<'r, Value>> {
     if request["attributeName"].as_str().is_some_and(|name| name != "Policy") {
         return None;
