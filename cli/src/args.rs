@@ -577,7 +577,8 @@ Exit codes: 0 taken back, now or before; 1 a call did not work: what was made st
 rest; 2 nothing was changed.
 
 Exemptions and limits of the responder do not apply: who undoes decides. The same finding never acts again, the next \
-event of its kind does: exempt what must not be touched first.")]
+event of its kind does, and your own calls are events too: a rule that comes back opens its group again. So first exempt \
+the group or yourself in the responder's configuration.")]
 pub struct ResponsesUndoArgs {
     /// As `list` names it: FINDING/ACTION/TARGET
     #[arg(value_name = "OUTCOME_ID", value_parser = outcome_id)]

@@ -88,12 +88,11 @@ fn announce(out: &mut impl Write, begun: &Begun, caller: &Caller, would: &[ApiCa
     writeln!(out, "because of: {} {}", begun.finding.severity, shown(&begun.finding.title))?;
     writeln!(out, "you are {} in account {}", shown(&caller.arn), shown(&caller.account))?;
     calls(out, "with these credentials would be called:", would)?;
-    if would.is_empty() {
-        writeln!(
-            out,
-            "everything is as it was before, so nothing would be called; the journal would keep that it is undone"
-        )?;
-    }
+    let more = match would {
+        [] => "everything is as it was before, so nothing would be called; the journal would keep that it is undone",
+        _ => "these are events too: unless the target or you are exempt, the responder may answer them",
+    };
+    writeln!(out, "{more}")?;
     out.flush()
 }
 
