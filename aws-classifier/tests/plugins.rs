@@ -193,15 +193,16 @@ fn fires_fixtures_fire_and_ignores_fixtures_do_not() {
 /// [`Event::is_by_aws_service`] is the one notion of who that is.
 #[test]
 fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
-    const WANTED: [&str; 13] = [
+    const WANTED: [&str; 14] = [
         // Services do not sign in; the records say who did.
         "console_login_failed_repeatedly",
         "console_login_new_device",
         "console_login_without_mfa",
         // Stopped and deleted, whoever did it.
         "cloudtrail_tampered",
-        // A group, bucket or machine is open to the world whoever opened it, and closed likewise.
+        // A group, bucket, machine or policy is open to the world whoever opened it, and closed likewise.
         "ec2_instance_in_open_group",
+        "resource_policy_opened",
         "s3_public_exposure",
         "security_group_accessed_after_opening",
         "security_group_closed",
