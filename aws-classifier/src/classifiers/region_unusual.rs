@@ -158,9 +158,8 @@ impl Classifier for RegionUnusual {
         let learning = self.learning_until.is_some_and(|until| event.time < until);
         let first = |label| known.seen(label).first;
         // Somebody else worked there before this caller did.
-        let others_before = || {
-            first("account_region").is_some_and(|used| first("caller_region").is_none_or(|own| used < own))
-        };
+        let others_before =
+            || first("account_region").is_some_and(|used| first("caller_region").is_none_or(|own| used < own));
         let is_usual = match (first("caller"), first("caller_region")) {
             // The very first call: somebody used the region before, or nobody here was ever seen.
             (None, _) => first("account_region").is_some() || first("account").is_none(),
