@@ -56,11 +56,11 @@ pub struct Counts {
 
 /// The classifier component.
 pub struct ClassifierHandler<S, O, W = OneMachine> {
-    engine: Engine,
+    engine: RefCell<Rc<Engine>>,
     state: S,
     findings: O,
     surroundings: W,
-    inspector: Option<Inspector>,
+    inspector: RefCell<Option<Rc<Inspector>>>,
     counts: Cell<Counts>,
     kept_back: RefCell<Tally>,
 }
@@ -174,15 +174,22 @@ impl<S: State, O: Outbox> ClassifierHandler<S, O> {
 impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// A handler that remembers in `state` and sends findings to `findings`.
     pub fn surrounded(engine: Engine, state: S, findings: O, surroundings: W) -> Self {
-        let (counts, kept_back) = Default::default();
-        Self { engine, state, findings, surroundings, inspector: None, counts, kept_back }
+        let engine = RefCell::new(Rc::new(engine));
+        let (inspector, counts, kept_back) = Default::default();
+        Self { engine, state, findings, surroundings, inspector, counts, kept_back }
     }
 
     /// With an inspection of new objects in S3.
     #[must_use]
-    pub fn inspecting(mut self, inspector: Option<Inspector>) -> Self {
-        self.inspector = inspector;
+    pub fn inspecting(self, inspector: Option<Inspector>) -> Self {
+        self.inspector.replace(inspector.map(Rc::new));
         self
+    }
+
+    /// Another engine and inspection from the next batch on.
+    pub fn renew(&self, engine: Engine, inspector: Option<Inspector>) {
+        self.engine.replace(Rc::new(engine));
+        self.inspector.replace(inspector.map(Rc::new));
     }
 
     /// What was kept back since the start.
@@ -196,8 +203,12 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     }
 
     /// The engine.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self) -> Rc<Engine> {
+        Rc::clone(&self.engine.borrow())
+    }
+
+    fn inspector(&self) -> Option<Rc<Inspector>> {
+        self.inspector.borrow().clone()
     }
 
     async fn try_handle(&self, messages: &[Message]) -> Result<Vec<Trouble>, PortError> {
@@ -229,8 +240,8 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         }
         self.classify(&records, &mut batch).await?;
         // First: whoever may upload chooses the key, and must not pass a file off as CloudTrail's.
-        let watched =
-            |object: &Object| self.inspector.as_ref().is_some_and(|inspector| inspector.wants(&object.bucket));
+        let inspector = self.inspector();
+        let watched = |object: &Object| inspector.as_ref().is_some_and(|inspector| inspector.wants(&object.bucket));
         let (uploads, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(_, object)| watched(object));
         self.inspect_all(uploads, &mut batch).await;
         for (message, object) in others {
@@ -253,6 +264,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         let mut sources: Vec<&Record> = Vec::with_capacity(records.len());
         let mut selected: Vec<Vec<Slot>> = Vec::with_capacity(records.len());
         let mut later: Vec<(Timestamp, String)> = Vec::new();
+        let engine = self.engine();
         for record in records {
             match intake::event(&record.text) {
                 Ok(event) if event.source == follow_up::SOURCE && !self.surroundings.is_due(event.time) => {
@@ -260,9 +272,9 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 }
                 Ok(event) => {
                     let mut slots = Vec::new();
-                    self.engine.concerned(&event, &mut slots);
+                    engine.concerned(&event, &mut slots);
                     if !W::HAVE_READER {
-                        later.extend(self.engine.follow_ups(&event, &slots));
+                        later.extend(engine.follow_ups(&event, &slots));
                     }
                     events.push(event);
                     selected.push(slots);
@@ -272,7 +284,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             }
         }
         let mut bodies = Vec::new();
-        let verdicts = self.engine.run_selected(&events, &selected, &self.state).await?;
+        let verdicts = engine.run_selected(&events, &selected, &self.state).await?;
         for (verdict, source) in verdicts.into_iter().zip(sources) {
             batch.counts.findings += verdict.findings.len() as u64;
             batch.kept_back.add(&verdict.withheld, &verdict.lapsed);
@@ -309,8 +321,9 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             batch.counts.ignored += 1;
             return Ok(());
         }
+        let engine = self.engine();
         let mut wanted = Wanted {
-            engine: &self.engine,
+            engine: &engine,
             file: object.name().into(),
             message,
             slots: Vec::new(),
@@ -331,10 +344,10 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// Inspects uploads one after another, as one alone may fill the memory, then looks all of them up together, and
     /// classifies what was found.
     async fn inspect_all(&self, uploads: Vec<(usize, Object)>, batch: &mut Batch) {
-        let Some(inspector) = &self.inspector else { return };
+        let Some(inspector) = self.inspector() else { return };
         let (mut inspected, mut reports) = (Vec::new(), Vec::new());
         for (message, object) in uploads {
-            match self.inspect(&object, inspector).await {
+            match self.inspect(&object, &inspector).await {
                 Ok(report) => {
                     inspected.push((message, object));
                     reports.push(report);

@@ -16,6 +16,8 @@ pub mod inspect;
 pub mod intake;
 pub mod membership;
 pub mod noise;
+#[cfg(feature = "lambda")]
+pub mod object_files;
 pub mod patterns;
 pub mod registry;
 pub mod reputation;

@@ -4,11 +4,12 @@
 //! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
 //! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `RUST_LOG` (default `info`), and what
 //! `key_env` of `[inspection.virustotal]` and `[inspection.hybrid_analysis]` name. Files that settings name are relative to
-//! the function's own folder.
+//! the function's own folder, or `s3://BUCKET/KEY`.
 
 use aws_classifier::engine::Engine;
 use aws_classifier::handler::{ClassifierHandler, Counts};
 use aws_classifier::inspect::Inspector;
+use aws_classifier::object_files::{Make, ObjectFiles, Renewing};
 use aws_classifier::reputation::{self, Reputation, Services};
 use aws_classifier::surroundings::Cloud;
 use shared::adapters::aws::dynamo::DynamoState;
@@ -17,15 +18,16 @@ use shared::adapters::aws::runtime::{self, Error, Start};
 use shared::adapters::aws::{DynamoClient, S3};
 use shared::adapters::disk::{DiskFiles, SystemClock};
 use shared::adapters::web::WebClient;
+use shared::ports::Files;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let start = Start::new("classifier")?;
-    let Configured { engine, inspector, services } = configured(&start.configuration)?;
-    let inspector = match lambda::optional("UPLOAD_BUCKET") {
-        Some(bucket) => inspector.map(|inspector| inspector.watching(bucket)),
-        None => inspector,
-    };
+    let objects = S3::new(&start.sdk)?;
+    let local = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
+    let files = ObjectFiles::new(objects.clone(), local);
+    let Configured { engine, inspector, services } =
+        files.make(|files| configured(&start.configuration, files)).await?;
     let state = DynamoState::new(
         DynamoClient::new(&start.sdk),
         lambda::required("STATE_TABLE", "the name of the state table")?,
@@ -33,12 +35,17 @@ async fn main() -> Result<(), Error> {
     let findings = start.queue("RESPONDER_QUEUE_URL", "the URL of the responder's queue")?;
     let cloud = Cloud {
         own_queue: start.queue("CLASSIFIER_QUEUE_URL", "the URL of the classifier's own queue")?,
-        objects: S3::new(&start.sdk)?,
+        objects,
         clock: SystemClock,
         reputation: Reputation::new(services, WebClient::default()),
     };
     let handler = ClassifierHandler::surrounded(engine, state, findings, cloud).inspecting(inspector);
-    runtime::serve(start.function(handler, |handler| totals(handler.counts()))?).await
+    let configuration = start.configuration.clone();
+    let make: Make = Box::new(move |files| {
+        configured(&configuration, files).map(|Configured { engine, inspector, .. }| (engine, inspector))
+    });
+    let renewing = Renewing::new(handler, files, make, SystemClock);
+    runtime::serve(start.function(renewing, |renewing| totals(renewing.handler().counts()))?).await
 }
 
 /// The metrics of the classifier, by name.
@@ -61,12 +68,11 @@ struct Configured {
 }
 
 /// The classifiers and the inspection, or every mistake of the configuration at once.
-fn configured((name, text): &(String, String)) -> Result<Configured, Error> {
+fn configured((name, text): &(String, String), files: &dyn Files) -> Result<Configured, Error> {
     let mut document = lambda::document(name, text);
-    let files = DiskFiles::new(std::env::var("LAMBDA_TASK_ROOT").unwrap_or_else(|_| ".".to_owned()));
-    let engine = Engine::configure(&mut document, &files, &[]);
-    let services = Services::configure(&mut document, &reputation::keys(&files, &lambda::optional));
-    let inspector = Inspector::configure(&mut document, &files);
+    let engine = Engine::configure(&mut document, files, &[]);
+    let services = Services::configure(&mut document, &reputation::keys(files, &lambda::optional));
+    let inspector = Inspector::configure(&mut document, files);
     document.finish()?;
     let engine = engine.map_err(|refused| {
         let settings = refused.settings.iter().map(|(id, error)| format!("classifiers.{id}.{error}"));
@@ -76,5 +82,9 @@ fn configured((name, text): &(String, String)) -> Result<Configured, Error> {
     for error in &engine.rules().skipped {
         tracing::warn!("left out a rule: {error}");
     }
+    let inspector = match lambda::optional("UPLOAD_BUCKET") {
+        Some(bucket) => inspector.map(|inspector| inspector.watching(bucket)),
+        None => inspector,
+    };
     Ok(Configured { engine, inspector, services })
 }

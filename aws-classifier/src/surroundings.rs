@@ -57,6 +57,10 @@ impl ObjectBody for NoFile {
         match *self {}
     }
 
+    fn etag(&self) -> Option<&str> {
+        match *self {}
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         match *self {}
     }

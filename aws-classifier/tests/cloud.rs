@@ -70,6 +70,10 @@ impl ObjectBody for Reading {
         Some("text/plain")
     }
 
+    fn etag(&self) -> Option<&str> {
+        None
+    }
+
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
         match self.chunks.next() {
             None if self.breaks => Err(PortError::Retryable { what: "the connection broke".into(), source: None }),

@@ -50,6 +50,21 @@ pub async fn look(cloud: &impl Cloud, reads: &[ApiCall]) -> Result<Vec<Value>, S
     Ok(seen)
 }
 
+/// What of `calls` still changes something in the state that is now, in order. Makes none of them.
+///
+/// # Errors
+/// When live state cannot be read, or a call can never work again.
+pub async fn left_of(
+    cloud: &impl Cloud,
+    action: &dyn DynAction,
+    plan: &Plan,
+    calls: &[ApiCall],
+) -> Result<Vec<ApiCall>, Stop> {
+    let seen = look(cloud, &plan.reads).await?;
+    let left: Result<Vec<_>, _> = calls.iter().map(|call| left(action, call, &seen)).collect();
+    Ok(left?.into_iter().flatten().collect())
+}
+
 /// Makes what is left of `calls`, which are the plan's own or its undo. `seen` is what [`look`] answered a moment ago.
 pub async fn make(
     cloud: &impl Cloud,
@@ -109,11 +124,7 @@ async fn go_through(
         if made.done[i] {
             continue;
         }
-        let left = action.left(call, seen).map_err(|why| {
-            let reason = format!("{}:{} is not possible: {why}", call.service, call.operation);
-            Halt::Stop(Stop { reason, is_retryable: false })
-        })?;
-        if let Some(left) = left {
+        if let Some(left) = left(action, call, seen).map_err(Halt::Stop)? {
             match cloud.call(&left).await {
                 Ok(_) => made.calls.push(left),
                 Err(error @ CallError::AlreadySo(_)) => return Err(Halt::LookAgain(reason(call, &error))),
@@ -124,6 +135,13 @@ async fn go_through(
         made.done[i] = true;
     }
     Ok(())
+}
+
+fn left(action: &dyn DynAction, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, Stop> {
+    action.left(call, seen).map_err(|why| {
+        let reason = format!("{}:{} is not possible: {why}", call.service, call.operation);
+        Stop { reason, is_retryable: false }
+    })
 }
 
 fn stopped(call: &ApiCall, error: &CallError) -> Stop {

@@ -2,18 +2,18 @@
 //!
 //! Every call of the undo is made only as far as it still changes something, and the journal keeps that it was made: a second
 //! undo does nothing and says when the first was. A response that was begun and not finished can be taken back too; it is
-//! given up first, so that no delivery goes on with it. The same finding never acts again; a new one does, so whoever
-//! takes back what was right to do will meet it again only when it happens again.
+//! given up first, so that no delivery goes on with it. The same finding never acts again; a new one does, and the calls of an
+//! undo are events of their own: whoever lets a group's rule come back has to exempt the group or themselves first.
 //!
 //! Exemptions and caps do not apply: who undoes decides with credentials of their own.
 
 use shared::ports::{Clock, Ledger, PortError};
-use shared::{Envelope, Outcome, OutcomeStatus};
+use shared::{ApiCall, Envelope, Outcome, OutcomeStatus};
 
 use crate::cloud::Cloud;
 use crate::executor;
 use crate::journal::{Begun, Journal, Turn, Undone};
-use crate::registry::REGISTRY;
+use crate::registry::{DynAction, REGISTRY};
 
 /// Why a response could not be taken back.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum UndoError {
     /// By another version: the action is not in this one.
     #[error("action {0} is not in this version")]
     UnknownAction(String),
+    /// What an undo would change cannot be told. Nothing was changed.
+    #[error("it cannot be told what an undo would change: {0}")]
+    NotSeen(String),
     /// A call did not work. What was done before it stays done; the same undo again makes the rest.
     #[error("undone in part, {made} made: {reason}")]
     Stopped {
@@ -35,6 +38,16 @@ pub enum UndoError {
     /// The journal: not reachable, or somebody is at work on the response right now.
     #[error(transparent)]
     Journal(#[from] PortError),
+}
+
+/// The calls that an undo would make now; none when everything is as before already. Changes nothing.
+///
+/// # Errors
+/// [`UndoError::NotSeen`] and [`UndoError::UnknownAction`].
+pub async fn preview(cloud: &impl Cloud, begun: &Begun) -> Result<Vec<ApiCall>, UndoError> {
+    let action = action_of(begun)?;
+    let left = executor::left_of(cloud, &*action, &begun.plan, &begun.plan.undo).await;
+    left.map_err(|stop| UndoError::NotSeen(stop.reason))
 }
 
 /// Takes the response `outcome_id` back. `true`: it had been taken back before.
@@ -50,10 +63,7 @@ pub async fn undo<L: Ledger>(
     let Some(begun) = journal.begun(outcome_id, clock.now()).await? else {
         return Err(UndoError::NothingCarriedOut(outcome_id.to_owned()));
     };
-    let registered = REGISTRY.iter().find(|registered| registered.meta.id == begun.action);
-    // What is left of a call does not depend on settings.
-    let action = registered.and_then(|registered| (registered.build)(&(registered.defaults)().own).ok());
-    let Some(action) = action else { return Err(UndoError::UnknownAction(begun.action)) };
+    let action = action_of(&begun)?;
     give_up(journal, clock, outcome_id, &begun).await?;
     if let Turn::Done(undone) = journal.claim_undo(outcome_id, clock.now()).await? {
         return Ok((undone, true));
@@ -66,6 +76,13 @@ pub async fn undo<L: Ledger>(
     let undone = Undone::new(made.calls, clock.now());
     journal.complete_undo(outcome_id, &undone, undone.at).await?;
     Ok((undone, false))
+}
+
+fn action_of(begun: &Begun) -> Result<Box<dyn DynAction>, UndoError> {
+    let registered = REGISTRY.iter().find(|registered| registered.meta.id == begun.action);
+    // What is left of a call does not depend on settings.
+    let action = registered.and_then(|registered| (registered.build)(&(registered.defaults)().own).ok());
+    action.ok_or_else(|| UndoError::UnknownAction(begun.action.clone()))
 }
 
 /// Ends a response that nobody has finished, so that no delivery carries on what is taken back here.

@@ -243,9 +243,16 @@ fn help_shows_examples_and_exit_codes() {
 #[cfg(not(feature = "aws"))]
 fn without_the_feature_whoever_asks_aws_is_told_how_to_build_it_in() {
     let folder = tempfile::tempdir().unwrap();
-    for command in
-        [&["dlq", "list", "--aws"][..], &["dlq", "show", "--aws", "id"], &["dlq", "redrive", "--aws"], &["doctor"]]
-    {
+    let id = "8b8b8b8b-0000-5000-8000-000000000001/iam_access_key_deactivate/AKIAIOSFODNN7EXAMPLE";
+    for command in [
+        &["dlq", "list", "--aws"][..],
+        &["dlq", "show", "--aws", "id"],
+        &["dlq", "redrive", "--aws"],
+        &["doctor"],
+        &["responses", "list"],
+        &["responses", "show", id],
+        &["responses", "undo", id, "--yes"],
+    ] {
         let said = refused(folder.path(), command);
         assert!(said.contains("cargo build --release --features aws"), "{command:?}: {said}");
     }

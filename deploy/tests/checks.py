@@ -255,8 +255,8 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
 
 
 def reading_objects_is_granted_only_with_a_bucket(all_templates: Templates) -> Problems:
-    """`s3:GetObject` of log files and uploads, and `kms:Decrypt` of log files, hang on their parameters."""
-    buckets = {"LogFiles": "${CloudTrailBucket}", "Uploads": "${UploadBucket}"}
+    """`s3:GetObject` of log files, uploads and files of settings, and `kms:Decrypt` of log files, hang on their parameters."""
+    buckets = {"LogFiles": "${CloudTrailBucket}", "Uploads": "${UploadBucket}", "Settings": "${SettingsBucket}"}
     role = all_templates["classifier/template.yaml"]["Resources"]["FunctionRole"]["Properties"]
     for entry in role["Policies"][0]["PolicyDocument"]["Statement"]:
         condition = entry["Fn::If"][0] if "Fn::If" in entry else None

@@ -2,6 +2,7 @@
 //! one contract suite per port (`crate::testing`) runs against every adapter.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::observation::{Known, ObserveRequest};
@@ -120,12 +121,14 @@ pub struct ObjectRef<'a> {
     pub version_id: Option<&'a str>,
     /// Only the content with this entity tag.
     pub etag: Option<&'a str>,
+    /// Only another content than the one with this entity tag.
+    pub unless_etag: Option<&'a str>,
 }
 
 impl<'a> ObjectRef<'a> {
     /// Whatever the key holds now.
     pub const fn newest(bucket: &'a str, key: &'a str) -> Self {
-        Self { bucket, key, version_id: None, etag: None }
+        Self { bucket, key, version_id: None, etag: None, unless_etag: None }
     }
 }
 
@@ -138,6 +141,8 @@ pub enum Opening<B> {
     Gone,
     /// The key has another content than the one asked for.
     Replaced,
+    /// The key has the content that was not asked for.
+    Unchanged,
 }
 
 /// Opens objects, such as log files in a bucket.
@@ -155,6 +160,8 @@ pub trait Objects {
 pub trait ObjectBody {
     /// The `Content-Type` it was stored with.
     fn content_type(&self) -> Option<&str>;
+    /// Its entity tag, which changes with the content.
+    fn etag(&self) -> Option<&str>;
     /// The next bytes, as they come in; `None` at the end.
     fn next(&mut self) -> impl Future<Output = PortResult<Option<Vec<u8>>>>;
 }
@@ -291,6 +298,8 @@ pub trait Ledger {
     fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>>;
     /// Gives the claim up after a retryable failure.
     fn release(&self, key: &str) -> impl Future<Output = PortResult<()>>;
+    /// The stored results of these keys, in their order; `None` where nothing was completed. Only reads, for people who look.
+    fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>>;
 }
 
 /// Selects incidents.
@@ -300,8 +309,22 @@ pub struct IncidentFilter {
     pub statuses: Vec<IncidentStatus>,
     /// Only with this resolution key.
     pub resolution_key: Option<String>,
+    /// Only of events at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only those that come behind this one in the list: the last of a page, for the next page.
+    pub after: Option<IncidentId>,
     /// At most this many, newest first; 0 means all.
     pub limit: usize,
+}
+
+impl IncidentFilter {
+    /// The first and the last id that `since` and `after` leave; `None` when they leave none.
+    pub fn ids(&self) -> Option<RangeInclusive<IncidentId>> {
+        let first = self.since.map_or(IncidentId::MIN, IncidentId::first_at);
+        let last = self.after.map_or(IncidentId::MAX, IncidentId::previous);
+        let is_none = first > last || self.after == Some(IncidentId::MIN);
+        (!is_none).then_some(first..=last)
+    }
 }
 
 /// The incident store.
@@ -414,6 +437,9 @@ macro_rules! through_pointers {
             }
             fn release(&self, key: &str) -> impl Future<Output = PortResult<()>> {
                 (**self).release(key)
+            }
+            fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>> {
+                (**self).results(keys)
             }
         }
 

@@ -151,6 +151,7 @@ async fn read(object: &ObjectRef<'_>) -> PortResult<Opening<Vec<u8>>> {
         Opening::Opened(body) => body,
         Opening::Gone => return Ok(Opening::Gone),
         Opening::Replaced => return Ok(Opening::Replaced),
+        Opening::Unchanged => return Ok(Opening::Unchanged),
     };
     let mut content = Vec::new();
     while let Some(piece) = body.next().await? {
@@ -201,6 +202,9 @@ async fn versions_are_read_as_they_were_and_replaced_contents_are_told() {
         "though it is not the newest"
     );
     assert_eq!(read(&second).await.expect("an answer"), Opening::Opened(b"second".to_vec()));
+    let other = |unless_etag| ObjectRef { unless_etag, ..object };
+    assert_eq!(read(&other(second.etag)).await.expect("an answer"), Opening::Unchanged);
+    assert_eq!(read(&other(first.etag)).await.expect("an answer"), Opening::Opened(b"second".to_vec()));
     assert_eq!(read(&zeroth).await.expect("an answer"), Opening::Replaced);
     let mixed = ObjectRef { version_id: first.version_id, ..second };
     assert_eq!(read(&mixed).await.expect("an answer"), Opening::Replaced, "another content than the announced one");

@@ -35,8 +35,9 @@ pub struct ThreatIntelIp {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Files of one address or CIDR a line, IPv4 or IPv6; what follows `#` or `;` is a comment. Default none: we ship
-    /// no list, because a stale one only makes noise. Without lists the classifier costs nothing.
+    /// Files of one address or CIDR a line, IPv4 or IPv6; what follows `#` or `;` is a comment. In a function also
+    /// `s3://BUCKET/KEY`, read again when it changes. Default none: we ship no list, because a stale one only makes
+    /// noise. Without lists the classifier costs nothing.
     pub lists: Vec<String>,
     /// Addresses and CIDRs that are never reported, whatever the lists say.
     pub allow_cidrs: Vec<String>,

@@ -169,6 +169,10 @@ impl Ledger for Mortal {
     async fn release(&self, key: &str) -> PortResult<()> {
         self.inner.release(key).await
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.inner.results(keys).await
+    }
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::response::DELIVERIES_MAX;
 use crate::settings::{Mode, ResponderSettings};
 use crate::testing::FakeAws;
-use crate::undo::{UndoError, undo};
+use crate::undo::{UndoError, preview, undo};
 
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const GROUP: &str = "sg-0123456789abcdef0";
@@ -376,4 +376,33 @@ fn the_object_of_an_undo_may_be_gone() {
     let UndoError::Stopped { made: 0, .. } = error else { panic!("{error}") };
     let none = block_on(undo(&journal, &Account(&gone), &clock(1), "no/such/response")).unwrap_err();
     assert!(matches!(none, UndoError::NothingCarriedOut(_)), "{none}");
+}
+
+#[test]
+fn what_an_undo_would_call_is_known_before_and_the_record_tells_the_whole_story() {
+    let world = world();
+    let before = world.cloud.image();
+    deliver(&world, &auto(), &[found("m-2", wide_rule())], 0);
+    let outcome = world.outcomes().remove(0);
+    let id = outcome.outcome_id.clone();
+    let journal = Journal::new(Journalling(&world));
+    let record = block_on(journal.record(&id)).unwrap().expect("it was answered");
+    let begun = record.begun.clone().expect("it was carried out");
+    assert_eq!((record.ended.map(|(_, ended)| ended), record.undone), (Some(outcome), None));
+    assert_eq!(block_on(journal.undone(&["nobody's", &id])).unwrap(), [None, None]);
+
+    let changes = world.cloud.changes.borrow().len();
+    let would = block_on(preview(&Account(&world), &begun)).unwrap();
+    assert_eq!(world.cloud.changes.borrow().len(), changes, "nothing is changed");
+    *world.refused.borrow_mut() = Some(("DescribeSecurityGroupRules", CallError::Denied("not yours".to_owned())));
+    let error = block_on(preview(&Account(&world), &begun)).unwrap_err();
+    assert!(matches!(&error, UndoError::NotSeen(why) if why.contains("is not permitted: not yours")), "{error}");
+    *world.refused.borrow_mut() = None;
+
+    let (undone, _) = block_on(undo(&journal, &Account(&world), &clock(1), &id)).unwrap();
+    assert_eq!((&undone.calls, world.cloud.image()), (&would, before), "what was announced, and exactly that");
+    assert_eq!(block_on(preview(&Account(&world), &begun)).unwrap(), [], "everything is as before");
+    assert_eq!(block_on(journal.record(&id)).unwrap().and_then(|record| record.undone), Some(undone.clone()));
+    assert_eq!(block_on(journal.undone(&["nobody's", &id])).unwrap(), [None, Some(undone)]);
+    assert_eq!(block_on(journal.record("nobody's")).unwrap(), None);
 }

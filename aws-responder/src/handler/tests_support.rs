@@ -137,6 +137,10 @@ impl Ledger for Journalling<'_> {
         }
         self.0.ledger.release(key).await
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.0.ledger.results(keys).await
+    }
 }
 
 impl Cloud for Account<'_> {

@@ -72,7 +72,7 @@ impl Day {
         let inputs = source::inputs(std::slice::from_ref(&path))?;
         let bar = Bar::new(fs::metadata(&path).map_or(0, |about| about.len()));
         let mut feed = Feed { local: &local, packer: Packer::default(), outcomes: Vec::new() };
-        let counts = source::read(&inputs, local.classifier().engine(), &SourceOptions::default(), &bar, &mut feed)?;
+        let counts = source::read(&inputs, &local.classifier().engine(), &SourceOptions::default(), &bar, &mut feed)?;
         feed.finish()?;
         bar.finish();
         let outcomes = feed.outcomes;

@@ -56,7 +56,7 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
     let rejects = Rejects::new(&args.data)?;
     let bar = Bar::new(inputs.iter().map(|input| input.bytes).sum());
     let read = Intake::resume(&local, &store, key, rejects).and_then(|mut intake| {
-        let counts = source::read(&inputs, local.classifier().engine(), &options, &bar, &mut intake)?;
+        let counts = source::read(&inputs, &local.classifier().engine(), &options, &bar, &mut intake)?;
         intake.finish()?;
         Ok(counts)
     });
@@ -66,14 +66,14 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
         other => other?,
     };
     let incidents = chain::block_on(store.list(&IncidentFilter::default()))??;
-    let classifier = local.classifier();
-    let kept_back = KeptBack::new(&classifier.kept_back(), &classifier.engine().noise().allow);
+    let (classifier, engine) = (local.classifier(), local.classifier().engine());
+    let kept_back = KeptBack::new(&classifier.kept_back(), &engine.noise().allow);
     let numbers = Numbers::new(&counts, kept_back, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
     if let Some(path) = &args.summary {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
         fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", path.display()), e))?;
     } else {
-        report(args, &numbers, &incidents, &local.classifier().engine().without_places())?;
+        report(args, &numbers, &incidents, &engine.without_places())?;
     }
     summary::complain(&counts)
 }

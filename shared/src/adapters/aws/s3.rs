@@ -27,6 +27,9 @@ use sha2::{Digest, Sha256};
 use super::{is_retryable_code, sdk};
 use crate::ports::{Archive, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, check_archive_name};
 
+/// S3 answers it with a status alone, without a code.
+const NOT_MODIFIED: &str = "NotModified";
+
 /// Bytes of an error answer that are looked at for its code.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 
@@ -71,6 +74,7 @@ impl Fault {
             // The last: the version is a mark that the object was deleted.
             "NoSuchKey" | "NoSuchVersion" | "MethodNotAllowed" => Some(Opening::Gone),
             "PreconditionFailed" => Some(Opening::Replaced),
+            NOT_MODIFIED => Some(Opening::Unchanged),
             _ => None,
         }
     }
@@ -112,6 +116,9 @@ impl S3 {
             return Ok(answer);
         }
         let status = answer.status().as_u16();
+        if status == 304 {
+            return Err(Fault { retryable: false, code: NOT_MODIFIED.to_owned(), why: status.to_string() });
+        }
         let text = beginning(answer.into_body()).await;
         let code = between(&text, "<Code>", "</Code>").unwrap_or("no code");
         let message = between(&text, "<Message>", "</Message>").unwrap_or("no message");
@@ -153,7 +160,10 @@ impl S3 {
             // A bucket with Object Lock takes nothing without a checksum.
             headers.push(("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(request.body))));
         }
-        headers.extend(request.object.etag.map(|etag| ("if-match", format!("\"{}\"", etag.trim_matches('"')))));
+        let ObjectRef { etag, unless_etag, .. } = request.object;
+        let quoted = |etag: &str| format!("\"{}\"", etag.trim_matches('"'));
+        headers.extend(etag.map(|etag| ("if-match", quoted(etag))));
+        headers.extend(unless_etag.map(|etag| ("if-none-match", quoted(etag))));
         let body = SignableBody::Bytes(request.body);
         let to_sign = headers.iter().map(|(name, value)| (*name, value.as_str()));
         let signable = SignableRequest::new(request.method, &url, to_sign.clone(), body);
@@ -233,6 +243,7 @@ pub struct S3Body {
     /// For error messages.
     name: String,
     content_type: Option<String>,
+    etag: Option<String>,
     stream: ByteStream,
 }
 
@@ -247,14 +258,19 @@ impl Objects for S3 {
                 return fault.absence().ok_or_else(|| failed(format!("could not read {name}"), fault));
             }
         };
-        let content_type = answer.headers().get("content-type").map(str::to_owned);
-        Ok(Opening::Opened(S3Body { name, content_type, stream: ByteStream::new(answer.into_body()) }))
+        let header = |name| answer.headers().get(name).map(str::to_owned);
+        let (content_type, etag) = (header("content-type"), header("etag"));
+        Ok(Opening::Opened(S3Body { name, content_type, etag, stream: ByteStream::new(answer.into_body()) }))
     }
 }
 
 impl ObjectBody for S3Body {
     fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
+    }
+
+    fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
     }
 
     async fn next(&mut self) -> PortResult<Option<Vec<u8>>> {
@@ -332,11 +348,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_announced_content_is_asked_for_and_no_other() {
-        let server = Loopback::answering([Answer::xml("200 OK", "text"), Answer::xml("200 OK", "text")]);
+        let server = Loopback::answering(["text"; 3].map(|text| Answer::xml("200 OK", text)));
         let s3 = s3("us-east-1", Some(server.endpoint()));
         let newest = ObjectRef::newest("uploads", "a.txt");
         let announced = ObjectRef { version_id: Some("v1"), etag: Some("9a0364b9e99bb480dd25e1f0284c8555"), ..newest };
-        for object in [newest, announced] {
+        let other = ObjectRef { unless_etag: Some("\"9a03\""), ..newest };
+        for object in [newest, announced, other] {
             assert!(matches!(s3.open(&object).await, Ok(Opening::Opened(_))), "{object:?}");
         }
         let heads = server.heads();
@@ -345,6 +362,7 @@ mod tests {
         assert!(heads[1].starts_with("GET /uploads/a.txt?versionId=v1 HTTP/1.1"), "{heads:?}");
         assert!(heads[1].contains("if-match: \"9a0364b9e99bb480dd25e1f0284c8555\""), "{heads:?}");
         assert!(heads[1].contains("SignedHeaders=host;if-match;"), "the condition is signed: {heads:?}");
+        assert!(heads[2].contains("if-none-match: \"9a03\""), "{heads:?}");
     }
 
     #[tokio::test]
@@ -354,6 +372,7 @@ mod tests {
             ("404 Not Found", "NoSuchVersion", Opening::Gone),
             ("405 Method Not Allowed", "MethodNotAllowed", Opening::Gone),
             ("412 Precondition Failed", "PreconditionFailed", Opening::Replaced),
+            ("304 Not Modified", "", Opening::Unchanged),
         ] {
             let server = Loopback::answering([fault(status, code)]);
             let opening = s3("us-east-1", Some(server.endpoint())).open(&ObjectRef::newest("trail", "k")).await;
@@ -362,6 +381,7 @@ mod tests {
                 Opening::Opened(_) => Opening::Opened(()),
                 Opening::Gone => Opening::Gone,
                 Opening::Replaced => Opening::Replaced,
+                Opening::Unchanged => Opening::Unchanged,
             };
             assert_eq!(told, expected, "{code}");
         }

@@ -17,6 +17,7 @@
 //! `NEW` and one partition takes 1,000 writes a second.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -72,8 +73,15 @@ impl DynamoIncidents {
         Box::pin(call.send()).await.map(drop).map_err(|e| self.table.error("write", e))
     }
 
-    /// The ids that a query gives, newest first, at most `limit`; `index` is read when given, else the table, consistently.
-    async fn ids(&self, index: Option<&str>, hash: (&str, String), limit: usize) -> PortResult<Vec<IncidentId>> {
+    /// The ids within `range` that a query gives, newest first, at most `limit`; `index` is read when given, else the table,
+    /// consistently.
+    async fn ids(
+        &self,
+        index: Option<&str>,
+        hash: (&str, String),
+        range: &RangeInclusive<IncidentId>,
+        limit: usize,
+    ) -> PortResult<Vec<IncidentId>> {
         let (attribute, id) = (hash.0, if index.is_some() { INCIDENT_ID } else { SK });
         let mut ids = Vec::new();
         let mut from: Option<HashMap<String, AttributeValue>> = None;
@@ -85,9 +93,12 @@ impl DynamoIncidents {
                 .table_name(&self.table.name)
                 .set_index_name(index.map(str::to_owned))
                 .consistent_read(index.is_none())
-                .key_condition_expression("#hash = :hash")
+                .key_condition_expression("#hash = :hash AND #id BETWEEN :first AND :last")
                 .expression_attribute_names("#hash", attribute)
+                .expression_attribute_names("#id", id)
                 .expression_attribute_values(":hash", text(&*hash.1))
+                .expression_attribute_values(":first", text(range.start().to_string()))
+                .expression_attribute_values(":last", text(range.end().to_string()))
                 .scan_index_forward(false)
                 .set_limit(i32::try_from(limit).ok())
                 .set_exclusive_start_key(from.take());
@@ -162,17 +173,19 @@ impl Incidents for DynamoIncidents {
     /// With a limit and an index that is behind, fewer may be listed than there are.
     async fn list(&self, filter: &IncidentFilter) -> PortResult<Vec<Incident>> {
         let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
+        let Some(range) = filter.ids() else { return Ok(Vec::new()) };
         let has_status = |i: &Incident| filter.statuses.is_empty() || filter.statuses.contains(&i.status);
         if let Some(resolution) = &filter.resolution_key {
             let hash = (PK, partition_key("resolution", resolution));
-            let ids = self.ids(None, hash, usize::MAX).await?;
+            let ids = self.ids(None, hash, &range, usize::MAX).await?;
             let wanted = |i: &Incident| i.resolution_key.as_ref() == Some(resolution) && has_status(i);
             return self.select(&ids, wanted, limit).await;
         }
         let mut ids = Vec::new();
         for status in STATUSES.into_iter().filter(|s| filter.statuses.is_empty() || filter.statuses.contains(s)) {
             for shard in 0..SHARDS {
-                ids.extend(self.ids(Some(BY_STATUS), (STATUS_SHARD, shard_name(status, shard)), limit).await?);
+                let hash = (STATUS_SHARD, shard_name(status, shard));
+                ids.extend(self.ids(Some(BY_STATUS), hash, &range, limit).await?);
             }
         }
         // One that changes its status meanwhile may be named twice.
