@@ -15,10 +15,10 @@
 //! be a threat that everybody believes to be answered.
 
 use shared::ports::{Clock, Ledger, PortError, PortResult};
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
+use shared::{ApiCall, Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
 
 use crate::cloud::Cloud;
-use crate::executor::{self, Made, Stop};
+use crate::executor::{self, Done, Made, Stop};
 use crate::journal::{Begun, Journal, Turn};
 use crate::policy::{Chosen, Policy};
 use crate::registry::DynAction;
@@ -205,8 +205,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
                 }
             }
         };
+        let is_first = seen.is_some();
         let made = executor::make(&self.cloud, response.action, &begun.plan, &begun.plan.calls, seen).await;
-        self.conclude(response, begun, made)
+        self.conclude(response, begun, made, is_first)
     }
 
     /// Settles the plan and writes the before-image; or the outcome, when there is nothing to carry out.
@@ -250,28 +251,56 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         Ok(response.outcome(OutcomeStatus::Failed, plan, note, self.clock.now()))
     }
 
-    fn conclude(&self, response: &Response<'_>, begun: Begun, made: Made) -> Result<Outcome, Unfinished> {
+    /// `is_first`: no earlier delivery may have made any of the calls.
+    fn conclude(
+        &self,
+        response: &Response<'_>,
+        begun: Begun,
+        made: Made,
+        is_first: bool,
+    ) -> Result<Outcome, Unfinished> {
         let now = self.clock.now();
-        let done = made.done.iter().filter(|done| **done).count();
         let Begun { plan, note, remains, at, .. } = begun;
-        let Some(stop) = made.stop else {
-            let said = joined(&[&format!("{} made", calls(done)), &note, &remains]);
-            let status = if remains.is_empty() { OutcomeStatus::Succeeded } else { OutcomeStatus::Failed };
-            return Ok(response.outcome(status, plan, said, now));
-        };
-        if stop.is_retryable && response.delivery < DELIVERIES_MAX {
+        if let Some(stop) = &made.stop
+            && stop.is_retryable
+            && response.delivery < DELIVERIES_MAX
+        {
             let running = "begun, and not finished yet: it goes on with the next delivery of the finding".to_owned();
             let running = response.envelope(response.outcome(OutcomeStatus::Running, plan, running, at));
-            let error = PortError::Retryable { what: stop.reason, source: None };
+            let error = PortError::Retryable { what: stop.reason.clone(), source: None };
             return Err(Unfinished { running: Some(running), error });
         }
         // After a time-out nobody knows whether the call had its effect, so its undo stays too.
-        let unknown = if stop.is_retryable { made.done.iter().position(|done| !done) } else { None };
-        let undo = plan.undo.into_iter().enumerate();
-        let undo = undo.filter(|(i, _)| made.done.get(*i) == Some(&true) || unknown == Some(*i)).map(|(_, call)| call);
-        let note = format!("{done} of {} made; {}{}", calls(plan.calls.len()), stop.reason, response.tried(&stop));
-        let plan = Plan { undo: undo.collect(), ..plan };
+        let is_unknown = made.stop.as_ref().is_some_and(|stop| stop.is_retryable);
+        let unknown = if is_unknown { made.done.iter().position(|done| *done == Done::Not) } else { None };
+        let mut undo = Vec::new();
+        let mut done = 0;
+        for (i, call) in plan.undo.iter().enumerate() {
+            let own = own_undo(response.action, call, &made, i, is_first);
+            done += usize::from(own.is_some());
+            undo.extend(own.or_else(|| (unknown == Some(i)).then(|| call.clone())));
+        }
+        let total = plan.calls.len();
+        let plan = Plan { undo, ..plan };
+        let Some(stop) = made.stop else {
+            let others = if done < total { "somebody else was faster with the rest" } else { "" };
+            let said = joined(&[&format!("{} made", calls(done)), others, &note, &remains]);
+            let status = if remains.is_empty() { OutcomeStatus::Succeeded } else { OutcomeStatus::Failed };
+            return Ok(response.outcome(status, plan, said, now));
+        };
+        let note = format!("{done} of {} made; {}{}", calls(total), stop.reason, response.tried(&stop));
         Ok(response.outcome(OutcomeStatus::Failed, plan, note, now))
+    }
+}
+
+/// What takes back the `i`th call of the plan, as far as the response made it; `None` when it did not. What a later delivery
+/// finds done is taken for the work of an earlier one, unless somebody was just seen doing it.
+fn own_undo(action: &dyn DynAction, undo: &ApiCall, made: &Made, i: usize, is_first: bool) -> Option<ApiCall> {
+    match made.done.get(i)? {
+        Done::Made(part) if is_first || made.overtaken[i] => Some(action.undo_of(undo, part)),
+        Done::Made(_) => Some(undo.clone()),
+        Done::Found if !is_first => Some(undo.clone()),
+        Done::Found | Done::ByOthers | Done::Not => None,
     }
 }
 
