@@ -179,15 +179,13 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         }
         let account = plan.calls.first().map_or(finding.account.as_str(), |call| call.account.as_str());
         let max = self.policy.account_responses_max_per_hour;
-        if !self.journal.take_slot(&hour_of(account, finding.event_time), max, &response.key, now).await? {
+        let acts = response.mode == Mode::Auto && shown_only.is_none();
+        if !self.journal.take_slot(&hour_of(account, acts, finding.event_time), max, &response.key, now).await? {
             return Ok(Verdict::Skip(format!(
                 "account {account} had its {max} responses of this hour (account_responses_max_per_hour)"
             )));
         }
-        match response.mode {
-            Mode::Auto if shown_only.is_none() => Ok(Verdict::Act(plan)),
-            _ => Ok(Verdict::Show(plan, shown_only)),
-        }
+        Ok(if acts { Verdict::Act(plan) } else { Verdict::Show(plan, shown_only) })
     }
 
     /// Carries the plan out, from the beginning or from where it was left.
@@ -343,9 +341,11 @@ fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan,
     }
 }
 
-/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did.
-fn hour_of(account: &str, at: Timestamp) -> String {
-    format!("response_cap/{account}/{}", at.as_millis().div_euclid(3_600_000))
+/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did. What is only shown
+/// has an hour of its own, so that it takes nothing from what is carried out.
+fn hour_of(account: &str, acts: bool, at: Timestamp) -> String {
+    let kind = if acts { "carried_out" } else { "shown" };
+    format!("response_cap/{account}/{kind}/{}", at.as_millis().div_euclid(3_600_000))
 }
 
 fn calls(n: usize) -> String {

@@ -96,7 +96,8 @@ impl Serialize for ActionSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponderSection {
-    /// At most this many responses per account in one hour (UTC, of the findings' event times); more are skipped. Default
+    /// At most this many responses per account in one hour (UTC, of the findings' event times); more are skipped. What is
+    /// carried out and what is only shown are counted apart. Default
     /// 20: our choice, because a person can still review that many, and a classifier gone wrong stops there. 0 to 1000;
     /// 0 skips every response.
     pub account_responses_max_per_hour: u32,

@@ -451,3 +451,17 @@ fn a_call_that_somebody_else_made_in_part_is_undone_in_part() {
     let image = world.cloud.image();
     assert!(image.len() == 1 && image[0].contains("0.0.0.0/1"), "{image:?}");
 }
+
+#[test]
+fn what_is_only_shown_takes_nothing_from_the_cap_of_what_is_carried_out() {
+    let mut settings = auto();
+    settings.actions.get_mut(REVOKE).unwrap().policy.mode = Mode::DryRun;
+    settings.responder.account_responses_max_per_hour = 1;
+    let world = world();
+    let again = super::tests_support::named(wide_rule(), "e-4");
+    let batch = [found("m-1", wide_rule()), found("m-2", again), batch().remove(0)];
+    assert_eq!(deliver(&world, &settings, &batch, 0), BatchResult::default());
+    let statuses: Vec<_> = world.outcomes().iter().map(|o| o.status.as_str()).collect();
+    assert_eq!(statuses, ["DRY_RUN", "SKIPPED", "SUCCEEDED"]);
+    assert_eq!(world.cloud.status("alice", KEY).as_deref(), Some("Inactive"));
+}
