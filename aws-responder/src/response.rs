@@ -158,7 +158,7 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
             Ok(plan) => plan,
             Err(why) => return Ok(Verdict::Skip(why)),
         };
-        if let Some(why) = self.policy.refusal(finding, target, &plan.calls) {
+        if let Some(why) = self.policy.refusal(finding, target, &plan.calls, self.cloud.account().ok()) {
             return Ok(Verdict::Skip(why));
         }
         let mut shown_only = None;
@@ -231,7 +231,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
             return ended(status, Plan { undo: Vec::new(), ..left.clone() }, note);
         }
         // The policy once more, on what live state made of the plan.
-        if let Some(why) = self.policy.refusal(response.finding, &response.target, &left.calls) {
+        if let Some(why) =
+            self.policy.refusal(response.finding, &response.target, &left.calls, self.cloud.account().ok())
+        {
             return ended(OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}"));
         }
         let begun = Begun::new(response.finding.clone(), response.action.meta().id, &response.target, settled, now);

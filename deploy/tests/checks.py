@@ -256,7 +256,8 @@ def actions_and_resources_are_named(all_templates: Templates) -> Problems:
 def functions_use_their_own_roles(all_templates: Templates) -> Problems:
     """A role that SAM makes has managed policies with wildcards; the responder knows its own by name."""
     settings = (ROOT / "aws-responder/src/settings.rs").read_text()
-    known = re.search(r'own_roles: vec!\["arn:\*:iam::\*:role/([a-z-]+)\*"', settings)
+    own = re.search(r'own_roles: \[([a-z", ]+)\]\s*\.map\(\|component\| format!\("arn:\*:iam::\*:role/([a-z-]+)\{component\}"', settings)
+    known = {own[2] + component for component in re.findall(r'"([a-z]+)"', own[1])} if own else set()
     for component, template in component_templates(all_templates):
         resources_here = template["Resources"]
         if resources_here["Function"]["Properties"].get("Role") != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
@@ -265,7 +266,7 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
         if role.get("ManagedPolicyArns"):
             yield f"{component}: managed policies"
         named = role.get("RoleName", {}).get("Fn::Sub", "").replace("${Name}", template["Parameters"]["Name"]["Default"])
-        if not known or not named.startswith(known[1]):
+        if named not in known:
             yield f"{component}: responder.own_roles does not know the role {named!r}"
 
 
