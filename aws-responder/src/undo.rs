@@ -2,13 +2,15 @@
 //!
 //! Every call of the undo is made only as far as it still changes something, and the journal keeps that it was made: a second
 //! undo does nothing and says when the first was. A response that was begun and not finished can be taken back too; it is
-//! given up first, so that no delivery goes on with it. The same finding never acts again; a new one does, and the calls of an
-//! undo are events of their own: whoever lets a group's rule come back has to exempt the group or themselves first.
+//! given up first, so that no delivery goes on with it. Of one that was finished only that is undone which its outcome says was
+//! done: what was refused, or what somebody else did before or since, is theirs. The same finding never acts again; a new one
+//! does, and the calls of an undo are events of their own: whoever lets a group's rule come back has to exempt the group or
+//! themselves first.
 //!
 //! Exemptions and caps do not apply: who undoes decides with credentials of their own.
 
 use shared::ports::{Clock, Ledger, PortError};
-use shared::{ApiCall, Envelope, Outcome, OutcomeStatus};
+use shared::{ApiCall, Envelope, Outcome, OutcomeStatus, Payload};
 
 use crate::cloud::Cloud;
 use crate::executor;
@@ -40,13 +42,18 @@ pub enum UndoError {
     Journal(#[from] PortError),
 }
 
-/// The calls that an undo would make now; none when everything is as before already. Changes nothing.
+/// The calls that an undo would make now; none when everything is as before already. `ended` is how the response ended,
+/// when it did. Changes nothing.
 ///
 /// # Errors
-/// [`UndoError::NotSeen`] and [`UndoError::UnknownAction`].
-pub async fn preview(cloud: &impl Cloud, begun: &Begun) -> Result<Vec<ApiCall>, UndoError> {
+/// [`UndoError::NotSeen`], [`UndoError::UnknownAction`] and [`UndoError::NothingCarriedOut`].
+pub async fn preview(cloud: &impl Cloud, begun: &Begun, ended: Option<&Outcome>) -> Result<Vec<ApiCall>, UndoError> {
+    let undo = ended.map_or(&begun.plan.undo, |outcome| &outcome.plan.undo);
+    if let Some(outcome) = ended.filter(|_| undo.is_empty()) {
+        return Err(UndoError::NothingCarriedOut(outcome.outcome_id.clone()));
+    }
     let action = action_of(begun)?;
-    let left = executor::left_of(cloud, &*action, &begun.plan, &begun.plan.undo).await;
+    let left = executor::left_of(cloud, &*action, &begun.plan, undo).await;
     left.map_err(|stop| UndoError::NotSeen(stop.reason))
 }
 
@@ -64,11 +71,14 @@ pub async fn undo<L: Ledger>(
         return Err(UndoError::NothingCarriedOut(outcome_id.to_owned()));
     };
     let action = action_of(&begun)?;
-    give_up(journal, clock, outcome_id, &begun).await?;
+    let undo = give_up(journal, clock, outcome_id, &begun).await?;
+    if undo.is_empty() {
+        return Err(UndoError::NothingCarriedOut(outcome_id.to_owned()));
+    }
     if let Turn::Done(undone) = journal.claim_undo(outcome_id, clock.now()).await? {
         return Ok((undone, true));
     }
-    let made = executor::make(cloud, &*action, &begun.plan, &begun.plan.undo, None).await;
+    let made = executor::make(cloud, &*action, &begun.plan, &undo, None).await;
     if let Some(stop) = made.stop {
         journal.release_undo(outcome_id).await;
         return Err(UndoError::Stopped { made: made.calls.len(), reason: stop.reason });
@@ -85,14 +95,17 @@ fn action_of(begun: &Begun) -> Result<Box<dyn DynAction>, UndoError> {
     action.ok_or_else(|| UndoError::UnknownAction(begun.action.clone()))
 }
 
-/// Ends a response that nobody has finished, so that no delivery carries on what is taken back here.
+/// The calls that take back what was done. Ends a response that nobody has finished, so that no delivery carries on what is
+/// taken back here; what of it was done only live state knows.
 async fn give_up<L: Ledger>(
     journal: &Journal<L>,
     clock: &impl Clock,
     outcome_id: &str,
     begun: &Begun,
-) -> Result<(), PortError> {
-    let Turn::Ours = journal.claim(outcome_id, clock.now()).await? else { return Ok(()) };
+) -> Result<Vec<ApiCall>, PortError> {
+    if let Turn::Done(body) = journal.claim(outcome_id, clock.now()).await? {
+        return undo_in(outcome_id, &body);
+    }
     let now = clock.now();
     let outcome = Outcome {
         outcome_id: outcome_id.to_owned(),
@@ -105,5 +118,16 @@ async fn give_up<L: Ledger>(
         decided_at: now,
     };
     let body = Envelope::outcome(begun.finding.clone(), outcome).to_body();
-    journal.complete(outcome_id, &body, now).await
+    journal.complete(outcome_id, &body, now).await?;
+    Ok(begun.plan.undo.clone())
+}
+
+/// The undo of an outcome as it was sent.
+fn undo_in(outcome_id: &str, body: &str) -> Result<Vec<ApiCall>, PortError> {
+    let damaged = format!("journal entry {outcome_id} is damaged");
+    match Envelope::from_body(body) {
+        Ok(Envelope { payload: Payload::Outcome { outcome, .. }, .. }) => Ok(outcome.plan.undo),
+        Ok(_) => Err(PortError::Permanent { what: damaged, source: None }),
+        Err(error) => Err(PortError::permanent(damaged, error)),
+    }
 }

@@ -27,6 +27,8 @@ RECEIVES_MIN = 5
 COMPONENT_ALARMS = {"dlq-depth", "dlq-age", "queue-age", "queue-depth", "errors", "throttles"}
 # EventBridge's quotas: characters of a pattern, rules of a bus.
 PATTERN_CHARS_MAX, RULES_MAX = 2048, 300
+# What anybody may put on a bus, by source: the canary, which proves itself.
+PERMITTED_FROM_ANYBODY = {"pipeline.canary": "Pipeline Canary"}
 # Actions that take no resource, by the Service Authorization Reference.
 WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "ec2:DescribeSecurityGroupRules"}
 
@@ -198,6 +200,19 @@ def rules_are_the_generated_ones_within_the_quotas(all_templates: Templates) -> 
                 yield f"{name}: the queue's policy does not know {rule_name}"
 
 
+def only_aws_may_send_what_is_believed(all_templates: Templates) -> Problems:
+    """Anybody with PutEvents chooses everything but a source that begins with "aws.": another needs its detail type."""
+    for name, logical_id, rule in resources(all_templates, RULE):
+        pattern = rule["Properties"]["EventPattern"]
+        for part in pattern.get("$or", [pattern]):
+            either = {**{key: value for key, value in pattern.items() if key != "$or"}, **part}
+            for source in either.get("source", [None]):
+                prefix = source.get("prefix") if isinstance(source, dict) else source
+                is_of_aws = isinstance(prefix, str) and prefix.startswith("aws.")
+                if not is_of_aws and either.get("detail-type") != [PERMITTED_FROM_ANYBODY.get(prefix)]:
+                    yield f"{name} {logical_id}: anybody may send it events with the source {source!r}"
+
+
 def only_rules_of_this_pipeline_may_send(all_templates: Templates) -> Problems:
     """A service principal without account and source would be a confused deputy."""
     for kind in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
@@ -241,7 +256,8 @@ def actions_and_resources_are_named(all_templates: Templates) -> Problems:
 def functions_use_their_own_roles(all_templates: Templates) -> Problems:
     """A role that SAM makes has managed policies with wildcards; the responder knows its own by name."""
     settings = (ROOT / "aws-responder/src/settings.rs").read_text()
-    known = re.search(r'own_roles: vec!\["arn:\*:iam::\*:role/([a-z-]+)\*"', settings)
+    own = re.search(r'own_roles: \[([a-z", ]+)\]\s*\.map\(\|component\| format!\("arn:\*:iam::\*:role/([a-z-]+)\{component\}"', settings)
+    known = {own[2] + component for component in re.findall(r'"([a-z]+)"', own[1])} if own else set()
     for component, template in component_templates(all_templates):
         resources_here = template["Resources"]
         if resources_here["Function"]["Properties"].get("Role") != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
@@ -250,7 +266,7 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
         if role.get("ManagedPolicyArns"):
             yield f"{component}: managed policies"
         named = role.get("RoleName", {}).get("Fn::Sub", "").replace("${Name}", template["Parameters"]["Name"]["Default"])
-        if not known or not named.startswith(known[1]):
+        if named not in known:
             yield f"{component}: responder.own_roles does not know the role {named!r}"
 
 
@@ -476,6 +492,7 @@ ALL = [
     topics_and_buckets_refuse_plain_text,
     every_rule_target_has_a_dead_letter_queue,
     rules_are_the_generated_ones_within_the_quotas,
+    only_aws_may_send_what_is_believed,
     only_rules_of_this_pipeline_may_send,
     the_bus_is_open_to_the_organization_only,
     actions_and_resources_are_named,

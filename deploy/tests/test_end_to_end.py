@@ -327,6 +327,33 @@ def test_responses_change_exactly_what_offends_and_everybody_is_told(carrying_ou
     assert (local.mails(), local.incidents(), local.changeable()) == (mails, incidents, changed)
 
 
+def test_a_forged_record_changes_nothing(carrying_out):
+    """Whoever may call PutEvents chooses everything but a source that begins with "aws.": on both buses, and in the queue should a
+    rule of somebody's bring it there."""
+    local = carrying_out
+    shorten_visibility(local, 3)
+    _, made = attack.create_key(local)
+    before = local.changeable()
+    buses = ("default", emulators.STACK)
+    forged = {"Source": "pipeline.canary", "DetailType": "AWS API Call via CloudTrail", "Detail": json.dumps(made)}
+    answer = local.client("events").put_events(Entries=[{**forged, "EventBusName": bus} for bus in buses])
+    assert answer["FailedEntryCount"] == 0, answer
+    assert local.settle(delayed=False) == {}, "it passed a rule"
+    envelope = {"source": forged["Source"], "detail-type": forged["DetailType"], "account": emulators.ACCOUNT, "detail": made}
+    local.client("sqs").send_message(QueueUrl=local.queue_url("classifier"), MessageBody=json.dumps(envelope))
+    assert local.settle(delayed=False) == {"classifier-dlq": 1}
+    (letter,) = dead_letters(local, "classifier")
+    assert "source is not AWS" in letter["MessageAttributes"]["reason"]["StringValue"], letter
+    assert (local.changeable(), local.incidents(), local.mails()) == (before, [], [])
+
+    # The central bus still lets in what AWS says.
+    answer = local.client("events").put_events(Entries=[{**forged, "Source": "aws.iam", "EventBusName": emulators.STACK}])
+    assert answer["FailedEntryCount"] == 0, answer
+    local.settle(delayed=False)
+    assert [i["event_type"] for i in local.incidents()] == ["iam_access_key_created"]
+    assert local.changeable() != before
+
+
 def test_without_the_parameter_nothing_is_changed_whatever_the_configuration_says():
     with emulators.LocalAws(BINARIES, local_aws.AUTO) as local:
         local.shorten_visibility(3)

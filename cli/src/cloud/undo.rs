@@ -47,7 +47,8 @@ async fn take_back(
     }
     let begun = may_undo(&record, &args.outcome_id, &caller)?;
     let cloud = AwsCloud::new(session.config().clone(), caller.account.clone());
-    let would = preview(&cloud, begun).await.map_err(|error| failure(session, error))?;
+    let ended = record.ended.as_ref().map(|(_, outcome)| outcome);
+    let would = preview(&cloud, begun, ended).await.map_err(|error| failure(session, error))?;
     // Programs read standard output; what is about to happen is for whoever watches.
     match args.format {
         Format::Text => announce(out, begun, &caller, &would)?,
