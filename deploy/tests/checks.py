@@ -310,13 +310,16 @@ def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Pro
 
 def responses_fit_the_queue_and_the_function(all_templates: Templates) -> Problems:
     """Whoever takes a response over must be alone with it, and it must have its last word before its message dies."""
-    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response")}
+    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response", "handler")}
     lease_s = int(re.search(r"pub const LEASE_S: i64 = (\d+);", source["journal"])[1])
     deliveries = int(re.search(r"pub const DELIVERIES_MAX: u32 = (\d+);", source["response"])[1])
+    begin_s = int(re.search(r"pub const BEGIN_S_MAX: i64 = (\d+);", source["handler"])[1])
     here = all_templates["responder/template.yaml"]["Resources"]
     timeout_s, queue = here["Function"]["Properties"]["Timeout"], here["Queue"]["Properties"]
     if not timeout_s < lease_s < queue["VisibilityTimeout"]:
         yield f"responder: a lease of {lease_s} s with a time-out of {timeout_s} s, visibility {queue['VisibilityTimeout']} s"
+    if begin_s + 15 > timeout_s:
+        yield f"responder: it begins responses for {begin_s} s, and is cut off after {timeout_s} s"
     if not deliveries < queue["RedrivePolicy"]["maxReceiveCount"]:
         yield f"responder: it gives up after {deliveries} deliveries, and the message is dead by then"
 

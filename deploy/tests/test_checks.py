@@ -85,6 +85,7 @@ BROKEN = [
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Resource"), {"Fn::Sub": "arn:${AWS::Partition}:iam::*:user/*"}),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "FunctionRole", *ROLE, "Action"), "iam:UpdateAccessKey"),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 60),
+    (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 49),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "VisibilityTimeout"), 60),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "RedrivePolicy", "maxReceiveCount"), 4),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABLE"), None),

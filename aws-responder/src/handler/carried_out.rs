@@ -494,3 +494,47 @@ fn what_is_only_shown_takes_nothing_from_the_cap_of_what_is_carried_out() {
     assert_eq!(statuses, ["DRY_RUN", "SKIPPED", "SUCCEEDED"]);
     assert_eq!(world.cloud.status("alice", KEY).as_deref(), Some("Inactive"));
 }
+
+/// Every call to a port takes so long.
+struct SlowPorts<'w>(&'w World, i64);
+
+impl shared::ports::Clock for SlowPorts<'_> {
+    fn now(&self) -> shared::Timestamp {
+        let calls = i64::try_from(self.0.calls.get()).unwrap();
+        shared::ports::Clock::now(&clock(0)).plus_seconds(self.1 * calls)
+    }
+}
+
+#[test]
+fn a_slow_batch_tells_what_was_done_and_leaves_the_rest_for_later() {
+    let world = world();
+    let deliver_slowly = |batch: &[Message], s: i64| {
+        let (notifier, logger) = (super::tests_support::ToNotifier(&world), super::tests_support::ToLogger(&world));
+        let (ledger, cloud) = (Journalling(&world), Account(&world));
+        world.calls.set(0);
+        let responder = super::Responder::new(&auto(), ledger, notifier, logger, SlowPorts(&world, s), cloud).unwrap();
+        block_on(shared::ports::Handler::handle(&responder, batch))
+    };
+    let keys: Vec<Message> =
+        (0..6).map(|n| found(&format!("m-{n}"), key_created(&format!("e-{n}"), "alice"))).collect();
+    let result = deliver_slowly(&keys, 2);
+    let left: Vec<_> = result.failed.iter().map(|m| m.message_id.as_str()).collect();
+    assert!(!left.is_empty() && left.len() < keys.len(), "{result:?}");
+    assert_eq!(left, ["m-0", "m-1", "m-2", "m-3", "m-4", "m-5"][keys.len() - left.len()..]);
+    assert!(result.failed.iter().all(|m| m.retryable && m.reason.starts_with("not reached")), "{result:?}");
+    assert_eq!(world.outcomes().len(), keys.len() - left.len(), "each message's own are sent when it is done");
+    assert_eq!(deliver_slowly(&keys, 0), BatchResult::default());
+    let ids: BTreeSet<String> = world.outcomes().into_iter().map(|o| o.outcome_id).collect();
+    assert_eq!((ids.len(), world.cloud.changes.borrow().len()), (keys.len(), 1));
+}
+
+#[test]
+fn outcomes_of_a_message_are_sent_before_the_next_is_answered() {
+    let clean = world();
+    deliver(&clean, &auto(), &batch()[..1], 0);
+    let world = world();
+    // The last step of the first message is its outcome to the notifier; the process dies with the next step.
+    world.fault.set(Some((clean.calls.get() + 1, Fault::DeathBefore)));
+    deliver(&world, &auto(), &batch(), 0);
+    assert_eq!(world.outcomes().len(), 1);
+}
