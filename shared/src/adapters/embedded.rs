@@ -663,11 +663,14 @@ impl Incidents for Embedded {
                 let index = tx.open_table(BY_RESOLUTION)?;
                 let (from, to) = (IncidentId::MIN.to_string(), IncidentId::MAX.to_string());
                 for row in index.range((&**resolution, &*from)..=(&**resolution, &*to))?.rev() {
+                    if found.len() >= limit {
+                        break;
+                    }
                     let key = row?.0;
                     let id = key.value().1;
                     let Some(bytes) = incidents.get(id)? else { continue };
                     let incident = read_incident(id, bytes.value())?;
-                    if found.len() < limit && wanted(&incident) {
+                    if wanted(&incident) {
                         found.push(incident);
                     }
                 }
