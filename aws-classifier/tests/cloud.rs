@@ -1,6 +1,6 @@
 //! The handler without a reader in front of it: log files that notifications name, and follow-ups.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -111,11 +111,8 @@ impl Web for &KnownFiles {
     }
 }
 
-type Function<'w> = ClassifierHandler<
-    MemoryState,
-    &'w Sent<String>,
-    Cloud<&'w Sent<Delayed>, &'w Buckets, &'w FixedClock, &'w KnownFiles>,
->;
+type Function<'w, O = &'w Sent<String>> =
+    ClassifierHandler<MemoryState, O, Cloud<&'w Sent<Delayed>, &'w Buckets, &'w FixedClock, &'w KnownFiles>>;
 
 /// Everything around one handler.
 struct World {
@@ -145,6 +142,11 @@ impl World {
 
     /// The same, which asks outside services.
     fn asking(&self, services: Services) -> Function<'_> {
+        self.sending(&self.findings, services)
+    }
+
+    /// The same, which sends findings to `outbox`.
+    fn sending<O: Outbox>(&self, outbox: O, services: Services) -> Function<'_, O> {
         let engine = Engine::with_defaults(classifiers::ALL, &NoFiles).expect("defaults");
         let cloud = Cloud {
             own_queue: &self.own_queue,
@@ -152,7 +154,7 @@ impl World {
             clock: &self.clock,
             reputation: Reputation::new(services, &self.services),
         };
-        ClassifierHandler::surrounded(engine, MemoryState::default(), &self.findings, cloud)
+        ClassifierHandler::surrounded(engine, MemoryState::default(), outbox, cloud)
     }
 
     fn put(&mut self, name: &str, content: Vec<u8>) {
@@ -261,7 +263,73 @@ async fn failures_stay_with_their_message_and_say_which_file() {
     assert!(found.contains(&"e60".to_owned()), "and so had what came before the damage: {found:?}");
     let counts = handler.counts();
     assert_eq!(counts.records_in, counts.classified + counts.ignored + counts.failed);
-    assert_eq!(counts.failed, 4, "a record, a damaged file and the record it ends in, a missing file");
+    assert_eq!(counts.failed, 5, "a record, a broken file, a damaged one and the record it ends in, a missing one");
+}
+
+/// An outbox that refuses every call with this text in a body, as a queue does that refuses a content, and counts the calls.
+struct Refusing<'w> {
+    text: &'static str,
+    retryable: bool,
+    taken: &'w Sent<String>,
+    calls: Cell<usize>,
+}
+
+impl Outbox for &Refusing<'_> {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        self.calls.set(self.calls.get() + 1);
+        if !bodies.iter().any(|body| body.contains(self.text)) {
+            return self.taken.send(bodies).await;
+        }
+        let what = "could not send".to_owned();
+        Err(match self.retryable {
+            true => PortError::Retryable { what, source: None },
+            false => PortError::Permanent { what, source: None },
+        })
+    }
+}
+
+fn refused(world: &World, outbox: &Refusing<'_>, bodies: &[String]) -> (Vec<(String, bool)>, Counts) {
+    let handler = world.sending(outbox, Services::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let failed = runtime.block_on(handler.handle(&messages(bodies))).failed;
+    (failed.into_iter().map(|f| (f.message_id, f.retryable)).collect(), handler.counts())
+}
+
+#[test]
+fn what_is_wrong_with_one_message_costs_no_other_of_its_batch() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    let outbox = Refusing { text: "poison", retryable: false, taken: &world.findings, calls: Cell::default() };
+    let mut bodies = ["good", "poison", "good", "other"].map(|id| key_created(id).to_string()).to_vec();
+    bodies.extend([uninteresting("u").to_string(), "{".to_owned()]);
+    let (failed, counts) = refused(&world, &outbox, &bodies);
+    assert_eq!(failed, [("m1".to_owned(), false), ("m5".to_owned(), false)]);
+    let found: std::collections::BTreeSet<_> = world.findings().into_iter().map(|f| f.event_id).collect();
+    assert_eq!(found, ["good".to_owned(), "other".to_owned()].into());
+    let Counts { records_in, classified, ignored, failed, .. } = counts;
+    assert_eq!((records_in, classified, ignored, failed), (6, 3, 1, 2));
+}
+
+#[test]
+fn a_message_that_fails_alone_counts_as_in_and_failed() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    for retryable in [false, true] {
+        let outbox = Refusing { text: "poison", retryable, taken: &world.findings, calls: Cell::default() };
+        let body = json!({"Records": [key_created("poison"), key_created("with it")]}).to_string();
+        let (failed, counts) = refused(&world, &outbox, &[body]);
+        assert_eq!(failed, [("m0".to_owned(), retryable)]);
+        assert_eq!((counts.records_in, counts.failed, counts.findings), (2, 2, 0));
+    }
+}
+
+#[test]
+fn what_does_not_answer_is_not_asked_for_each_message() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    let outbox = Refusing { text: "", retryable: true, taken: &world.findings, calls: Cell::default() };
+    let bodies: Vec<String> = (0..10).map(|i| key_created(&format!("e{i}")).to_string()).collect();
+    let (failed, counts) = refused(&world, &outbox, &bodies);
+    assert!(failed.len() == 10 && failed.iter().all(|(_, retryable)| *retryable), "{failed:?}");
+    assert_eq!(outbox.calls.get(), 3, "together, and two alone");
+    assert_eq!((counts.records_in, counts.failed), (10, 10));
 }
 
 fn opening(time: &str) -> String {

@@ -25,12 +25,24 @@ VISIBILITY_TIMEOUTS = 6
 RECEIVES_MIN = 5
 # What a component must be watched by; the ends of the alarms' names.
 COMPONENT_ALARMS = {"dlq-depth", "dlq-age", "queue-age", "queue-depth", "errors", "throttles"}
-# EventBridge's quotas: characters of a pattern, rules of a bus.
-PATTERN_CHARS_MAX, RULES_MAX = 2048, 300
+# EventBridge's quotas: characters of a pattern, rules of a bus in the regions that allow the fewest.
+PATTERN_CHARS_MAX, RULES_MAX = 2048, 100
 # What anybody may put on a bus, by source: the canary, which proves itself.
 PERMITTED_FROM_ANYBODY = {"pipeline.canary": "Pipeline Canary"}
 # Actions that take no resource, by the Service Authorization Reference.
 WITHOUT_RESOURCES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "ec2:DescribeSecurityGroupRules"}
+
+# Amazon S3's rules for bucket names; the longest name of a region today; CloudFormation's longest parameter.
+BUCKET_CHARS_MAX, LONGEST_REGION, NAME_CHARS_MAX = 63, "ap-southeast-1", 4096
+FOUNDATION = "foundation/template.yaml"
+# Who may read or write which items of the state table, by hash key: shared/src/adapters/aws/dynamo.
+STATE_KEYS = {
+    "classifier": {"state/*"},
+    # Responses are under the finding's id, a UUID.
+    "responder": {"ledger/????????-????-????-????-????????????/*", "ledger/response_*"},
+    "notifier": {"ledger/notify/*", "ledger/notify-group/*"},
+    "logger": {"ledger/log/*"},
+}
 
 Templates = dict[str, dict]
 Problems = Iterator[str]
@@ -343,17 +355,23 @@ def metrics_exist(all_templates: Templates) -> Problems:
                    for path in sorted((ROOT / folder / "src").rglob("*.rs")))
     written = set(re.findall(r'"([a-z][a-z_]+)"', code))
     used: set[str] = set()
-    for _, _, alarm in resources(all_templates, ALARM):
+    for component, template in component_templates(all_templates):
+        variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+        if variables.get("DEPLOYMENT") != {"Ref": "Name"}:
+            yield f"{component}: its metrics do not say of which deployment they are"
+    for name, logical_id, alarm in resources(all_templates, ALARM):
         if alarm["Properties"]["Namespace"] == namespace:
             used.add(alarm["Properties"]["MetricName"])
+            if {"Name": "deployment", "Value": {"Ref": "Name"}} not in alarm["Properties"]["Dimensions"]:
+                yield f"{name} {logical_id}: it also hears of other deployments"
     for name, logical_id, dashboard in resources(all_templates, "AWS::CloudWatch::Dashboard"):
         body = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])
         for widget in body["widgets"]:
             for metric in widget["properties"]["metrics"]:
                 if metric[0] == namespace:
                     used.add(metric[1])
-                    if metric[2] != "component" or metric[3] not in COMPONENTS:
-                        yield f"{name} {logical_id}: no such component: {metric}"
+                    if metric[2:5] != ["deployment", "${Name}", "component"] or metric[5] not in COMPONENTS:
+                        yield f"{name} {logical_id}: no such component of this deployment: {metric}"
     if f'"{namespace}"' not in code:
         yield f"nothing writes metrics into {namespace}"
     for metric in sorted(used - written):
@@ -436,6 +454,18 @@ def stacks_meet_in_parameters_that_exist(all_templates: Templates) -> Problems:
             done.add(logical_id)
 
 
+def the_state_table_is_shared_out(all_templates: Templates) -> Problems:
+    """A component that is taken over must not forge what another has remembered, claimed or done."""
+    for component, template in component_templates(all_templates):
+        role = template["Resources"]["FunctionRole"]["Properties"]
+        for statement in statements(role):
+            if "${StateTable}" not in str(statement.get("Resource")):
+                continue
+            keys = statement.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys", [])
+            if set(keys) != STATE_KEYS[component]:
+                yield f"{component}: {statement['Sid']} is for other items than its own"
+
+
 def names_agree(all_templates: Templates) -> Problems:
     """One default name, one set of allowed values, wherever a parameter appears again."""
     seen: dict[str, tuple[str, dict]] = {}
@@ -449,12 +479,28 @@ def names_agree(all_templates: Templates) -> Problems:
                 yield f"{parameter} differs between {first} and {name}"
 
 
+def names_fit_everywhere(all_templates: Templates) -> Problems:
+    """The longest name of a deployment makes a bucket's name that S3 takes, in every region."""
+    for name, template in all_templates.items():
+        pattern = template["Parameters"]["Name"].get("AllowedPattern", "")
+        rest = re.search(r"\{\d+,(\d+)\}$", pattern)
+        longest = 1 + int(rest[1]) if rest else NAME_CHARS_MAX
+        for _, logical_id, bucket in resources({name: all_templates[FOUNDATION]}, "AWS::S3::Bucket"):
+            bucket_name = bucket["Properties"]["BucketName"]["Fn::Sub"]
+            for variable, text in [("Name", "n" * longest), ("AWS::AccountId", "1" * 12), ("AWS::Region", LONGEST_REGION)]:
+                bucket_name = bucket_name.replace(f"${{{variable}}}", text)
+            if len(bucket_name) > BUCKET_CHARS_MAX:
+                yield f"{name}: a Name of {longest} characters makes {logical_id} {len(bucket_name)} characters long"
+
+
 def what_is_kept_survives(all_templates: Templates) -> Problems:
     """Tables and bucket outlive their stack and can be restored."""
     for kind in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::KMS::Key"):
         for name, logical_id, resource in resources(all_templates, kind):
-            if (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) != ("Retain", "Retain"):
-                yield f"{name} {logical_id}: it goes with its stack"
+            # A protected table cannot be deleted when its creation is rolled back.
+            kept = "Retain" if kind == "AWS::DynamoDB::Table" else "RetainExceptOnCreate"
+            if (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) != (kept, "Retain"):
+                yield f"{name} {logical_id}: it goes with its stack, or stays when its creation fails"
     for name, logical_id, table in resources(all_templates, "AWS::DynamoDB::Table"):
         properties = table["Properties"]
         if properties.get("PointInTimeRecoverySpecification") != {"PointInTimeRecoveryEnabled": True}:
@@ -509,6 +555,8 @@ ALL = [
     alarms_watch_what_exists,
     stacks_meet_in_parameters_that_exist,
     names_agree,
+    names_fit_everywhere,
+    the_state_table_is_shared_out,
     what_is_kept_survives,
     logs_are_kept_for_a_time,
     functions_are_built_from_their_crates,

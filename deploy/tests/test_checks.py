@@ -38,6 +38,7 @@ def at(template: str, resource: str, *path):
 P = "Properties"
 MAPPING = (P, "Events", "Messages", P)
 ROLE = (P, "Policies", 0, "PolicyDocument", "Statement", 0)
+STATE = (*ROLE[:-1], 4)
 STATEMENTS = (P, "PolicyDocument", "Statement")
 RULE = (P, "Targets", 0)
 # What must be found, where it is put, and what with.
@@ -91,7 +92,14 @@ BROKEN = [
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABLE"), None),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABEL"), "x"),
     (checks.metrics_exist, at(CLASSIFIER, "SilentAlarm", P, "MetricName"), "records_inn"),
-    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "component", "clasifier"]]}}]}'}),
+    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "deployment", "${Name}", "component", "clasifier"]]}}]}'}),
+    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "component", "classifier"]]}}]}'}),
+    (checks.metrics_exist, at(CLASSIFIER, "SilentAlarm", P, "Dimensions"), [{"Name": "component", "Value": "classifier"}]),
+    (checks.metrics_exist, at(CLASSIFIER, "Function", P, "Environment", "Variables", "DEPLOYMENT"), "security-pipeline"),
+    (checks.names_fit_everywhere, at(FOUNDATION, "ArchiveBucket", P, "BucketName"), {"Fn::Sub": "${Name}-archives-${AWS::AccountId}-${AWS::Region}"}),
+    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition"), None),
+    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition", "ForAllValues:StringLike", "dynamodb:LeadingKeys"), ["*"]),
+    (checks.what_is_kept_survives, at(FOUNDATION, "ArchiveBucket", "DeletionPolicy"), "Retain"),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "Something is wrong."),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "docs/runbooks/throttles.md"),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmActions"), []),

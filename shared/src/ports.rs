@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// Why a port could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// Try again: time-out, throttle, conflict, disk busy.
+    /// Try again: time-out, throttle, conflict, disk busy, a permission or table that somebody may put back.
     #[error("{what}")]
     Retryable {
         /// What was being done to what.
@@ -20,7 +20,7 @@ pub enum PortError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// Trying again cannot help: missing permission, missing table, corrupt record.
+    /// Trying again cannot help: corrupt record, refused content.
     #[error("{what}")]
     Permanent {
         /// What was being done to what.
@@ -84,6 +84,9 @@ pub struct BatchResult {
 pub trait Handler {
     /// Handles a batch.
     fn handle(&self, batch: &[Message]) -> impl Future<Output = BatchResult>;
+
+    /// Is told of so many messages that failed before or without being handled, for a handler that counts what comes in.
+    fn count_unhandled(&self, _messages: u64) {}
 }
 
 /// The sending side of a queue with SQS semantics: at least once, no order.

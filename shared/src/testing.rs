@@ -389,6 +389,9 @@ pub fn sample_incident(event_id: &str, at: Timestamp, resolution_key: Option<&st
     }
 }
 
+/// Incidents of one resolution key in the suite: more than an adapter reads in one call.
+const MANY_INCIDENTS: i64 = 130;
+
 /// The contract of [`Incidents`].
 pub async fn incidents_suite(incidents: &impl Incidents) {
     let all = [
@@ -453,4 +456,19 @@ pub async fn incidents_suite(incidents: &impl Incidents) {
     incidents.update(two, rekey).await.expect("updates");
     assert_eq!(list(&[], Some("k/1"), 0).await, [one], "the index follows");
     assert_eq!(list(&[], Some("k/2"), 0).await, [two]);
+
+    // More than any adapter reads at once.
+    let mut many = Vec::new();
+    for i in 0..MANY_INCIDENTS {
+        let at = Timestamp::from_millis(1_780_000_000_000).plus_seconds(60 * i);
+        let incident = sample_incident(&format!("many-{i}"), at, Some("k/many"));
+        many.insert(0, incident.incident_id);
+        incidents.update(incident.incident_id, &mut |_| Some(incident.clone())).await.expect("puts");
+    }
+    assert_eq!(list(&[], Some("k/many"), 0).await, many, "all of them, newest first");
+    assert_eq!(list(&[], Some("k/many"), 3).await, many[..3]);
+    assert_eq!(list(&[], Some("k/many"), 120).await, many[..120]);
+    let oldest = many[many.len() - 1];
+    incidents.update(oldest, close).await.expect("updates");
+    assert_eq!(list(&[IncidentStatus::Closed], Some("k/many"), 1).await, [oldest], "whatever is before it");
 }

@@ -676,11 +676,14 @@ impl Incidents for Embedded {
             if let Some(resolution) = &filter.resolution_key {
                 let index = tx.open_table(BY_RESOLUTION)?;
                 for row in index.range((&**resolution, &*first)..=(&**resolution, &*last))?.rev() {
+                    if found.len() >= limit {
+                        break;
+                    }
                     let key = row?.0;
                     let id = key.value().1;
                     let Some(bytes) = incidents.get(id)? else { continue };
                     let incident = read_incident(id, bytes.value())?;
-                    if found.len() < limit && wanted(&incident) {
+                    if wanted(&incident) {
                         found.push(incident);
                     }
                 }

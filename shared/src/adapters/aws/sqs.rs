@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 
-use super::{is_retryable, is_retryable_code};
+use super::{is_of_the_deployment, is_retryable_code, may_be_mended};
 use crate::ports::{DeadLetter, Delayed, DelayedOutbox, Outbox, PortError, PortResult};
 use crate::text::one_line;
 
@@ -105,7 +105,7 @@ impl SqsOutbox {
                 Ok(answer) => answer,
                 Err(error) => {
                     let why = DisplayErrorContext(&error).to_string();
-                    return problem.add(is_retryable(&error), waiting.len(), &why);
+                    return problem.add(may_be_mended(&error), waiting.len(), &why);
                 }
             };
             refusals = answer.failed;
@@ -185,7 +185,7 @@ fn permitted(body: &str) -> String {
 }
 
 fn may_work_later(refusal: &BatchResultErrorEntry) -> bool {
-    !refusal.sender_fault || is_retryable_code(&refusal.code)
+    !refusal.sender_fault || is_retryable_code(&refusal.code) || is_of_the_deployment(&refusal.code)
 }
 
 fn reason(refusal: &BatchResultErrorEntry) -> String {
@@ -313,10 +313,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_queue_is_permanent_and_a_throttle_is_not() {
+    async fn only_what_is_wrong_with_the_message_is_permanent() {
         let cases = [
-            ("400 Bad Request", "com.amazonaws.sqs#QueueDoesNotExist", false),
-            ("403 Forbidden", "AccessDeniedException", false),
+            ("400 Bad Request", "com.amazonaws.sqs#QueueDoesNotExist", true),
+            ("403 Forbidden", "AccessDeniedException", true),
+            ("400 Bad Request", "com.amazonaws.sqs#KmsDisabled", true),
+            ("400 Bad Request", "com.amazonaws.sqs#BatchRequestTooLong", false),
+            ("400 Bad Request", "com.amazonaws.sqs#InvalidMessageContents", false),
             ("400 Bad Request", "com.amazonaws.sqs#RequestThrottled", true),
             ("400 Bad Request", "ThrottlingException", true),
             ("503 Service Unavailable", "ServiceUnavailable", true),
