@@ -46,17 +46,19 @@ const LOOKS_S_MAX: i64 = 15;
 /// No clock is so far behind: our choice.
 const AHEAD_S_MAX: i64 = 3600;
 
-/// What happened to records: `records_in = classified + ignored + failed`.
+/// What happened to records: `records_in = classified + ignored + failed`. The first is counted where records come in, the
+/// others where they end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records found in messages and log files. A notification that names no log file counts as a record, ignored or
-    /// failed; a follow-up counts when it is due. An alarm that is looked into counts each time, and so do its records.
+    /// Records found in messages and log files, each time they come. A notification that names no log file counts as a
+    /// record, and so does a log file or upload that cannot be read to its end; a follow-up counts when it is due.
+    /// A look into a log group counts when it fails, and so do the records that it finds.
     pub records_in: u64,
     /// At least one classifier looked at it.
     pub classified: u64,
     /// No classifier is concerned.
     pub ignored: u64,
-    /// Unreadable, or a concerned classifier found its fields malformed.
+    /// Unreadable, malformed in a field that a concerned classifier asks for, or of a message that failed.
     pub failed: u64,
     /// Findings sent.
     pub findings: u64,
@@ -100,6 +102,7 @@ struct Wanted<'h> {
     /// Used again for each event.
     slots: Vec<Slot>,
     records: Vec<Record>,
+    came_in: u64,
     ignored: u64,
     trouble: Trouble,
 }
@@ -110,6 +113,7 @@ impl Visitor for Wanted<'_> {
     }
 
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
+        self.came_in += 1;
         self.engine.concerned(event, &mut self.slots);
         if self.slots.is_empty() {
             self.ignored += 1;
@@ -120,6 +124,7 @@ impl Visitor for Wanted<'_> {
     }
 
     fn failed(&mut self, index: u64, error: &IntakeError, _text: &str) {
+        self.came_in += 1;
         self.trouble.add(Some(&self.file), index, &error.to_string());
     }
 }
@@ -127,7 +132,10 @@ impl Visitor for Wanted<'_> {
 /// What went wrong with one message.
 #[derive(Default)]
 struct Trouble {
+    /// Records that are wrong in themselves.
     failed: u64,
+    /// Records that something else kept from being handled.
+    unhandled: u64,
     reasons: Vec<String>,
     /// Something that has nothing to do with records.
     error: Option<PortError>,
@@ -151,10 +159,14 @@ impl Trouble {
         }
     }
 
-    /// A log file or upload that could not be handled; a permanent error counts as a record.
-    fn fail_object(&mut self, error: PortError) {
-        self.failed += u64::from(!error.is_retryable());
-        self.fail(error);
+    fn merge(&mut self, other: Self) {
+        self.failed += other.failed;
+        self.unhandled += other.unhandled;
+        self.reasons.extend(other.reasons);
+        self.reasons.truncate(REASONS_MAX);
+        if let Some(error) = other.error {
+            self.fail(error);
+        }
     }
 
     fn into_failure(self, message: &Message) -> Option<FailedMessage> {
@@ -178,13 +190,46 @@ struct Look {
     text: String,
 }
 
-/// What a batch comes to.
+/// What a batch, or a part of it, comes to.
 struct Batch {
     troubles: Vec<Trouble>,
     /// Alarms that are to be looked into.
     looks: Vec<Look>,
     counts: Counts,
+    /// Follow-ups that were sent on their way: they have not come in yet.
+    postponed: u64,
     kept_back: Tally,
+}
+
+impl Batch {
+    fn of(messages: usize) -> Self {
+        let troubles = std::iter::repeat_with(Trouble::default).take(messages).collect();
+        Self { troubles, looks: Vec::new(), counts: Counts::default(), postponed: 0, kept_back: Tally::default() }
+    }
+
+    fn merge(&mut self, part: Self) {
+        self.counts = self.counts.plus(part.counts);
+        self.looks.extend(part.looks);
+        self.postponed += part.postponed;
+        self.kept_back.merge(&part.kept_back);
+        for (trouble, more) in self.troubles.iter_mut().zip(part.troubles) {
+            trouble.merge(more);
+        }
+    }
+}
+
+impl Counts {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            records_in: self.records_in + other.records_in,
+            classified: self.classified + other.classified,
+            ignored: self.ignored + other.ignored,
+            failed: self.failed + other.failed,
+            findings: self.findings + other.findings,
+            suppressed: self.suppressed + other.suppressed,
+            repeats: self.repeats + other.repeats,
+        }
+    }
 }
 
 impl<S: State, O: Outbox> ClassifierHandler<S, O> {
@@ -241,18 +286,15 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         self.inspector.borrow().clone()
     }
 
-    async fn try_handle(&self, messages: &[Message]) -> Result<Vec<Trouble>, PortError> {
-        let mut batch = Batch {
-            troubles: messages.iter().map(|_| Trouble::default()).collect(),
-            looks: Vec::new(),
-            counts: Counts::default(),
-            kept_back: Tally::default(),
-        };
+    /// Handles a batch together, up to an error that all of it shares: then nothing is counted, and some may have been done.
+    async fn handle_together(&self, messages: &[Message]) -> Result<Vec<Trouble>, PortError> {
+        let mut batch = Batch::of(messages.len());
         let mut records: Vec<Record> = Vec::new();
         let mut objects: Vec<(usize, Object)> = Vec::new();
         for (message, Message { body, .. }) in messages.iter().enumerate() {
             let created = if W::HAVE_READER { None } else { s3_object::created(body) };
             if let Some(created) = created {
+                batch.counts.records_in += created.ignored + created.failed;
                 batch.counts.ignored += created.ignored;
                 for i in 0..created.failed {
                     batch.troubles[message].add(None, i, "a notification of S3 that names no bucket and key");
@@ -262,6 +304,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             }
             let mut index = 0;
             intake::decode(body, &mut |leaf| {
+                batch.counts.records_in += 1;
                 match leaf {
                     Ok(leaf) => records.push(Record { message, file: None, index, text: leaf.text.to_owned() }),
                     Err(error) => batch.troubles[message].add(None, index, &error.to_string()),
@@ -269,7 +312,10 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 index += 1;
             });
         }
-        self.classify(&records, &mut batch).await?;
+        match (self.classify(&records, &mut batch).await, messages.len()) {
+            (Err(error), 1) => batch.troubles[0].fail(error),
+            (handled, _) => handled?,
+        }
         // First: whoever may upload chooses the key, and must not pass a file off as CloudTrail's.
         let inspector = self.inspector();
         let watched = |object: &Object| inspector.as_ref().is_some_and(|inspector| inspector.wants(&object.bucket));
@@ -277,30 +323,74 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         self.inspect_all(uploads, &mut batch).await;
         for (message, object) in others {
             if let Err(error) = self.read(message, &object, &mut batch).await {
-                batch.troubles[message].fail_object(error);
+                batch.counts.records_in += 1;
+                batch.troubles[message].unhandled += 1;
+                batch.troubles[message].fail(error);
             }
         }
         self.look_into_all(&mut batch).await;
-        let Batch { troubles, mut counts, kept_back, .. } = batch;
+        let Batch { troubles, mut counts, postponed, kept_back, .. } = batch;
         (counts.suppressed, counts.repeats) = (kept_back.suppressed, kept_back.repeats);
         self.kept_back.borrow_mut().merge(&kept_back);
-        counts.failed = troubles.iter().map(|t| t.failed).sum();
-        counts.records_in = counts.classified + counts.ignored + counts.failed;
-        self.count(counts);
+        counts.failed = troubles.iter().map(|t| t.failed + t.unhandled).sum();
+        counts.records_in -= postponed;
+        self.counts.set(self.counts.get().plus(counts));
         Ok(troubles)
     }
 
-    /// Classifies records, sends what is found, and sends follow-ups on their way.
+    /// Handles each message of a batch that could not be handled together, so that what is wrong with one costs no other.
+    /// When two in a row may work later, state or outbox do not answer: the rest come back without waiting for them ten
+    /// times.
+    async fn handle_apart(&self, messages: &[Message]) -> Vec<FailedMessage> {
+        let mut failures = Vec::new();
+        let mut unanswered = 0;
+        for message in messages {
+            if unanswered == 2 {
+                self.count_unhandled(1);
+                let reason = "not tried, as the two messages before it could not be handled for now".to_owned();
+                let message_id = message.message_id.clone();
+                failures.push(FailedMessage { message_id, reason, retryable: true });
+                continue;
+            }
+            let failure = self.handle_alone(message).await;
+            unanswered = if failure.as_ref().is_some_and(|failure| failure.retryable) { unanswered + 1 } else { 0 };
+            failures.extend(failure);
+        }
+        failures
+    }
+
+    async fn handle_alone(&self, message: &Message) -> Option<FailedMessage> {
+        let trouble = match self.handle_together(std::slice::from_ref(message)).await {
+            Ok(troubles) => troubles.into_iter().next()?,
+            Err(error) => Trouble { error: Some(error), ..Trouble::default() },
+        };
+        trouble.into_failure(message)
+    }
+
+    /// Classifies records, sends what is found, and sends follow-ups on their way. After an error all of `records` count as
+    /// not handled.
     async fn classify(&self, records: &[Record], batch: &mut Batch) -> Result<(), PortError> {
+        let mut part = Batch::of(batch.troubles.len());
+        let classified = self.try_classify(records, &mut part).await;
+        match &classified {
+            Ok(()) => batch.merge(part),
+            Err(_) => records.iter().for_each(|record| record.trouble(batch).unhandled += 1),
+        }
+        classified
+    }
+
+    async fn try_classify(&self, records: &[Record], batch: &mut Batch) -> Result<(), PortError> {
         let mut events: Vec<Event<'_>> = Vec::with_capacity(records.len());
         let mut sources: Vec<&Record> = Vec::with_capacity(records.len());
         let mut selected: Vec<Vec<Slot>> = Vec::with_capacity(records.len());
         let mut later: Vec<(Timestamp, String)> = Vec::new();
         let engine = self.engine();
+        let mut postponed = 0;
         for record in records {
             match intake::event(&record.text) {
                 Ok(event) if event.source == follow_up::SOURCE && !self.surroundings.is_due(event.time) => {
                     later.push((event.time, record.text.clone()));
+                    postponed += 1;
                 }
                 Ok(event) => {
                     let mut slots = Vec::new();
@@ -344,6 +434,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         if !bodies.is_empty() {
             self.findings.send(&bodies).await?;
         }
+        batch.postponed = postponed;
         if !later.is_empty() {
             self.surroundings.postpone(later).await?;
         }
@@ -353,6 +444,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
     /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
     async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
         if !object.is_cloudtrail_log() {
+            batch.counts.records_in += 1;
             batch.counts.ignored += 1;
             return Ok(());
         }
@@ -363,16 +455,16 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             message,
             slots: Vec::new(),
             records: Vec::new(),
+            came_in: 0,
             ignored: 0,
             trouble: Trouble::default(),
         };
         let read = self.read_into(object, &mut wanted, batch).await;
+        batch.counts.records_in += wanted.came_in;
         batch.counts.ignored += wanted.ignored;
-        let Trouble { failed, reasons, .. } = wanted.trouble;
-        let trouble = &mut batch.troubles[message];
-        trouble.failed += failed;
-        trouble.reasons.extend(reasons);
-        trouble.reasons.truncate(REASONS_MAX);
+        // Found, and not classified when reading ended early.
+        wanted.trouble.unhandled += wanted.records.len() as u64;
+        batch.troubles[message].merge(wanted.trouble);
         read
     }
 
@@ -382,19 +474,23 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         let Some(inspector) = self.inspector() else { return };
         let (mut inspected, mut reports) = (Vec::new(), Vec::new());
         for (message, object) in uploads {
+            batch.counts.records_in += 1;
             match self.inspect(&object, &inspector).await {
                 Ok(report) => {
                     inspected.push((message, object));
                     reports.push(report);
                 }
-                Err(error) => batch.troubles[message].fail_object(error),
+                Err(error) => {
+                    batch.troubles[message].unhandled += 1;
+                    batch.troubles[message].fail(error);
+                }
             }
         }
         self.surroundings.look_up(&mut reports).await;
         for ((message, object), report) in inspected.into_iter().zip(reports) {
             let record = Record { message, file: None, index: 0, text: inspection::text(&object, &report) };
             if let Err(error) = self.classify(&[record], batch).await {
-                batch.troubles[message].fail_object(error);
+                batch.troubles[message].fail(error);
             }
         }
     }
@@ -412,7 +508,9 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 Err(PortError::Retryable { what, source: None })
             };
             if let Err(error) = looked {
-                batch.troubles[look.message].fail_object(error);
+                batch.counts.records_in += 1;
+                batch.troubles[look.message].unhandled += 1;
+                batch.troubles[look.message].fail(error);
             }
         }
     }
@@ -437,6 +535,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 records.push(Record { message: *message, file: Some(Rc::clone(&log_group)), index, text });
                 index += 1;
             }
+            batch.counts.records_in += records.len() as u64;
             self.classify(&records, batch).await?;
         }
         info!("looked into the alarm {}: {index} records", window.shown());
@@ -518,37 +617,24 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         }
         Ok(())
     }
-
-    fn count(&self, batch: Counts) {
-        let total = self.counts.get();
-        self.counts.set(Counts {
-            records_in: total.records_in + batch.records_in,
-            classified: total.classified + batch.classified,
-            ignored: total.ignored + batch.ignored,
-            failed: total.failed + batch.failed,
-            findings: total.findings + batch.findings,
-            suppressed: total.suppressed + batch.suppressed,
-            repeats: total.repeats + batch.repeats,
-        });
-    }
 }
 
 impl<S: State, O: Outbox, W: Surroundings> Handler for ClassifierHandler<S, O, W> {
     async fn handle(&self, batch: &[Message]) -> BatchResult {
-        let failed = match self.try_handle(batch).await {
+        let failed = match self.handle_together(batch).await {
             Ok(troubles) => {
                 batch.iter().zip(troubles).filter_map(|(message, trouble)| trouble.into_failure(message)).collect()
             }
             Err(error) => {
-                warn!("batch of {} not handled: {error}", batch.len());
-                let failed = |message: &Message| FailedMessage {
-                    message_id: message.message_id.clone(),
-                    reason: error.to_string(),
-                    retryable: error.is_retryable(),
-                };
-                batch.iter().map(failed).collect()
+                warn!("batch of {} not handled together, now each message alone: {error}", batch.len());
+                self.handle_apart(batch).await
             }
         };
         BatchResult { failed }
+    }
+
+    fn count_unhandled(&self, messages: u64) {
+        let unhandled = Counts { records_in: messages, failed: messages, ..Counts::default() };
+        self.counts.set(self.counts.get().plus(unhandled));
     }
 }

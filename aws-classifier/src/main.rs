@@ -2,10 +2,10 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`,
 //! `RESPONDER_QUEUE_URL`, `CLASSIFIER_QUEUE_URL` (its own queue, where follow-ups wait), `DLQ_URL` (its own dead-letter
-//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `ALARM_LOG_GROUP` (optional: the log group of
-//! CloudTrail that `[alarms]` lead into), `RUST_LOG` (default `info`), and what
-//! `key_env` of `[inspection.virustotal]` and `[inspection.hybrid_analysis]` name. Files that settings name are relative to
-//! the function's own folder, or `s3://BUCKET/KEY`.
+//! queue), `UPLOAD_BUCKET` (optional: a bucket whose new objects are inspected), `ALARM_LOG_GROUP` (optional: the log group
+//! of CloudTrail that `[alarms]` lead into), `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default
+//! `info`), and what `key_env` of `[inspection.virustotal]` and `[inspection.hybrid_analysis]` name. Files that settings
+//! name are relative to the function's own folder, or `s3://BUCKET/KEY`.
 
 use aws_classifier::alarms::Alarms;
 use aws_classifier::engine::Engine;

@@ -2,9 +2,11 @@
 //!
 //! * One rule per CloudTrail event source, its names merged, split where the pattern would pass 2,048 characters (the
 //!   quota of an event pattern); one rule per notification source.
+//! * Sources of which only a name or two are wanted share rules: a bus takes 300 of them, and 100 in two regions.
 //! * Read-only calls get rules of their own: they arrive only where the rule's state is
 //!   `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`, and there is no reason to receive everything else twice.
 //! * Sign-ins have a detail type of their own, "AWS Console Sign In via CloudTrail".
+//! * A call that a rule by name alone or by source alone selects is in no other rule: it would come twice.
 //! * [`Pattern::Root`](shared::Pattern::Root) becomes one rule on the caller's type.
 //! * [`Pattern::Intake`](shared::Pattern::Intake) becomes none: those records come from text logs and from the pipeline
 //!   itself.
@@ -16,7 +18,7 @@
 //! otherwise forge records. IAM, Organizations and global sign-in events arrive in us-east-1 only; which region gets
 //! which rule is the deployment's business, not this module's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -27,6 +29,10 @@ use crate::{intake, rules};
 
 /// The quota of an event pattern in characters (EventBridge quotas page).
 pub const PATTERN_CHARS_MAX: usize = 2048;
+
+/// A source with so many names or fewer shares a rule with others: our choice, with which the rules of this version stay
+/// below the 100 of a bus in af-south-1 and eu-south-1 (quota L-244521F2; 300 elsewhere).
+const FEW_NAMES: usize = 2;
 
 const API_CALL: &str = "AWS API Call via CloudTrail";
 const SIGN_IN: &str = "AWS Console Sign In via CloudTrail";
@@ -59,6 +65,19 @@ pub struct EventRule {
     pub classifiers: Vec<String>,
 }
 
+impl EventRule {
+    /// The patterns that together select the same without `$or`, for matchers that do not know it.
+    pub fn alternatives(&self) -> Vec<Value> {
+        let Some(branches) = self.pattern["detail"]["$or"].as_array() else { return vec![self.pattern.clone()] };
+        let with = |branch: &Value| {
+            let mut pattern = self.pattern.clone();
+            pattern["detail"] = branch.clone();
+            pattern
+        };
+        branches.iter().map(with).collect()
+    }
+}
+
 /// The rules of a deployment: what the classifiers and our own rules want.
 pub fn own_event_rules() -> Vec<EventRule> {
     let plugins = ALL.iter().map(|p| Declaration::from(p.meta));
@@ -72,12 +91,18 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
     let mut notifications: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
     let (mut named, mut sources) = (BTreeMap::<RuleState, Wanted<'_>>::new(), Wanted::default());
     let (mut root, mut any) = (Vec::new(), Vec::new());
+    let declared: Vec<&Declaration> = declared.into_iter().collect();
+    let broader = Broader::of(&declared);
     for Declaration { id, selectors, .. } in declared {
         for selector in selectors {
             match (selector.source.as_deref(), selector.name.as_deref()) {
                 (Some(source), Some(_)) if selector.notification && intake::is_own(source) => {}
                 (Some(source), Some(name)) if selector.notification => {
                     notifications.entry(source).or_default().add(name, id);
+                }
+                (Some(source), Some(_)) if broader.sources.contains(source) => sources.add(source, id),
+                (Some(_), Some(name)) if broader.names.contains(name) => {
+                    named.entry(state_of(name)).or_default().add(name, id);
                 }
                 (Some(source), Some(name)) => calls.entry((source, state_of(name))).or_default().add(name, id),
                 (None, Some(name)) => named.entry(state_of(name)).or_default().add(name, id),
@@ -88,11 +113,15 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
         }
     }
     let mut rules = Vec::new();
-    for ((source, state), wanted) in calls {
+    let few = few_names(&calls);
+    for (&(source, state), wanted) in &calls {
+        if few.get(&state).is_some_and(|few| few.0.contains_key(source)) {
+            continue;
+        }
         let reads = if state == RuleState::Enabled { "" } else { "-reads" };
         let base = format!("classifier-{}{reads}", source.trim_end_matches(".amazonaws.com").replace('.', "-"));
         let what = if state == RuleState::Enabled { "calls" } else { "read-only calls" };
-        wanted.into_rules(&base, &format!("{what} of {source}"), state, &mut rules, |names| {
+        wanted.fill_rules(&base, &format!("{what} of {source}"), state, &mut rules, |names| {
             json!({
                 "source": [{ "prefix": "aws." }],
                 "detail-type": detail_types(source),
@@ -100,9 +129,23 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
             })
         });
     }
+    for (state, wanted) in few {
+        let reads = if state == RuleState::Enabled { "" } else { "-reads" };
+        let what = format!("calls of sources with at most {FEW_NAMES} wanted names");
+        wanted.fill_rules(&format!("classifier-few-names{reads}"), &what, state, &mut rules, |sources| {
+            let branch = |source: &&str| {
+                let names: Vec<&str> = calls[&(*source, state)].0.keys().copied().collect();
+                json!({ "eventSource": [source], "eventName": names })
+            };
+            let mut branches: Vec<Value> = sources.iter().map(branch).collect();
+            // EventBridge takes an `$or` of one for the name of a field.
+            let detail = if branches.len() == 1 { branches.remove(0) } else { json!({ "$or": branches }) };
+            json!({ "source": [{ "prefix": "aws." }], "detail-type": [API_CALL, SERVICE_EVENT], "detail": detail })
+        });
+    }
     for (source, wanted) in notifications {
         let base = format!("classifier-{}", source.replace('.', "-"));
-        wanted.into_rules(
+        wanted.fill_rules(
             &base,
             &format!("notifications of {source}"),
             RuleState::Enabled,
@@ -113,7 +156,7 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
     let every_type = [API_CALL, SIGN_IN, SERVICE_EVENT];
     for (state, wanted) in named {
         let base = if state == RuleState::Enabled { "classifier-any-source" } else { "classifier-any-source-reads" };
-        wanted.into_rules(base, "calls by name, whatever their source", state, &mut rules, |names| {
+        wanted.fill_rules(base, "calls by name, whatever their source", state, &mut rules, |names| {
             json!({
                 "source": [{ "prefix": "aws." }],
                 "detail-type": every_type,
@@ -122,7 +165,7 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
         });
     }
     let every_call = RuleState::EnabledWithAllCloudtrailManagementEvents;
-    sources.into_rules("classifier-any-name", "every call of a source", every_call, &mut rules, |sources| {
+    sources.fill_rules("classifier-any-name", "every call of a source", every_call, &mut rules, |sources| {
         json!({
             "source": [{ "prefix": "aws." }],
             "detail-type": every_type,
@@ -154,6 +197,35 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
     rules
 }
 
+/// The sources of which few names are wanted, with who wants them. One alone keeps its rule.
+fn few_names<'d>(calls: &BTreeMap<(&'d str, RuleState), Wanted<'d>>) -> BTreeMap<RuleState, Wanted<'d>> {
+    let mut few = BTreeMap::<RuleState, Wanted<'d>>::new();
+    for ((source, state), wanted) in calls {
+        // Sign-ins have another type.
+        if wanted.0.len() <= FEW_NAMES && detail_types(source) == [API_CALL, SERVICE_EVENT] {
+            let sources = few.entry(*state).or_default();
+            wanted.0.values().flatten().for_each(|id| sources.add(source, id));
+        }
+    }
+    few.retain(|_, sources| sources.0.len() > 1);
+    few
+}
+
+/// What is selected whatever its name, and whatever its source.
+struct Broader<'d> {
+    sources: BTreeSet<&'d str>,
+    names: BTreeSet<&'d str>,
+}
+
+impl<'d> Broader<'d> {
+    fn of(declared: &[&'d Declaration]) -> Self {
+        let selectors = || declared.iter().flat_map(|declaration| &declaration.selectors);
+        let sources = selectors().filter(|selector| selector.name.is_none()).filter_map(|s| s.source.as_deref());
+        let names = selectors().filter(|selector| selector.source.is_none()).filter_map(|s| s.name.as_deref());
+        Self { sources: sources.collect(), names: names.collect() }
+    }
+}
+
 /// Event names, each with the classifiers that want it.
 #[derive(Default)]
 struct Wanted<'d>(BTreeMap<&'d str, Vec<&'d str>>);
@@ -167,8 +239,8 @@ impl<'d> Wanted<'d> {
     }
 
     /// Fills one rule after another with names, in order, as many as the quota lets in.
-    fn into_rules(
-        self,
+    fn fill_rules(
+        &self,
         base: &str,
         what: &str,
         state: RuleState,
@@ -311,6 +383,44 @@ mod tests {
                 ("classifier-any-name-1", json!({ "eventSource": ["iam.amazonaws.com"] })),
             ]
         );
+    }
+
+    #[test]
+    fn a_call_that_a_broader_rule_selects_is_in_no_other() {
+        let broad = declaration("broad", vec![call(Some("iam.amazonaws.com"), None), call(None, Some("ConsoleLogin"))]);
+        let login = call(Some("signin.amazonaws.com"), Some("ConsoleLogin"));
+        let narrow = declaration("narrow", vec![iam("CreateUser"), iam("GetUser"), login]);
+        let rules = event_rules(&[narrow, broad]);
+        let names: Vec<_> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["classifier-any-source-1", "classifier-any-name-1"]);
+        assert!(rules.iter().all(|rule| rule.classifiers == ["broad", "narrow"]), "{rules:?}");
+    }
+
+    #[test]
+    fn sources_with_few_names_share_rules_below_the_quota_and_lose_nothing() {
+        let sources: Vec<String> = (0..60).map(|i| format!("service-{i:02}.amazonaws.com")).collect();
+        let one = |source: &String| [call(Some(source), Some("StopIt")), call(Some(source), Some("GetIt"))];
+        let many = ["A", "B", "C"].map(iam);
+        let rules = event_rules(&[declaration("few", sources.iter().flat_map(one).chain(many).collect())]);
+        let mut selected = BTreeSet::new();
+        for rule in &rules {
+            assert!(rule.pattern.to_string().chars().count() < PATTERN_CHARS_MAX, "{}", rule.name);
+            for pattern in rule.alternatives() {
+                let detail = &pattern["detail"];
+                assert_eq!(detail["eventSource"].as_array().expect("a source").len(), 1, "{pattern}");
+                selected.insert((detail["eventSource"][0].clone().to_string(), detail["eventName"].to_string()));
+            }
+        }
+        assert_eq!(selected.len(), 121, "two of each source, and all of iam");
+        assert!(rules.len() < 20 && rules.iter().any(|rule| rule.name == "classifier-iam-1"), "{}", rules.len());
+        assert!(rules.iter().any(|rule| rule.name == "classifier-few-names-reads-2"));
+    }
+
+    #[test]
+    fn the_rules_of_a_deployment_fit_onto_a_bus_of_every_region() {
+        // Beside them a bus has those for log files, uploads and what is forwarded.
+        let rules = own_event_rules().len() + 3;
+        assert!(rules <= 100, "{rules}");
     }
 
     #[test]

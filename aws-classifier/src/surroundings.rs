@@ -46,8 +46,8 @@ pub trait Surroundings {
     /// The time, for those who want to know how long findings take; `None` where nobody waits.
     fn now(&self) -> Option<Timestamp>;
 
-    /// Sends follow-ups, or what is to be handled once more, each with its time, to the classifier's own queue, from where they come when they are due, or
-    /// before and are postponed again.
+    /// Sends follow-ups, or what is to be handled once more, each with its time, to the classifier's own queue, from where
+    /// they come when they are due, or before and are postponed again.
     ///
     /// # Errors
     /// Those of the queue; some may have been sent.

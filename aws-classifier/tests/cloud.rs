@@ -151,9 +151,9 @@ impl Web for &KnownFiles {
     }
 }
 
-type Function<'w> = ClassifierHandler<
+type Function<'w, O = &'w Sent<String>> = ClassifierHandler<
     MemoryState,
-    &'w Sent<String>,
+    O,
     Cloud<&'w Sent<Delayed>, &'w Buckets, &'w LogGroup, &'w FixedClock, &'w KnownFiles>,
 >;
 
@@ -187,6 +187,11 @@ impl World {
 
     /// The same, which asks outside services.
     fn asking(&self, services: Services) -> Function<'_> {
+        self.sending(&self.findings, services)
+    }
+
+    /// The same, which sends findings to `outbox`.
+    fn sending<O: Outbox>(&self, outbox: O, services: Services) -> Function<'_, O> {
         let engine = Engine::with_defaults(classifiers::ALL, &NoFiles).expect("defaults");
         let cloud = Cloud {
             own_queue: &self.own_queue,
@@ -195,7 +200,7 @@ impl World {
             clock: &self.clock,
             reputation: Reputation::new(services, &self.services),
         };
-        ClassifierHandler::surrounded(engine, MemoryState::default(), &self.findings, cloud)
+        ClassifierHandler::surrounded(engine, MemoryState::default(), outbox, cloud)
     }
 
     fn put(&mut self, name: &str, content: Vec<u8>) {
@@ -312,7 +317,73 @@ async fn failures_stay_with_their_message_and_say_which_file() {
     assert!(found.contains(&"e60".to_owned()), "and so had what came before the damage: {found:?}");
     let counts = handler.counts();
     assert_eq!(counts.records_in, counts.classified + counts.ignored + counts.failed);
-    assert_eq!(counts.failed, 4, "a record, a damaged file and the record it ends in, a missing file");
+    assert_eq!(counts.failed, 5, "a record, a broken file, a damaged one and the record it ends in, a missing one");
+}
+
+/// An outbox that refuses every call with this text in a body, as a queue does that refuses a content, and counts the calls.
+struct Refusing<'w> {
+    text: &'static str,
+    retryable: bool,
+    taken: &'w Sent<String>,
+    calls: Cell<usize>,
+}
+
+impl Outbox for &Refusing<'_> {
+    async fn send(&self, bodies: &[String]) -> PortResult<()> {
+        self.calls.set(self.calls.get() + 1);
+        if !bodies.iter().any(|body| body.contains(self.text)) {
+            return self.taken.send(bodies).await;
+        }
+        let what = "could not send".to_owned();
+        Err(match self.retryable {
+            true => PortError::Retryable { what, source: None },
+            false => PortError::Permanent { what, source: None },
+        })
+    }
+}
+
+fn refused(world: &World, outbox: &Refusing<'_>, bodies: &[String]) -> (Vec<(String, bool)>, Counts) {
+    let handler = world.sending(outbox, Services::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let failed = runtime.block_on(handler.handle(&messages(bodies))).failed;
+    (failed.into_iter().map(|f| (f.message_id, f.retryable)).collect(), handler.counts())
+}
+
+#[test]
+fn what_is_wrong_with_one_message_costs_no_other_of_its_batch() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    let outbox = Refusing { text: "poison", retryable: false, taken: &world.findings, calls: Cell::default() };
+    let mut bodies = ["good", "poison", "good", "other"].map(|id| key_created(id).to_string()).to_vec();
+    bodies.extend([uninteresting("u").to_string(), "{".to_owned()]);
+    let (failed, counts) = refused(&world, &outbox, &bodies);
+    assert_eq!(failed, [("m1".to_owned(), false), ("m5".to_owned(), false)]);
+    let found: std::collections::BTreeSet<_> = world.findings().into_iter().map(|f| f.event_id).collect();
+    assert_eq!(found, ["good".to_owned(), "other".to_owned()].into());
+    let Counts { records_in, classified, ignored, failed, .. } = counts;
+    assert_eq!((records_in, classified, ignored, failed), (6, 3, 1, 2));
+}
+
+#[test]
+fn a_message_that_fails_alone_counts_as_in_and_failed() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    for retryable in [false, true] {
+        let outbox = Refusing { text: "poison", retryable, taken: &world.findings, calls: Cell::default() };
+        let body = json!({"Records": [key_created("poison"), key_created("with it")]}).to_string();
+        let (failed, counts) = refused(&world, &outbox, &[body]);
+        assert_eq!(failed, [("m0".to_owned(), retryable)]);
+        assert_eq!((counts.records_in, counts.failed, counts.findings), (2, 2, 0));
+    }
+}
+
+#[test]
+fn what_does_not_answer_is_not_asked_for_each_message() {
+    let world = World::at("2026-03-01T12:05:00Z");
+    let outbox = Refusing { text: "", retryable: true, taken: &world.findings, calls: Cell::default() };
+    let bodies: Vec<String> = (0..10).map(|i| key_created(&format!("e{i}")).to_string()).collect();
+    let (failed, counts) = refused(&world, &outbox, &bodies);
+    assert!(failed.len() == 10 && failed.iter().all(|(_, retryable)| *retryable), "{failed:?}");
+    assert_eq!(outbox.calls.get(), 3, "together, and two alone");
+    assert_eq!((counts.records_in, counts.failed), (10, 10));
 }
 
 fn opening(time: &str) -> String {
@@ -694,7 +765,7 @@ async fn a_look_that_fails_fails_its_alarm_alone_and_does_not_multiply_it() {
         assert!(world.own_queue.0.take().is_empty(), "it comes back by itself, or is a dead letter");
     }
     let Counts { records_in, classified, ignored, failed, .. } = handler.counts();
-    assert_eq!((records_in, classified, ignored, failed), (5, 4, 0, 1), "a look that will never work counts");
+    assert_eq!((records_in, classified, ignored, failed), (6, 4, 0, 2), "every look that fails counts");
 }
 
 #[tokio::test]

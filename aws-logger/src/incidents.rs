@@ -21,6 +21,11 @@ use shared::finding::Effect;
 use shared::ports::{IncidentFilter, Incidents, PortResult};
 use shared::{Finding, Incident, IncidentId, IncidentStatus, Outcome, OutcomeStatus, Receipt, Timestamp};
 
+/// Incidents with one resolution key that are looked at, newest first. Automation that opens and closes one group every
+/// minute makes thousands in a few days, and all but the last are closed. Our choice: a hundred, which DynamoDB reads in one
+/// call; an older threat stays open until a person closes it.
+const RELATED_MAX: usize = 100;
+
 /// Applies a finding: creates its incident, and closes what it resolves or what resolved it. `passed` says when the
 /// components before let it go; the incident keeps the first time of each.
 ///
@@ -45,10 +50,12 @@ pub async fn apply_finding<I: Incidents>(
     .await?;
     let Some(key) = &finding.resolution_key else { return Ok(id) };
     // Each side writes itself before it looks for the other, so that of two at the same time one sees both.
-    let filter = IncidentFilter { resolution_key: Some(key.clone()), ..IncidentFilter::default() };
+    let filter = IncidentFilter { resolution_key: Some(key.clone()), limit: RELATED_MAX, ..IncidentFilter::default() };
     let related = store.list(&filter).await?;
     if finding.effect == Effect::Resolves {
-        for threat in related.iter().filter(|i| !is_good_news(i) && i.timestamp <= finding.event_time) {
+        let open = |i: &&Incident| resolved_by(i).is_none_or(|earlier| id < earlier);
+        let threats = related.iter().filter(|i| !is_good_news(i) && i.timestamp <= finding.event_time);
+        for threat in threats.filter(open) {
             close(store, threat.incident_id, id, now).await?;
         }
     } else {
@@ -173,6 +180,11 @@ fn is_good_news(incident: &Incident) -> bool {
     incident.details["effect"] == json!(Effect::Resolves)
 }
 
+/// The good news that closed it.
+fn resolved_by(incident: &Incident) -> Option<IncidentId> {
+    incident.details["resolved_by"].as_str().and_then(IncidentId::parse)
+}
+
 /// Closes a threat; `details.resolved_by` is the earliest good news that does.
 async fn close<I: Incidents>(store: &I, threat: IncidentId, by: IncidentId, now: Timestamp) -> PortResult<()> {
     store
@@ -180,8 +192,7 @@ async fn close<I: Incidents>(store: &I, threat: IncidentId, by: IncidentId, now:
             let before = before?;
             let mut after = before.clone();
             after.status = after.status.advanced_to(IncidentStatus::Closed);
-            let known = after.details["resolved_by"].as_str().and_then(IncidentId::parse);
-            let first = known.map_or(by, |known| known.min(by));
+            let first = resolved_by(&after).map_or(by, |known| known.min(by));
             after.details["resolved_by"] = json!(first);
             stamped(before, after, now)
         })

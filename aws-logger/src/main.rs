@@ -2,8 +2,8 @@
 //! standard output, which Lambda puts into CloudWatch Logs, and the same lines as objects in a bucket. Wiring only.
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its ledger is,
-//! `INCIDENT_TABLE`, `ARCHIVE_BUCKET` (without it, lines are not archived), `DLQ_URL` (its own dead-letter queue), `RUST_LOG`
-//! (default `info`; the function's own log goes to standard error).
+//! `INCIDENT_TABLE`, `ARCHIVE_BUCKET` (without it, lines are not archived), `DLQ_URL` (its own dead-letter queue),
+//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`; the function's own log goes to standard error).
 
 use aws_logger::{ArchiveLog, Logger, WriteLog, configure};
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger};

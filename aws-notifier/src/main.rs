@@ -3,7 +3,7 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its ledger is,
 //! `LOGGER_QUEUE_URL`, `SNS_TOPIC_ARN` (wins over `channels.sns.topic_arn`), `DLQ_URL` (its own dead-letter queue),
-//! `RUST_LOG` (default `info`). The channels `console` and `file` are for one machine; here they are off.
+//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`). The channels `console` and `file` are for one machine; here they are off.
 
 use aws_notifier::channels::{Channel, Sns};
 use aws_notifier::{Notifier, configure};

@@ -103,6 +103,12 @@ impl Alert {
             });
         } else {
             page.calls(outcome.undo());
+            if matches!(outcome.status, OutcomeStatus::Succeeded | OutcomeStatus::Failed) {
+                page.paragraph(
+                    "`pipeline responses undo FINDING/ACTION/TARGET` makes these calls, with the finding id, the action and \
+                     the target of this message.",
+                );
+            }
         }
         page.section("Why");
         page.paragraph(&format!("{}: {}", upper(finding.severity), finding.title));

@@ -2,7 +2,8 @@
 //!
 //! Knows neither policy nor journal: [`crate::response`] carries plans out with it, [`crate::undo`] takes them back.
 //! Live state decides what is left of a call ([`shared::Action::left`]), so a second run makes what the first one did not.
-//! The answer "it is so already" means that somebody else was faster: then live state is read anew.
+//! The answer "it is so already" means that somebody else was faster: then live state is read anew, and what is so by then is
+//! not this run's doing.
 
 use serde_json::Value;
 use shared::{ApiCall, Plan};
@@ -23,14 +24,29 @@ pub struct Stop {
     pub is_retryable: bool,
 }
 
+/// What became of a wanted call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// What it wants is not so, as far as is known.
+    Not,
+    /// This run made it: in part, when the rest was so.
+    Made(ApiCall),
+    /// It was so when this run looked.
+    Found,
+    /// Somebody else was faster while this run was at it.
+    ByOthers,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
     /// The calls that this run made, as it made them.
     pub calls: Vec<ApiCall>,
-    /// For each wanted call whether what it wants is so now.
-    pub done: Vec<bool>,
-    /// Why not all are, when not all are.
+    /// What became of each wanted call.
+    pub done: Vec<Done>,
+    /// Which of the wanted calls somebody else was faster with, wholly or in part.
+    pub overtaken: Vec<bool>,
+    /// Why not all are done, when not all are.
     pub stop: Option<Stop>,
 }
 
@@ -50,6 +66,21 @@ pub async fn look(cloud: &impl Cloud, reads: &[ApiCall]) -> Result<Vec<Value>, S
     Ok(seen)
 }
 
+/// What of `calls` still changes something in the state that is now, in order. Makes none of them.
+///
+/// # Errors
+/// When live state cannot be read, or a call can never work again.
+pub async fn left_of(
+    cloud: &impl Cloud,
+    action: &dyn DynAction,
+    plan: &Plan,
+    calls: &[ApiCall],
+) -> Result<Vec<ApiCall>, Stop> {
+    let seen = look(cloud, &plan.reads).await?;
+    let left: Result<Vec<_>, _> = calls.iter().map(|call| left(action, call, &seen)).collect();
+    Ok(left?.into_iter().flatten().collect())
+}
+
 /// Makes what is left of `calls`, which are the plan's own or its undo. `seen` is what [`look`] answered a moment ago.
 pub async fn make(
     cloud: &impl Cloud,
@@ -58,7 +89,8 @@ pub async fn make(
     calls: &[ApiCall],
     seen: Option<Vec<Value>>,
 ) -> Made {
-    let mut made = Made { calls: Vec::new(), done: vec![false; calls.len()], stop: None };
+    let (done, overtaken) = (vec![Done::Not; calls.len()], vec![false; calls.len()]);
+    let mut made = Made { calls: Vec::new(), done, overtaken, stop: None };
     let mut seen = seen;
     let mut last = String::new();
     for round in 0..LOOKS_MAX {
@@ -106,24 +138,37 @@ async fn go_through(
     made: &mut Made,
 ) -> Result<(), Halt> {
     for (i, call) in calls.iter().enumerate() {
-        if made.done[i] {
+        if made.done[i] != Done::Not {
             continue;
         }
-        let left = action.left(call, seen).map_err(|why| {
-            let reason = format!("{}:{} is not possible: {why}", call.service, call.operation);
-            Halt::Stop(Stop { reason, is_retryable: false })
-        })?;
-        if let Some(left) = left {
-            match cloud.call(&left).await {
-                Ok(_) => made.calls.push(left),
-                Err(error @ CallError::AlreadySo(_)) => return Err(Halt::LookAgain(reason(call, &error))),
-                Err(error @ CallError::Gone(_)) => return Err(Halt::Gone(reason(call, &error))),
-                Err(error) => return Err(Halt::Stop(stopped(call, &error))),
+        let Some(left) = left(action, call, seen).map_err(Halt::Stop)? else {
+            made.done[i] = if made.overtaken[i] { Done::ByOthers } else { Done::Found };
+            continue;
+        };
+        match cloud.call(&left).await {
+            Ok(_) => {
+                made.calls.push(left.clone());
+                made.done[i] = Done::Made(left);
             }
+            Err(error @ CallError::AlreadySo(_)) => {
+                made.overtaken[i] = true;
+                return Err(Halt::LookAgain(reason(call, &error)));
+            }
+            Err(error @ CallError::Gone(_)) => {
+                made.overtaken[i] = true;
+                return Err(Halt::Gone(reason(call, &error)));
+            }
+            Err(error) => return Err(Halt::Stop(stopped(call, &error))),
         }
-        made.done[i] = true;
     }
     Ok(())
+}
+
+fn left(action: &dyn DynAction, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, Stop> {
+    action.left(call, seen).map_err(|why| {
+        let reason = format!("{}:{} is not possible: {why}", call.service, call.operation);
+        Stop { reason, is_retryable: false }
+    })
 }
 
 fn stopped(call: &ApiCall, error: &CallError) -> Stop {

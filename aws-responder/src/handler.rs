@@ -1,7 +1,9 @@
 //! Findings in; findings and outcomes out.
 //!
 //! Per batch: every finding is passed on, as received, to the notifier and the logger; then every response is decided,
-//! journalled and carried out, which is the work of [`crate::response`]; then the outcomes are sent to both. A message whose
+//! journalled and carried out, which is the work of [`crate::response`], and its outcomes are sent to both before the next message is
+//! looked at: when Lambda cuts a slow batch off, what was done is told. For the same reason no response is begun later than
+//! [`BEGIN_S_MAX`] after the batch. A message whose
 //! effects are not all done comes back, and every step done before is then done again with the same bytes, or found done.
 //! One message's failure never touches its neighbours, and a failing notifier keeps nothing from the logger, nor a failing
 //! journal or account the finding from either.
@@ -15,6 +17,10 @@ use crate::journal::Journal;
 use crate::policy::Policy;
 use crate::response::{Report, Responses};
 use crate::settings::ResponderSettings;
+
+/// So long after a batch began responses are begun; the messages left come back. The deployed function may run for 50 s: 15 s are
+/// for a look and a change that take almost as long as any operation may, 8 s each.
+pub const BEGIN_S_MAX: i64 = 35;
 
 /// The component. Generic over its ports: ledger, notifier's queue, logger's queue, clock, cloud.
 pub struct Responder<L, N, G, C, A> {
@@ -87,11 +93,16 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
         let now = self.responses.now();
         self.send(&mut works, |work| vec![passed_on(&work.message.body, now)]).await;
         for work in &mut works {
+            if self.responses.now() > now.plus_seconds(BEGIN_S_MAX) {
+                let what = format!("not reached: the messages before took more than {BEGIN_S_MAX} s");
+                work.fail(PortError::Retryable { what, source: None });
+                continue;
+            }
             let Report { bodies, failures } = self.responses.answer(&work.finding, work.message.receive_count).await;
             work.outcomes = bodies;
             failures.into_iter().for_each(|error| work.fail(error));
+            self.send(std::slice::from_mut(work), |work| work.outcomes.clone()).await;
         }
-        self.send(&mut works, |work| work.outcomes.clone()).await;
         for Work { message, finding, failure, .. } in works {
             let Some(error) = failure else { continue };
             let reason = reason_of(&error);

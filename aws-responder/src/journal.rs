@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::ports::{Claim, Ledger, PortError, PortResult};
-use shared::{ApiCall, Finding, Plan, Timestamp};
+use shared::{ApiCall, Envelope, Finding, Outcome, Payload, Plan, Timestamp};
 
 /// How long a response is its worker's own. Longer than the 50 s that the deployed function may run, so that whoever takes
 /// it over is alone with it; shorter than its queue's visibility time-out of 300 s.
@@ -81,6 +81,17 @@ impl Undone {
     }
 }
 
+/// What the journal holds of one response.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// How it ended, with the finding it answers; none while it is not finished.
+    pub ended: Option<(Finding, Outcome)>,
+    /// What it began with; none when nothing was to be changed.
+    pub begun: Option<Begun>,
+    /// That it was taken back.
+    pub undone: Option<Undone>,
+}
+
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Turn<T> {
@@ -135,7 +146,7 @@ impl<L: Ledger> Journal<L> {
     /// # Errors
     /// The ledger's; permanent when the entry cannot be read.
     pub async fn begun(&self, key: &str, now: Timestamp) -> PortResult<Option<Begun>> {
-        let key = format!("response_begun/{key}");
+        let key = begun_key(key);
         match self.ledger.claim(&key, now, NO_LEASE).await? {
             Claim::Done(text) => Ok(Some(read(&key, &text, |begun: &Begun| begun.version)?)),
             Claim::Busy { until } => Err(busy(&key, until)),
@@ -148,7 +159,7 @@ impl<L: Ledger> Journal<L> {
     /// # Errors
     /// The ledger's.
     pub async fn begin(&self, key: &str, begun: &Begun, now: Timestamp) -> PortResult<()> {
-        self.ledger.complete(&format!("response_begun/{key}"), &text(begun), now).await
+        self.ledger.complete(&begun_key(key), &text(begun), now).await
     }
 
     /// Takes the undo of the response `key`, or finds that it was taken back.
@@ -174,6 +185,35 @@ impl<L: Ledger> Journal<L> {
     /// Gives an undo up.
     pub async fn release_undo(&self, key: &str) {
         self.release(&undo_key(key)).await;
+    }
+
+    /// All that is known of the response `key`; `None` when there is nothing. Only reads, for people who look.
+    ///
+    /// # Errors
+    /// The ledger's; permanent when an entry cannot be read.
+    pub async fn record(&self, key: &str) -> PortResult<Option<Record>> {
+        let keys = [key.to_owned(), begun_key(key), undo_key(key)];
+        let mut texts = self.ledger.results(&keys).await?.into_iter();
+        let [ended, begun, undone] = std::array::from_fn(|_| texts.next().flatten());
+        let record = Record {
+            ended: ended.map(|body| ended_with(key, &body)).transpose()?,
+            begun: begun.map(|text| read(&keys[1], &text, |begun: &Begun| begun.version)).transpose()?,
+            undone: undone.map(|text| read(&keys[2], &text, |undone: &Undone| undone.version)).transpose()?,
+        };
+        Ok((record != Record::default()).then_some(record))
+    }
+
+    /// Which of these responses were taken back, in their order. Only reads.
+    ///
+    /// # Errors
+    /// The ledger's; permanent when an entry cannot be read.
+    pub async fn undone(&self, keys: &[&str]) -> PortResult<Vec<Option<Undone>>> {
+        let keys: Vec<String> = keys.iter().map(|key| undo_key(key)).collect();
+        let texts = self.ledger.results(&keys).await?;
+        let entry = |(key, text): (&String, Option<String>)| {
+            text.map(|text| read(key, &text, |undone: &Undone| undone.version)).transpose()
+        };
+        keys.iter().zip(texts).map(entry).collect()
     }
 
     /// Takes one of `max` slots of an hour for the response `key`, or finds that it has one. `false` when all are taken.
@@ -215,6 +255,10 @@ impl<L: Ledger> Journal<L> {
     }
 }
 
+fn begun_key(key: &str) -> String {
+    format!("response_begun/{key}")
+}
+
 fn undo_key(key: &str) -> String {
     format!("response_undone/{key}")
 }
@@ -232,6 +276,16 @@ fn read<T: DeserializeOwned>(key: &str, text: &str, version: impl Fn(&T) -> u32)
             what: format!("journal entry {key} has version {other}, this program reads {VERSION}"),
             source: None,
         }),
+    }
+}
+
+/// The outcome in an envelope as it was sent.
+fn ended_with(key: &str, body: &str) -> PortResult<(Finding, Outcome)> {
+    let damaged = format!("journal entry {key} is damaged");
+    match Envelope::from_body(body) {
+        Ok(Envelope { payload: Payload::Outcome { finding, outcome }, .. }) => Ok((*finding, *outcome)),
+        Ok(_) => Err(PortError::Permanent { what: damaged, source: None }),
+        Err(error) => Err(PortError::permanent(damaged, error)),
     }
 }
 

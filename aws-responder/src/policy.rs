@@ -99,8 +99,15 @@ impl Policy {
     }
 
     /// Why the plan must not be carried out, if it must not: somebody or something in it is exempt, or it cannot be told.
-    pub fn refusal(&self, finding: &Finding, target: &str, calls: &[ApiCall]) -> Option<String> {
-        self.exemptions.refusal(finding, target, calls)
+    /// `own_account`, where it is known, is the only one whose roles can be the pipeline's own.
+    pub fn refusal(
+        &self,
+        finding: &Finding,
+        target: &str,
+        calls: &[ApiCall],
+        own_account: Option<&str>,
+    ) -> Option<String> {
+        self.exemptions.refusal(finding, target, calls, own_account)
     }
 }
 
@@ -108,6 +115,8 @@ impl Policy {
 struct Exemptions {
     /// Matched against who did it and whom the plan changes.
     principals: Vec<(String, &'static str)>,
+    /// Matched against the same, in the pipeline's account.
+    own_roles: Vec<String>,
     /// Matched against what the plan changes.
     resources: Vec<String>,
 }
@@ -116,18 +125,17 @@ impl Exemptions {
     fn new(section: &ResponderSection) -> Self {
         let mut principals = Vec::new();
         for (patterns, why) in [
-            (&section.own_roles, "is a role of the pipeline itself (own_roles)"),
             (&section.break_glass, "is for break-glass (break_glass)"),
             (&section.exempt_roles, "is exempt (exempt_roles)"),
             (&section.exempt_principals, "is exempt (exempt_principals)"),
         ] {
             principals.extend(patterns.iter().map(|pattern| (pattern.to_ascii_lowercase(), why)));
         }
-        let resources = section.exempt_resources.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-        Self { principals, resources }
+        let lower = |patterns: &[String]| patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+        Self { principals, own_roles: lower(&section.own_roles), resources: lower(&section.exempt_resources) }
     }
 
-    fn refusal(&self, finding: &Finding, target: &str, calls: &[ApiCall]) -> Option<String> {
+    fn refusal(&self, finding: &Finding, target: &str, calls: &[ApiCall], own_account: Option<&str>) -> Option<String> {
         if calls.is_empty() {
             return Some("the plan has no calls".to_owned());
         }
@@ -137,6 +145,11 @@ impl Exemptions {
             return Some("who did it is unknown, so it cannot be told whether they are exempt".to_owned());
         }
         for person in &people {
+            let may_be_own = own_account.is_none_or(|own| person.split(':').nth(4) == Some(own));
+            if may_be_own && self.own_roles.iter().any(|pattern| names(pattern, person)) {
+                let person = shared::text::one_line(person, 200);
+                return Some(format!("{person} is a role of the pipeline itself (own_roles)"));
+            }
             if let Some((_, why)) = self.principals.iter().find(|(pattern, _)| names(pattern, person)) {
                 return Some(format!("{} {why}", shared::text::one_line(person, 200)));
             }
@@ -204,13 +217,14 @@ fn partition(region: &str) -> &'static str {
 /// where either side lacks the path.
 fn names(pattern: &str, principal: &str) -> bool {
     let principal = principal.to_ascii_lowercase();
-    if matches_glob(pattern, &principal) {
-        return true;
-    }
     let last = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
     if !pattern.starts_with("arn:") {
-        // A bare name matches the last part, and for sessions the role as well: actors() adds the role's own ARN.
-        return matches_glob(pattern, &last(&principal));
+        // Whoever takes a role chooses the name of the session. For its role there is the role's own ARN, see actors().
+        return !is_session(&principal)
+            && (matches_glob(pattern, &principal) || matches_glob(pattern, &last(&principal)));
+    }
+    if matches_glob(pattern, &principal) {
+        return true;
     }
     ["user", "role"].iter().any(|kind| {
         let separator = format!(":{kind}/");
@@ -221,6 +235,16 @@ fn names(pattern: &str, principal: &str) -> bool {
             _ => false,
         }
     })
+}
+
+/// Whether a principal (in lower case) ends in a name that its caller has chosen: the ARN of a session or a federated user, or a
+/// principal id with the name of a session.
+fn is_session(principal: &str) -> bool {
+    if !principal.starts_with("arn:") {
+        return principal.contains(':');
+    }
+    let resource = principal.splitn(6, ':').nth(5).unwrap_or_default();
+    resource.starts_with("assumed-role/") || resource.starts_with("federated-user/")
 }
 
 /// Whether an exemption pattern can be used.
@@ -323,7 +347,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut ResponderSection), finding: &Finding, call: ApiCall) -> Option<String> {
         let mut settings = ResponderSettings::default();
         change(&mut settings.responder);
-        Policy::new(&settings).unwrap().refusal(finding, "target-1", &[call])
+        Policy::new(&settings).unwrap().refusal(finding, "target-1", &[call], None)
     }
 
     #[test]
@@ -337,6 +361,7 @@ mod tests {
         };
         let session = "arn:aws:sts::123456789012:assumed-role/Deploy/ci-7";
         let user = "arn:aws:iam::123456789012:user/people/Alice";
+        let evil = "arn:aws:sts::123456789012:assumed-role/Evil/deploy-x";
         let set = |list: &'static str, pattern: &'static str| {
             move |section: &mut ResponderSection| {
                 let patterns = vec![pattern.to_owned()];
@@ -369,6 +394,27 @@ mod tests {
                 true,
             ),
             (by(session, ""), call("bob"), "roles", "arn:aws:iam::123456789012:role/Deployer", false),
+            (by(evil, ""), call("bob"), "roles", "deploy-*", false),
+            (by(evil, ""), call("bob"), "roles", "*deploy-x", false),
+            (by(evil, ""), call("bob"), "roles", "arn:aws:iam::*:role/deploy-*", false),
+            (by(evil, ""), call("bob"), "principals", "deploy-x", false),
+            (by(evil, ""), call("bob"), "roles", "Evil", true),
+            (
+                by("arn:aws:sts::123456789012:assumed-role/Evil/emergency", ""),
+                call("bob"),
+                "break_glass",
+                "emergency",
+                false,
+            ),
+            (
+                by("arn:aws:sts::123456789012:federated-user/emergency", ""),
+                call("bob"),
+                "break_glass",
+                "emergency",
+                false,
+            ),
+            (by("AROAEXAMPLE:emergency", ""), call("bob"), "break_glass", "*emergency", false),
+            (by("123456789012:emergency", ""), call("bob"), "break_glass", "*emergency", false),
             (by(user, ""), call("bob"), "resources", "target-*", true),
             (by(user, ""), call("bob"), "resources", "arn:aws:iam::123456789012:user/bob", true),
             (by(user, ""), call("bob"), "resources", "target", false),
@@ -386,6 +432,23 @@ mod tests {
         assert!(refusal(|_| {}, &own, call("bob")).unwrap().contains("pipeline itself"));
         assert!(refusal(|_| {}, &finding("x", &[]), call("break-glass")).unwrap().contains("break-glass"));
         assert_eq!(refusal(|_| {}, &finding("x", &[]), call("bob")), None);
+    }
+
+    #[test]
+    fn roles_of_another_name_or_account_are_not_the_pipelines_own() {
+        let policy = Policy::new(&ResponderSettings::default()).unwrap();
+        let cases = [
+            ("123456789012", "security-pipeline-responder", true),
+            ("210987654321", "security-pipeline-responder", false),
+            ("123456789012", "security-pipeline-evil", false),
+            ("123456789012", "security-pipeline-responder-2", false),
+        ];
+        for (account, role, exempt) in cases {
+            let mut by = finding("x", &[]);
+            by.identity.arn = format!("arn:aws:sts::{account}:assumed-role/{role}/security-pipeline-logger");
+            let refusal = policy.refusal(&by, "target-1", &[call("bob")], Some("123456789012"));
+            assert_eq!(refusal.is_some(), exempt, "{account} {role}: {refusal:?}");
+        }
     }
 
     #[test]

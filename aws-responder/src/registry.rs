@@ -28,6 +28,8 @@ pub trait DynAction: Send + Sync {
     /// # Errors
     /// As there.
     fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable>;
+    /// See [`Action::undo_of`].
+    fn undo_of(&self, undo: &ApiCall, made: &ApiCall) -> ApiCall;
 }
 
 impl<A: Action> DynAction for A {
@@ -45,6 +47,10 @@ impl<A: Action> DynAction for A {
 
     fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable> {
         Action::left(self, call, seen)
+    }
+
+    fn undo_of(&self, undo: &ApiCall, made: &ApiCall) -> ApiCall {
+        Action::undo_of(self, undo, made)
     }
 }
 

@@ -15,10 +15,10 @@
 //! be a threat that everybody believes to be answered.
 
 use shared::ports::{Clock, Ledger, PortError, PortResult};
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
+use shared::{ApiCall, Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
 
 use crate::cloud::Cloud;
-use crate::executor::{self, Made, Stop};
+use crate::executor::{self, Done, Made, Stop};
 use crate::journal::{Begun, Journal, Turn};
 use crate::policy::{Chosen, Policy};
 use crate::registry::DynAction;
@@ -158,7 +158,7 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
             Ok(plan) => plan,
             Err(why) => return Ok(Verdict::Skip(why)),
         };
-        if let Some(why) = self.policy.refusal(finding, target, &plan.calls) {
+        if let Some(why) = self.policy.refusal(finding, target, &plan.calls, self.cloud.account().ok()) {
             return Ok(Verdict::Skip(why));
         }
         let mut shown_only = None;
@@ -179,15 +179,13 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         }
         let account = plan.calls.first().map_or(finding.account.as_str(), |call| call.account.as_str());
         let max = self.policy.account_responses_max_per_hour;
-        if !self.journal.take_slot(&hour_of(account, finding.event_time), max, &response.key, now).await? {
+        let acts = response.mode == Mode::Auto && shown_only.is_none();
+        if !self.journal.take_slot(&hour_of(account, acts, finding.event_time), max, &response.key, now).await? {
             return Ok(Verdict::Skip(format!(
                 "account {account} had its {max} responses of this hour (account_responses_max_per_hour)"
             )));
         }
-        match response.mode {
-            Mode::Auto if shown_only.is_none() => Ok(Verdict::Act(plan)),
-            _ => Ok(Verdict::Show(plan, shown_only)),
-        }
+        Ok(if acts { Verdict::Act(plan) } else { Verdict::Show(plan, shown_only) })
     }
 
     /// Carries the plan out, from the beginning or from where it was left.
@@ -205,8 +203,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
                 }
             }
         };
+        let is_first = seen.is_some();
         let made = executor::make(&self.cloud, response.action, &begun.plan, &begun.plan.calls, seen).await;
-        self.conclude(response, begun, made)
+        self.conclude(response, begun, made, is_first)
     }
 
     /// Settles the plan and writes the before-image; or the outcome, when there is nothing to carry out.
@@ -232,7 +231,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
             return ended(status, Plan { undo: Vec::new(), ..left.clone() }, note);
         }
         // The policy once more, on what live state made of the plan.
-        if let Some(why) = self.policy.refusal(response.finding, &response.target, &left.calls) {
+        if let Some(why) =
+            self.policy.refusal(response.finding, &response.target, &left.calls, self.cloud.account().ok())
+        {
             return ended(OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}"));
         }
         let begun = Begun::new(response.finding.clone(), response.action.meta().id, &response.target, settled, now);
@@ -250,28 +251,56 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         Ok(response.outcome(OutcomeStatus::Failed, plan, note, self.clock.now()))
     }
 
-    fn conclude(&self, response: &Response<'_>, begun: Begun, made: Made) -> Result<Outcome, Unfinished> {
+    /// `is_first`: no earlier delivery may have made any of the calls.
+    fn conclude(
+        &self,
+        response: &Response<'_>,
+        begun: Begun,
+        made: Made,
+        is_first: bool,
+    ) -> Result<Outcome, Unfinished> {
         let now = self.clock.now();
-        let done = made.done.iter().filter(|done| **done).count();
         let Begun { plan, note, remains, at, .. } = begun;
-        let Some(stop) = made.stop else {
-            let said = joined(&[&format!("{} made", calls(done)), &note, &remains]);
-            let status = if remains.is_empty() { OutcomeStatus::Succeeded } else { OutcomeStatus::Failed };
-            return Ok(response.outcome(status, plan, said, now));
-        };
-        if stop.is_retryable && response.delivery < DELIVERIES_MAX {
+        if let Some(stop) = &made.stop
+            && stop.is_retryable
+            && response.delivery < DELIVERIES_MAX
+        {
             let running = "begun, and not finished yet: it goes on with the next delivery of the finding".to_owned();
             let running = response.envelope(response.outcome(OutcomeStatus::Running, plan, running, at));
-            let error = PortError::Retryable { what: stop.reason, source: None };
+            let error = PortError::Retryable { what: stop.reason.clone(), source: None };
             return Err(Unfinished { running: Some(running), error });
         }
         // After a time-out nobody knows whether the call had its effect, so its undo stays too.
-        let unknown = if stop.is_retryable { made.done.iter().position(|done| !done) } else { None };
-        let undo = plan.undo.into_iter().enumerate();
-        let undo = undo.filter(|(i, _)| made.done.get(*i) == Some(&true) || unknown == Some(*i)).map(|(_, call)| call);
-        let note = format!("{done} of {} made; {}{}", calls(plan.calls.len()), stop.reason, response.tried(&stop));
-        let plan = Plan { undo: undo.collect(), ..plan };
+        let is_unknown = made.stop.as_ref().is_some_and(|stop| stop.is_retryable);
+        let unknown = if is_unknown { made.done.iter().position(|done| *done == Done::Not) } else { None };
+        let mut undo = Vec::new();
+        let mut done = 0;
+        for (i, call) in plan.undo.iter().enumerate() {
+            let own = own_undo(response.action, call, &made, i, is_first);
+            done += usize::from(own.is_some());
+            undo.extend(own.or_else(|| (unknown == Some(i)).then(|| call.clone())));
+        }
+        let total = plan.calls.len();
+        let plan = Plan { undo, ..plan };
+        let Some(stop) = made.stop else {
+            let others = if done < total { "somebody else was faster with the rest" } else { "" };
+            let said = joined(&[&format!("{} made", calls(done)), others, &note, &remains]);
+            let status = if remains.is_empty() { OutcomeStatus::Succeeded } else { OutcomeStatus::Failed };
+            return Ok(response.outcome(status, plan, said, now));
+        };
+        let note = format!("{done} of {} made; {}{}", calls(total), stop.reason, response.tried(&stop));
         Ok(response.outcome(OutcomeStatus::Failed, plan, note, now))
+    }
+}
+
+/// What takes back the `i`th call of the plan, as far as the response made it; `None` when it did not. What a later delivery
+/// finds done is taken for the work of an earlier one, unless somebody was just seen doing it.
+fn own_undo(action: &dyn DynAction, undo: &ApiCall, made: &Made, i: usize, is_first: bool) -> Option<ApiCall> {
+    match made.done.get(i)? {
+        Done::Made(part) if is_first || made.overtaken[i] => Some(action.undo_of(undo, part)),
+        Done::Made(_) => Some(undo.clone()),
+        Done::Found if !is_first => Some(undo.clone()),
+        Done::Found | Done::ByOthers | Done::Not => None,
     }
 }
 
@@ -314,9 +343,11 @@ fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan,
     }
 }
 
-/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did.
-fn hour_of(account: &str, at: Timestamp) -> String {
-    format!("response_cap/{account}/{}", at.as_millis().div_euclid(3_600_000))
+/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did. What is only shown
+/// has an hour of its own, so that it takes nothing from what is carried out.
+fn hour_of(account: &str, acts: bool, at: Timestamp) -> String {
+    let kind = if acts { "carried_out" } else { "shown" };
+    format!("response_cap/{account}/{kind}/{}", at.as_millis().div_euclid(3_600_000))
 }
 
 fn calls(n: usize) -> String {

@@ -96,7 +96,8 @@ impl Serialize for ActionSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponderSection {
-    /// At most this many responses per account in one hour (UTC, of the findings' event times); more are skipped. Default
+    /// At most this many responses per account in one hour (UTC, of the findings' event times); more are skipped. What is
+    /// carried out and what is only shown are counted apart. Default
     /// 20: our choice, because a person can still review that many, and a classifier gone wrong stops there. 0 to 1000;
     /// 0 skips every response.
     pub account_responses_max_per_hour: u32,
@@ -105,7 +106,8 @@ pub struct ResponderSection {
     /// working pipeline needs; a dead letter that is redriven days later, or a replay, must not undo what people have decided
     /// since. 60 to 1209600 (14 days, as long as a dead letter lives).
     pub event_age_max_s: u32,
-    /// Principals that are never answered nor acted on: ARNs or names, `*` matches anything.
+    /// Principals that are never answered nor acted on: ARNs or names, `*` matches anything. A name is a user's or a role's, never
+    /// that of a session, which its caller chooses.
     pub exempt_principals: Vec<String>,
     /// Roles that are never answered nor acted on: ARNs or names, `*` matches anything. Covers their sessions.
     pub exempt_roles: Vec<String>,
@@ -113,7 +115,8 @@ pub struct ResponderSection {
     pub exempt_resources: Vec<String>,
     /// Break-glass users and roles: always exempt.
     pub break_glass: Vec<String>,
-    /// The pipeline's own roles: always exempt, so that it cannot lock itself out.
+    /// The pipeline's own roles: always exempt, so that it cannot lock itself out. Where responses are carried out, only those of
+    /// its own account.
     pub own_roles: Vec<String>,
 }
 
@@ -126,7 +129,9 @@ impl Default for ResponderSection {
             exempt_roles: Vec::new(),
             exempt_resources: Vec::new(),
             break_glass: vec!["arn:*:iam::*:user/break-glass".to_owned(), "arn:*:iam::*:role/break-glass".to_owned()],
-            own_roles: vec!["arn:*:iam::*:role/security-pipeline-*".to_owned()],
+            own_roles: ["classifier", "responder", "notifier", "logger"]
+                .map(|component| format!("arn:*:iam::*:role/security-pipeline-{component}"))
+                .to_vec(),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use shared::IncidentStatus;
+use serde::Serialize;
+use shared::{FindingId, IncidentStatus};
 
 use crate::failure::Failure;
 
@@ -24,16 +25,18 @@ Examples:
   pipeline incidents --data ./mine              what came of it
   pipeline inspect upload.zip                   is this file malicious?
   pipeline doctor --region eu-central-1         is my deployment in AWS well?
+  pipeline responses list --since 7d            what has it done in my account? `undo` takes one back
   pipeline config --show-defaults > pipeline.toml
 
 Inputs are CloudTrail log files ({\"Records\":[…]}, .json or .json.gz), JSON lines, plain arrays, EventBridge, \
 SQS and SNS envelopes, and folders of them. Nothing is sent anywhere: no network, no account and no credentials \
-are needed, and responses are only planned. Only `doctor` and what is told --aws ask AWS, and only when built with it: \
+are needed, and responses are only planned. Only `doctor`, `responses` and what is told --aws ask AWS, and only when \
+built with it: \
 cargo build --release --features aws
 
 Exit codes:
   0    done
-  1    something on this machine failed (disk full, damaged database)
+  1    something on this machine failed (disk full, damaged database), a deployment is not well, an undo stopped midway
   2    an input cannot be read, the configuration has mistakes, or the command line is wrong
   130  interrupted with Ctrl-C; what was done so far is kept";
 
@@ -68,6 +71,9 @@ pub enum Command {
     Dlq(DlqCommand),
     /// Examine a deployment in AWS: is everything there, enabled and permitted, and does a test event come through?
     Doctor(DoctorArgs),
+    /// What the responses of a deployment in AWS did, and taking one back
+    #[command(subcommand)]
+    Responses(ResponsesCommand),
     /// Check the configuration file, or print one with every setting at its default
     Config(ConfigArgs),
 }
@@ -81,10 +87,10 @@ pub enum Format {
     Json,
 }
 
-/// How findings look.
+/// How what may be many looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FindingFormat {
-    /// For people: one block per finding.
+pub enum LineFormat {
+    /// For people: one block each.
     Text,
     /// For programs: one JSON object per line.
     Jsonl,
@@ -126,8 +132,8 @@ pub struct ReplayArgs {
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// How findings are printed
-    #[arg(long, value_enum, default_value_t = FindingFormat::Text)]
-    pub format: FindingFormat,
+    #[arg(long, value_enum, default_value_t = LineFormat::Text)]
+    pub format: LineFormat,
     /// Configuration
     #[command(flatten)]
     pub config: ConfigFile,
@@ -485,6 +491,139 @@ pub struct DoctorArgs {
     pub format: Format,
 }
 
+/// Where a response stands, as `responses list` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// All calls succeeded, or nothing had to be changed.
+    CarriedOut,
+    /// Planned and shown, nothing called.
+    DryRun,
+    /// Refused by the policy: exempt, too old, too many, another account.
+    Skipped,
+    /// A call failed; what was done before it stays done.
+    Failed,
+    /// Begun, and not finished yet.
+    Running,
+    /// Taken back.
+    Undone,
+}
+
+/// `pipeline responses`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+These ask a deployment in AWS; on one machine nothing is carried out. An undo is made with your own credentials, in the \
+account where the response was, and needs the permissions that the action has (deploy/README.md, \"What an operator \
+needs\"). It calls only what still changes something, so it can be repeated; what was changed by others since stays.
+
+Examples:
+  pipeline responses list --region eu-central-1
+  pipeline responses list --since 7d --status carried-out --format jsonl | jq -r .outcome_id
+  pipeline responses show OUTCOME_ID
+  pipeline responses undo OUTCOME_ID --profile incident-response")]
+pub enum ResponsesCommand {
+    /// List what was done, planned or refused, newest first
+    List(ResponsesListArgs),
+    /// Show one whole: the calls, what was there before, the undo, whether it was taken back
+    Show(ResponsesShowArgs),
+    /// Take one back, after showing what would be called and with whose credentials
+    Undo(ResponsesUndoArgs),
+}
+
+/// `pipeline responses list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Read from the incidents of that time, by their index: no table is scanned. An incident is one read of up to 4 KB; after \
+10,000 of them the search ends and says so, which is about a tenth of a cent.")]
+pub struct ResponsesListArgs {
+    /// Which deployment
+    #[command(flatten)]
+    pub deployment: AwsArgs,
+    /// Only answers to events since then: 90m, 24h, 7d
+    #[arg(long = "since", value_name = "AGO", default_value = "24h", value_parser = ago_s)]
+    pub since_s: i64,
+    /// Only in this account
+    #[arg(long, value_name = "ACCOUNT", value_parser = account)]
+    pub account: Option<String>,
+    /// Only those that stand here; may be given several times
+    #[arg(long, value_enum, value_name = "STATUS")]
+    pub status: Vec<Standing>,
+    /// At most N
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub limit: u16,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t = LineFormat::Text)]
+    pub format: LineFormat,
+}
+
+/// `pipeline responses show`.
+#[derive(Debug, Args)]
+pub struct ResponsesShowArgs {
+    /// As `list` names it: FINDING/ACTION/TARGET
+    #[arg(value_name = "OUTCOME_ID", value_parser = outcome_id)]
+    pub outcome_id: String,
+    /// Which deployment
+    #[command(flatten)]
+    pub deployment: AwsArgs,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// `pipeline responses undo`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 taken back, now or before; 1 a call did not work: what was made stays made, and the same command makes the \
+rest; 2 nothing was changed.
+
+Exemptions and limits of the responder do not apply: who undoes decides. The same finding never acts again, the next \
+event of its kind does, and your own calls are events too: a rule that comes back opens its group again. So first exempt \
+the group or yourself in the responder's configuration.")]
+pub struct ResponsesUndoArgs {
+    /// As `list` names it: FINDING/ACTION/TARGET
+    #[arg(value_name = "OUTCOME_ID", value_parser = outcome_id)]
+    pub outcome_id: String,
+    /// Which deployment
+    #[command(flatten)]
+    pub deployment: AwsArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Seconds of `90m`, `24h`, `7d`, `30s`; at most ten years, as far as anybody's incidents go back.
+fn ago_s(text: &str) -> Result<i64, String> {
+    let wrong = || "a number with s, m, h or d behind it, such as 24h".to_owned();
+    let unit_at = text.len().saturating_sub(1);
+    let (number, unit) = text.split_at_checked(unit_at).ok_or_else(wrong)?;
+    let unit_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let n: u32 = number.parse().map_err(|_| wrong())?;
+    let s = i64::from(n) * unit_s;
+    if (1..=3_650 * 86_400).contains(&s) { Ok(s) } else { Err("between 1s and 3650d".to_owned()) }
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let is_account = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+    if is_account { Ok(text.to_owned()) } else { Err("an account is a number of 12 digits".to_owned()) }
+}
+
+/// The shape of [`shared::Outcome::key`]: anything else in the ledger is no response.
+fn outcome_id(text: &str) -> Result<String, String> {
+    let mut parts = text.splitn(3, '/');
+    let is_finding = parts.next().is_some_and(|id| FindingId::parse(id).is_some());
+    let is_whole = is_finding && (0..2).all(|_| parts.next().is_some_and(|part| !part.is_empty()));
+    if is_whole { Ok(text.to_owned()) } else { Err("FINDING/ACTION/TARGET, as `responses list` shows it".to_owned()) }
+}
+
 /// `pipeline config`.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -504,5 +643,42 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_ago_have_a_unit_and_a_limit() {
+        for (text, s) in [("1s", 1), ("90m", 5_400), ("24h", 86_400), ("3650d", 315_360_000)] {
+            assert_eq!(ago_s(text), Ok(s), "{text}");
+        }
+        for text in ["", "h", "24", "0d", "-1h", "1.5h", "1w", "3651d", "99999999999d", "24 h", "24µ", "٢h"] {
+            assert!(ago_s(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn responses_are_named_by_finding_action_and_target() {
+        let finding = "8b8b8b8b-0000-5000-8000-000000000001";
+        let parse = |id: &str| Cli::try_parse_from(["pipeline", "responses", "undo", id]);
+        let Command::Responses(ResponsesCommand::Undo(args)) =
+            parse(&format!("{finding}/iam_access_key_deactivate/AKIA/x")).expect("it is one").command
+        else {
+            panic!("an undo")
+        };
+        assert!(args.outcome_id.ends_with("/AKIA/x") && !args.yes);
+        for id in [finding, "response_begun/a/b", "a/b/c", &format!("{finding}/a"), &format!("{finding}/a/")] {
+            assert!(parse(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn responses_are_listed_of_a_day_and_fifty_unless_told_otherwise() {
+        let parse = |more: &[&str]| Cli::try_parse_from(["pipeline", "responses", "list"].iter().chain(more));
+        let Command::Responses(ResponsesCommand::List(args)) = parse(&[]).expect("all defaulted").command else {
+            panic!("a list")
+        };
+        assert_eq!((args.since_s, args.limit, args.account, &args.status[..]), (86_400, 50, None, &[][..]));
+        for wrong in [["--limit", "0"], ["--limit", "1001"], ["--account", "12345678901x"], ["--status", "done"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
     }
 }

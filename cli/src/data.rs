@@ -108,6 +108,10 @@ impl<L: Ledger> Ledger for SoleLedger<L> {
     async fn release(&self, key: &str) -> PortResult<()> {
         self.0.release(key).await
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.0.results(keys).await
+    }
 }
 
 #[cfg(test)]

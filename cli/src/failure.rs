@@ -33,7 +33,7 @@ pub enum Failure {
     #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS fail so"))]
     #[error("{0}")]
     Cloud(String),
-    /// A deployment in AWS is not well. Exit code 1.
+    /// A deployment in AWS is not well, or an undo was not made whole. Exit code 1.
     #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only commands that ask AWS fail so"))]
     #[error("{0}")]
     Unwell(String),

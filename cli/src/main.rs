@@ -1,5 +1,5 @@
 //! `pipeline`: the four components on one machine, without network, account or credentials; and, with the feature `aws`,
-//! a look at those that are deployed.
+//! operating those that are deployed.
 //!
 //! Wiring only: the command line is in `args`, each command in `commands`.
 

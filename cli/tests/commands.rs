@@ -243,9 +243,16 @@ fn help_shows_examples_and_exit_codes() {
 #[cfg(not(feature = "aws"))]
 fn without_the_feature_whoever_asks_aws_is_told_how_to_build_it_in() {
     let folder = tempfile::tempdir().unwrap();
-    for command in
-        [&["dlq", "list", "--aws"][..], &["dlq", "show", "--aws", "id"], &["dlq", "redrive", "--aws"], &["doctor"]]
-    {
+    let id = "8b8b8b8b-0000-5000-8000-000000000001/iam_access_key_deactivate/AKIAIOSFODNN7EXAMPLE";
+    for command in [
+        &["dlq", "list", "--aws"][..],
+        &["dlq", "show", "--aws", "id"],
+        &["dlq", "redrive", "--aws"],
+        &["doctor"],
+        &["responses", "list"],
+        &["responses", "show", id],
+        &["responses", "undo", id, "--yes"],
+    ] {
         let said = refused(folder.path(), command);
         assert!(said.contains("cargo build --release --features aws"), "{command:?}: {said}");
     }
@@ -440,22 +447,24 @@ fn an_event_is_explained_whether_anybody_wants_it_or_not() {
 fn labelled_cases_are_judged_each_alone() {
     let folder = tempfile::tempdir().unwrap();
     let failure = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"signin.amazonaws.com","eventName":"ConsoleLogin","eventID":"l","eventType":"AwsConsoleSignIn","recipientAccountId":"123456789012","awsRegion":"us-east-1","sourceIPAddress":"192.0.2.7","errorMessage":"Failed authentication","userIdentity":{"type":"IAMUser","userName":"alice","accountId":"123456789012"},"responseElements":{"ConsoleLogin":"Failure"}}"#;
+    let lower = failure.replace("eventTime", "eventtime").replace("eventID", "eventid");
     let key = key_created("e-1", 0);
     let cases = format!(
         "{{\"record\":{key},\"expected\":true,\"rule\":\"keys\",\"case\":\"made\"}}\n\
          {{\"record\":{key},\"expected\":false,\"rule\":\"keys\",\"case\":\"made too\"}}\n\
          {{\"record\":{failure},\"expected\":false,\"rule\":\"logins\",\"case\":\"one\"}}\n\
          {{\"record\":{failure},\"expected\":true,\"rule\":\"logins\",\"case\":\"many\",\"threshold\":3}}\n\
+         {{\"record\":{lower},\"expected\":true,\"rule\":\"logins\",\"case\":\"of a store\",\"threshold\":3}}\n\
          {{\"record\":{{\"a\":1}},\"expected\":true,\"case\":\"nothing\"}}\n"
     );
     fs::write(folder.path().join("cases.jsonl"), cases).unwrap();
     let report: Value =
         serde_json::from_str(&succeed(folder.path(), &["test-cases", "cases.jsonl", "--format", "json"])).unwrap();
     let figures = ["cases", "positives", "found", "negatives", "fired"].map(|key| report[key].as_u64().unwrap());
-    assert_eq!(figures, [5, 3, 2, 2, 1], "{report:#}");
+    assert_eq!(figures, [6, 4, 3, 2, 1], "{report:#}");
     assert_eq!(report["misses"][0]["by"][0], "iam_access_key_created");
     let text = succeed(folder.path(), &["test-cases", "cases.jsonl"]);
-    assert!(text.contains("recall 66.7 % (2 of 3 threats found), precision 66.7 %"), "{text}");
+    assert!(text.contains("recall 75.0 % (3 of 4 threats found), precision 75.0 %"), "{text}");
     fs::write(folder.path().join("cases.jsonl"), "{\"record\":{}}\n").unwrap();
     assert!(refused(folder.path(), &["test-cases", "cases.jsonl"]).contains("line 1 is no case"));
 }

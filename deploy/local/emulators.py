@@ -138,6 +138,11 @@ class Pipeline:
             "AWS_ENDPOINT_URL_SNS": self.moto_url,
         }
 
+    def responder_environment(self) -> dict[str, str]:
+        """The same for who takes responses back: the account that they change is moto's."""
+        account = {f"AWS_ENDPOINT_URL_{service}": self.moto_url for service in ("EC2", "IAM")}
+        return self.operator_environment() | account
+
     def account(self, service: str):
         """A client of the account that is watched and that responses change: `iam` or `ec2` of moto."""
         return self.session.client(service, endpoint_url=self.moto_url)
@@ -169,6 +174,12 @@ class Pipeline:
     def queue_url(self, name: str) -> str:
         """`classifier`, `classifier-dlq`, `undelivered-events`."""
         return self.client("sqs").get_queue_url(QueueName=f"{STACK}-{name}")["QueueUrl"]
+
+    def shorten_visibility(self, seconds: int) -> None:
+        """The templates' five minutes would be most of a test; what happens afterwards is the same."""
+        for component in templates.COMPONENTS:
+            attributes = {"VisibilityTimeout": str(seconds)}
+            self.client("sqs").set_queue_attributes(QueueUrl=self.queue_url(component), Attributes=attributes)
 
     def depths(self, delayed: bool = True) -> dict[str, int]:
         """How many messages wait, are being handled or are delayed, by queue without the prefix; empty ones left out."""

@@ -17,6 +17,11 @@ AUTO = "".join(
 )
 
 
+def command_of(environment: dict[str, str]) -> str:
+    """The variables as they stand before a command."""
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
 def start(binaries: Path, config: Path | None, carry_out: bool, address: Path) -> None:
     """Runs until interrupted, and prints what comes out."""
     text = config.read_text() if config else AUTO if carry_out else ""
@@ -27,8 +32,10 @@ def start(binaries: Path, config: Path | None, carry_out: bool, address: Path) -
         print(f"The functions log to {local.ministack.log}")
         print("Put events in from another terminal: scripts/local-aws put FILE…    End with Ctrl-C.")
         print("Examine and operate it from there, as it would be in AWS:")
-        environment = " ".join(f"{name}={value}" for name, value in local.operator_environment().items())
-        print(f"  {environment} {binaries}/pipeline doctor\n", flush=True)
+        print(f"  {command_of(local.operator_environment())} {binaries}/pipeline doctor")
+        if carry_out:
+            print(f"  {command_of(local.responder_environment())} {binaries}/pipeline responses list")
+        print(flush=True)
         try:
             follow(local)
         finally:

@@ -25,8 +25,10 @@ VISIBILITY_TIMEOUTS = 6
 RECEIVES_MIN = 5
 # What a component must be watched by; the ends of the alarms' names.
 COMPONENT_ALARMS = {"dlq-depth", "dlq-age", "queue-age", "queue-depth", "errors", "throttles"}
-# EventBridge's quotas: characters of a pattern, rules of a bus.
-PATTERN_CHARS_MAX, RULES_MAX = 2048, 300
+# EventBridge's quotas: characters of a pattern, rules of a bus in the regions that allow the fewest.
+PATTERN_CHARS_MAX, RULES_MAX = 2048, 100
+# What anybody may put on a bus, by source: the canary, which proves itself.
+PERMITTED_FROM_ANYBODY = {"pipeline.canary": "Pipeline Canary"}
 # Actions that take no resource, by the Service Authorization Reference.
 WITHOUT_RESOURCES = {
     "ec2:DescribeSecurityGroupRules",
@@ -34,6 +36,18 @@ WITHOUT_RESOURCES = {
     "logs:StopQuery",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
+}
+
+# Amazon S3's rules for bucket names; the longest name of a region today; CloudFormation's longest parameter.
+BUCKET_CHARS_MAX, LONGEST_REGION, NAME_CHARS_MAX = 63, "ap-southeast-1", 4096
+FOUNDATION = "foundation/template.yaml"
+# Who may read or write which items of the state table, by hash key: shared/src/adapters/aws/dynamo.
+STATE_KEYS = {
+    "classifier": {"state/*"},
+    # Responses are under the finding's id, a UUID.
+    "responder": {"ledger/????????-????-????-????-????????????/*", "ledger/response_*"},
+    "notifier": {"ledger/notify/*", "ledger/notify-group/*"},
+    "logger": {"ledger/log/*"},
 }
 
 Templates = dict[str, dict]
@@ -204,6 +218,19 @@ def rules_are_the_generated_ones_within_the_quotas(all_templates: Templates) -> 
                 yield f"{name}: the queue's policy does not know {rule_name}"
 
 
+def only_aws_may_send_what_is_believed(all_templates: Templates) -> Problems:
+    """Anybody with PutEvents chooses everything but a source that begins with "aws.": another needs its detail type."""
+    for name, logical_id, rule in resources(all_templates, RULE):
+        pattern = rule["Properties"]["EventPattern"]
+        for part in pattern.get("$or", [pattern]):
+            either = {**{key: value for key, value in pattern.items() if key != "$or"}, **part}
+            for source in either.get("source", [None]):
+                prefix = source.get("prefix") if isinstance(source, dict) else source
+                is_of_aws = isinstance(prefix, str) and prefix.startswith("aws.")
+                if not is_of_aws and either.get("detail-type") != [PERMITTED_FROM_ANYBODY.get(prefix)]:
+                    yield f"{name} {logical_id}: anybody may send it events with the source {source!r}"
+
+
 def only_rules_of_this_pipeline_may_send(all_templates: Templates) -> Problems:
     """A service principal without account and source would be a confused deputy."""
     for kind in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
@@ -247,7 +274,8 @@ def actions_and_resources_are_named(all_templates: Templates) -> Problems:
 def functions_use_their_own_roles(all_templates: Templates) -> Problems:
     """A role that SAM makes has managed policies with wildcards; the responder knows its own by name."""
     settings = (ROOT / "aws-responder/src/settings.rs").read_text()
-    known = re.search(r'own_roles: vec!\["arn:\*:iam::\*:role/([a-z-]+)\*"', settings)
+    own = re.search(r'own_roles: \[([a-z", ]+)\]\s*\.map\(\|component\| format!\("arn:\*:iam::\*:role/([a-z-]+)\{component\}"', settings)
+    known = {own[2] + component for component in re.findall(r'"([a-z]+)"', own[1])} if own else set()
     for component, template in component_templates(all_templates):
         resources_here = template["Resources"]
         if resources_here["Function"]["Properties"].get("Role") != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
@@ -256,7 +284,7 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
         if role.get("ManagedPolicyArns"):
             yield f"{component}: managed policies"
         named = role.get("RoleName", {}).get("Fn::Sub", "").replace("${Name}", template["Parameters"]["Name"]["Default"])
-        if not known or not named.startswith(known[1]):
+        if named not in known:
             yield f"{component}: responder.own_roles does not know the role {named!r}"
 
 
@@ -318,13 +346,16 @@ def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Pro
 
 def responses_fit_the_queue_and_the_function(all_templates: Templates) -> Problems:
     """Whoever takes a response over must be alone with it, and it must have its last word before its message dies."""
-    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response")}
+    source = {name: (ROOT / f"aws-responder/src/{name}.rs").read_text() for name in ("journal", "response", "handler")}
     lease_s = int(re.search(r"pub const LEASE_S: i64 = (\d+);", source["journal"])[1])
     deliveries = int(re.search(r"pub const DELIVERIES_MAX: u32 = (\d+);", source["response"])[1])
+    begin_s = int(re.search(r"pub const BEGIN_S_MAX: i64 = (\d+);", source["handler"])[1])
     here = all_templates["responder/template.yaml"]["Resources"]
     timeout_s, queue = here["Function"]["Properties"]["Timeout"], here["Queue"]["Properties"]
     if not timeout_s < lease_s < queue["VisibilityTimeout"]:
         yield f"responder: a lease of {lease_s} s with a time-out of {timeout_s} s, visibility {queue['VisibilityTimeout']} s"
+    if begin_s + 15 > timeout_s:
+        yield f"responder: it begins responses for {begin_s} s, and is cut off after {timeout_s} s"
     if not deliveries < queue["RedrivePolicy"]["maxReceiveCount"]:
         yield f"responder: it gives up after {deliveries} deliveries, and the message is dead by then"
 
@@ -348,17 +379,23 @@ def metrics_exist(all_templates: Templates) -> Problems:
                    for path in sorted((ROOT / folder / "src").rglob("*.rs")))
     written = set(re.findall(r'"([a-z][a-z_]+)"', code))
     used: set[str] = set()
-    for _, _, alarm in resources(all_templates, ALARM):
+    for component, template in component_templates(all_templates):
+        variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+        if variables.get("DEPLOYMENT") != {"Ref": "Name"}:
+            yield f"{component}: its metrics do not say of which deployment they are"
+    for name, logical_id, alarm in resources(all_templates, ALARM):
         if alarm["Properties"]["Namespace"] == namespace:
             used.add(alarm["Properties"]["MetricName"])
+            if {"Name": "deployment", "Value": {"Ref": "Name"}} not in alarm["Properties"]["Dimensions"]:
+                yield f"{name} {logical_id}: it also hears of other deployments"
     for name, logical_id, dashboard in resources(all_templates, "AWS::CloudWatch::Dashboard"):
         body = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])
         for widget in body["widgets"]:
             for metric in widget["properties"]["metrics"]:
                 if metric[0] == namespace:
                     used.add(metric[1])
-                    if metric[2] != "component" or metric[3] not in COMPONENTS:
-                        yield f"{name} {logical_id}: no such component: {metric}"
+                    if metric[2:5] != ["deployment", "${Name}", "component"] or metric[5] not in COMPONENTS:
+                        yield f"{name} {logical_id}: no such component of this deployment: {metric}"
     if f'"{namespace}"' not in code:
         yield f"nothing writes metrics into {namespace}"
     for metric in sorted(used - written):
@@ -441,6 +478,18 @@ def stacks_meet_in_parameters_that_exist(all_templates: Templates) -> Problems:
             done.add(logical_id)
 
 
+def the_state_table_is_shared_out(all_templates: Templates) -> Problems:
+    """A component that is taken over must not forge what another has remembered, claimed or done."""
+    for component, template in component_templates(all_templates):
+        role = template["Resources"]["FunctionRole"]["Properties"]
+        for statement in statements(role):
+            if "${StateTable}" not in str(statement.get("Resource")):
+                continue
+            keys = statement.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys", [])
+            if set(keys) != STATE_KEYS[component]:
+                yield f"{component}: {statement['Sid']} is for other items than its own"
+
+
 def names_agree(all_templates: Templates) -> Problems:
     """One default name, one set of allowed values, wherever a parameter appears again."""
     seen: dict[str, tuple[str, dict]] = {}
@@ -454,12 +503,28 @@ def names_agree(all_templates: Templates) -> Problems:
                 yield f"{parameter} differs between {first} and {name}"
 
 
+def names_fit_everywhere(all_templates: Templates) -> Problems:
+    """The longest name of a deployment makes a bucket's name that S3 takes, in every region."""
+    for name, template in all_templates.items():
+        pattern = template["Parameters"]["Name"].get("AllowedPattern", "")
+        rest = re.search(r"\{\d+,(\d+)\}$", pattern)
+        longest = 1 + int(rest[1]) if rest else NAME_CHARS_MAX
+        for _, logical_id, bucket in resources({name: all_templates[FOUNDATION]}, "AWS::S3::Bucket"):
+            bucket_name = bucket["Properties"]["BucketName"]["Fn::Sub"]
+            for variable, text in [("Name", "n" * longest), ("AWS::AccountId", "1" * 12), ("AWS::Region", LONGEST_REGION)]:
+                bucket_name = bucket_name.replace(f"${{{variable}}}", text)
+            if len(bucket_name) > BUCKET_CHARS_MAX:
+                yield f"{name}: a Name of {longest} characters makes {logical_id} {len(bucket_name)} characters long"
+
+
 def what_is_kept_survives(all_templates: Templates) -> Problems:
     """Tables and bucket outlive their stack and can be restored."""
     for kind in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::KMS::Key"):
         for name, logical_id, resource in resources(all_templates, kind):
-            if (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) != ("Retain", "Retain"):
-                yield f"{name} {logical_id}: it goes with its stack"
+            # A protected table cannot be deleted when its creation is rolled back.
+            kept = "Retain" if kind == "AWS::DynamoDB::Table" else "RetainExceptOnCreate"
+            if (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) != (kept, "Retain"):
+                yield f"{name} {logical_id}: it goes with its stack, or stays when its creation fails"
     for name, logical_id, table in resources(all_templates, "AWS::DynamoDB::Table"):
         properties = table["Properties"]
         if properties.get("PointInTimeRecoverySpecification") != {"PointInTimeRecoveryEnabled": True}:
@@ -500,6 +565,7 @@ ALL = [
     topics_and_buckets_refuse_plain_text,
     every_rule_target_has_a_dead_letter_queue,
     rules_are_the_generated_ones_within_the_quotas,
+    only_aws_may_send_what_is_believed,
     only_rules_of_this_pipeline_may_send,
     the_bus_is_open_to_the_organization_only,
     actions_and_resources_are_named,
@@ -514,6 +580,8 @@ ALL = [
     alarms_watch_what_exists,
     stacks_meet_in_parameters_that_exist,
     names_agree,
+    names_fit_everywhere,
+    the_state_table_is_shared_out,
     what_is_kept_survives,
     logs_are_kept_for_a_time,
     functions_are_built_from_their_crates,

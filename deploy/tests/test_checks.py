@@ -39,6 +39,7 @@ P = "Properties"
 MAPPING = (P, "Events", "Messages", P)
 ROLE = (P, "Policies", 0, "PolicyDocument", "Statement", 0)
 ALARM_RECORDS = (*ROLE[:-1], 12, "Fn::If", 1)
+STATE = (*ROLE[:-1], 4)
 STATEMENTS = (P, "PolicyDocument", "Statement")
 RULE = (P, "Targets", 0)
 # What must be found, where it is put, and what with.
@@ -64,6 +65,11 @@ BROKEN = [
     (checks.rules_are_the_generated_ones_within_the_quotas, at(RULES, "ClassifierRoot", P, "State"), "ENABLED"),
     (checks.rules_are_the_generated_ones_within_the_quotas, at(RULES, "CentralBusRule", P, "EventPattern"), {"source": ["x" * 2048]}),
     (checks.rules_are_the_generated_ones_within_the_quotas, at(RULES, "CentralBusRule", P, "Name"), {"Fn::Sub": "mine-${Name}"}),
+    (checks.only_aws_may_send_what_is_believed, at(RULES, "CentralBusRule", P, "EventPattern"), {"source": [{"prefix": "aws."}, "pipeline.canary"]}),
+    (checks.only_aws_may_send_what_is_believed, at(RULES, "CentralBusRule", P, "EventPattern", "$or", 1, "detail-type"), None),
+    (checks.only_aws_may_send_what_is_believed, at(RULES, "CentralBusRule", P, "EventPattern", "$or", 1, "source"), [{"prefix": "pipeline."}]),
+    (checks.only_aws_may_send_what_is_believed, at(RULES, "ClassifierRoot", P, "EventPattern", "source"), None),
+    (checks.only_aws_may_send_what_is_believed, at("forwarder/template.yaml", "ClassifierRoot", P, "EventPattern", "source"), [{"anything-but": "x"}]),
     (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", P, "PolicyDocument", "Statement", 0, "Condition", "StringEquals"), None),
     (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", P, "PolicyDocument", "Statement", 0, "Condition", "ArnLike"), None),
     (checks.only_rules_of_this_pipeline_may_send, at(FOUNDATION, "AlarmTopicPolicy", P, "PolicyDocument", "Statement", 0, "Condition", "ArnLike"), None),
@@ -84,12 +90,20 @@ BROKEN = [
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Resource"), {"Fn::Sub": "arn:${AWS::Partition}:iam::*:user/*"}),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "FunctionRole", *ROLE, "Action"), "iam:UpdateAccessKey"),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 60),
+    (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 49),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "VisibilityTimeout"), 60),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "RedrivePolicy", "maxReceiveCount"), 4),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABLE"), None),
     (checks.environment_is_what_the_binary_reads, at(CLASSIFIER, "Function", P, "Environment", "Variables", "STATE_TABEL"), "x"),
     (checks.metrics_exist, at(CLASSIFIER, "SilentAlarm", P, "MetricName"), "records_inn"),
-    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "component", "clasifier"]]}}]}'}),
+    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "deployment", "${Name}", "component", "clasifier"]]}}]}'}),
+    (checks.metrics_exist, at(FOUNDATION, "Dashboard", P, "DashboardBody"), {"Fn::Sub": '{"widgets": [{"properties": {"metrics": [["AwsSecurityPipeline", "records_in", "component", "classifier"]]}}]}'}),
+    (checks.metrics_exist, at(CLASSIFIER, "SilentAlarm", P, "Dimensions"), [{"Name": "component", "Value": "classifier"}]),
+    (checks.metrics_exist, at(CLASSIFIER, "Function", P, "Environment", "Variables", "DEPLOYMENT"), "security-pipeline"),
+    (checks.names_fit_everywhere, at(FOUNDATION, "ArchiveBucket", P, "BucketName"), {"Fn::Sub": "${Name}-archives-${AWS::AccountId}-${AWS::Region}"}),
+    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition"), None),
+    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition", "ForAllValues:StringLike", "dynamodb:LeadingKeys"), ["*"]),
+    (checks.what_is_kept_survives, at(FOUNDATION, "ArchiveBucket", "DeletionPolicy"), "Retain"),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "Something is wrong."),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "docs/runbooks/throttles.md"),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmActions"), []),

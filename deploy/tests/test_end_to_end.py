@@ -100,13 +100,6 @@ def same(ours: list[dict], theirs: list[dict], *, in_order: bool = True) -> None
     assert {i["resource_id"].rsplit("/", 1)[-1] for i in tampering} == {one["resource_id"].rsplit("/", 1)[-1]}, tampering
 
 
-def shorten_visibility(local: emulators.LocalAws, seconds: int) -> None:
-    """The templates' five minutes would be most of a test; what happens afterwards is the same."""
-    for component in COMPONENTS:
-        attributes = {"VisibilityTimeout": str(seconds)}
-        local.client("sqs").set_queue_attributes(QueueUrl=local.queue_url(component), Attributes=attributes)
-
-
 def bootstraps(local: emulators.LocalAws) -> list[int]:
     """The processes of the functions."""
     found = subprocess.run(["pgrep", "-g", str(local.ministack.process.pid), "-x", "bootstrap"], capture_output=True, text=True)
@@ -124,7 +117,7 @@ def dead_letters(local: emulators.LocalAws, component: str) -> list[dict]:
 
 def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
     # A message that meets another execution at the same work comes back.
-    shorten_visibility(local, 3)
+    local.shorten_visibility(3)
     local.put(day["records"])
     assert local.settle() == {}, "dead letters"
     same(local.incidents(), day["incidents"])
@@ -153,7 +146,7 @@ def test_the_day_comes_to_the_same_and_again_to_nothing_new(day, local):
 def test_the_test_event_of_the_readme_is_mailed_once(local):
     body = (emulators.templates.DEPLOY.parent / TEST_EVENT).read_text()
     assert TEST_EVENT in (emulators.templates.DEPLOY / "README.md").read_text()
-    shorten_visibility(local, 3)
+    local.shorten_visibility(3)
     for _ in range(2):
         local.client("sqs").send_message(QueueUrl=local.queue_url("classifier"), MessageBody=body)
         assert local.settle() == {}
@@ -178,7 +171,7 @@ def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
 
     buckets = {"CloudTrailBucket": "trail", "UploadBucket": "uploads"}
     with emulators.LocalAws(BINARIES, day["config"], parameters=buckets) as local:
-        shorten_visibility(local, 15)
+        local.shorten_visibility(15)
         s3 = local.client("s3")
         size = -(-len(records) // 4)
         files = {LOG_FILE % n: json.dumps({"Records": records[n * size : (n + 1) * size]}) for n in range(4)}
@@ -205,7 +198,7 @@ def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
 
 
 def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
-    shorten_visibility(local, 2)
+    local.shorten_visibility(2)
     sqs = local.client("sqs")
     for component in COMPONENTS:
         sqs.send_message(QueueUrl=local.queue_url(component), MessageBody='{"not": "ours"')
@@ -222,7 +215,7 @@ def test_killed_functions_lose_and_double_nothing(day, local):
     """Lambda ends processes whenever it likes; here by SIGKILL, in the middle of their work, twenty times."""
     # A killed function leaves its claims behind, which end after 60 s: before the last of five receives, as with the 300 s of
     # the templates.
-    shorten_visibility(local, 20)
+    local.shorten_visibility(20)
     done = threading.Event()
     killed = 0
 
@@ -264,7 +257,7 @@ def redrive(local: emulators.LocalAws, left: dict[str, int], delayed: bool = Tru
 def test_a_service_that_stalls_for_20_seconds_delays_and_loses_nothing(day, local, which):
     """Frozen and not ended: neither emulator keeps anything on disk. MiniStack is all services but SNS at once, the Runtime API
     among them; moto is SNS."""
-    shorten_visibility(local, 15)
+    local.shorten_visibility(15)
     half = len(day["records"]) // 2
     local.put(day["records"][:half])
     emulator = getattr(local, which)
@@ -297,7 +290,7 @@ def carrying_out():
 
 def test_responses_change_exactly_what_offends_and_everybody_is_told(carrying_out):
     local = carrying_out
-    shorten_visibility(local, 3)
+    local.shorten_visibility(3)
     key, made = attack.create_key(local)
     group, opened = attack.open_group(local)
     before = local.changeable()
@@ -334,9 +327,36 @@ def test_responses_change_exactly_what_offends_and_everybody_is_told(carrying_ou
     assert (local.mails(), local.incidents(), local.changeable()) == (mails, incidents, changed)
 
 
+def test_a_forged_record_changes_nothing(carrying_out):
+    """Whoever may call PutEvents chooses everything but a source that begins with "aws.": on both buses, and in the queue should a
+    rule of somebody's bring it there."""
+    local = carrying_out
+    shorten_visibility(local, 3)
+    _, made = attack.create_key(local)
+    before = local.changeable()
+    buses = ("default", emulators.STACK)
+    forged = {"Source": "pipeline.canary", "DetailType": "AWS API Call via CloudTrail", "Detail": json.dumps(made)}
+    answer = local.client("events").put_events(Entries=[{**forged, "EventBusName": bus} for bus in buses])
+    assert answer["FailedEntryCount"] == 0, answer
+    assert local.settle(delayed=False) == {}, "it passed a rule"
+    envelope = {"source": forged["Source"], "detail-type": forged["DetailType"], "account": emulators.ACCOUNT, "detail": made}
+    local.client("sqs").send_message(QueueUrl=local.queue_url("classifier"), MessageBody=json.dumps(envelope))
+    assert local.settle(delayed=False) == {"classifier-dlq": 1}
+    (letter,) = dead_letters(local, "classifier")
+    assert "source is not AWS" in letter["MessageAttributes"]["reason"]["StringValue"], letter
+    assert (local.changeable(), local.incidents(), local.mails()) == (before, [], [])
+
+    # The central bus still lets in what AWS says.
+    answer = local.client("events").put_events(Entries=[{**forged, "Source": "aws.iam", "EventBusName": emulators.STACK}])
+    assert answer["FailedEntryCount"] == 0, answer
+    local.settle(delayed=False)
+    assert [i["event_type"] for i in local.incidents()] == ["iam_access_key_created"]
+    assert local.changeable() != before
+
+
 def test_without_the_parameter_nothing_is_changed_whatever_the_configuration_says():
     with emulators.LocalAws(BINARIES, local_aws.AUTO) as local:
-        shorten_visibility(local, 3)
+        local.shorten_visibility(3)
         _, made = attack.create_key(local)
         _, opened = attack.open_group(local)
         before = local.changeable()
@@ -352,7 +372,7 @@ def test_without_the_parameter_nothing_is_changed_whatever_the_configuration_say
 def test_killed_responders_change_everything_once(carrying_out):
     """SIGKILL in the middle of responses: what was begun is finished by a later delivery, and nothing is changed twice."""
     local = carrying_out
-    shorten_visibility(local, 20)
+    local.shorten_visibility(20)
     groups = [attack.open_group(local, f"web-{n}") for n in range(6)]
     keys = [attack.create_key(local, f"user-{n}") for n in range(6)]
     done = threading.Event()

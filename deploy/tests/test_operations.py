@@ -1,4 +1,4 @@
-"""The operator's commands against the deployed pipeline: `pipeline dlq … --aws` and `pipeline doctor`.
+"""The operator's commands against the deployed pipeline: `pipeline dlq … --aws`, `pipeline doctor` and `pipeline responses`.
 
 Run by scripts/check-end-to-end. The tool is pointed at the emulators as anybody would point it, by the environment. MiniStack does
 not move messages itself (`StartMessageMoveTask`), so the way by hand is what is tested here; the other is tested with prepared answers.
@@ -9,7 +9,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import attack
 import emulators
+import local_aws
 import pytest
 from templates import COMPONENTS
 
@@ -30,14 +32,20 @@ def local():
         yield running
 
 
+def run(environment: dict[str, str], *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs the tool with these variables and none of the caller's account."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | environment
+    command = [BINARIES / "pipeline", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=180, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
 def operate(local: emulators.LocalAws, *arguments: str, code: int = 0) -> str:
     """Runs the tool; answers what it prints."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    environment |= local.operator_environment()
-    command = [BINARIES / "pipeline", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=180)
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return run(local.operator_environment(), *arguments, code=code).stdout
 
 
 def listed(local: emulators.LocalAws) -> list[dict]:
@@ -174,3 +182,81 @@ def test_another_deployment_or_region_is_not_there(local):
     checks = examined(local, "--name", "somebody-elses", "--no-canary")
     for name in ("tables", "functions", "queues", "dead letters", "rules", "alarms"):
         assert checks[name]["status"] == "failed", checks[name]
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """A pipeline that has answered a key and a group of an attacker in the emulated account; with both ids, the account
+    before, and the record of the key."""
+    with emulators.LocalAws(BINARIES, local_aws.AUTO, "carry-out") as running:
+        running.shorten_visibility(3)
+        key, made = attack.create_key(running)
+        group, opened = attack.open_group(running)
+        before = running.changeable()
+        running.put([made, opened])
+        assert running.settle(delayed=False) == {}, running.log_end()
+        yield running, key, group, before, made
+
+
+def respond(local: emulators.LocalAws, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """`pipeline responses`, as an operator who may change the emulated account."""
+    return run(local.responder_environment(), "responses", *arguments, code=code)
+
+
+def responses(local: emulators.LocalAws, *arguments: str) -> list[dict]:
+    return [json.loads(line) for line in respond(local, "list", "--format", "jsonl", *arguments).stdout.splitlines()]
+
+
+def test_a_response_is_listed_shown_and_taken_back_once(answered):
+    local, key, group, before, made = answered
+    rows = {row["action"]: row for row in responses(local)}
+    assert {action: (row["status"], row["target"]) for action, row in rows.items() if row["status"] != "skipped"} == {
+        "iam_access_key_deactivate": ("carried_out", key),
+        "security_group_rule_revoke": ("carried_out", group),
+    }, rows
+    assert responses(local, "--account", "210987654321") == responses(local, "--status", "failed") == []
+    assert len(responses(local, "--limit", "1")) == 1
+
+    outcome = rows["iam_access_key_deactivate"]["outcome_id"]
+    whole = json.loads(respond(local, "show", outcome, "--format", "json").stdout)
+    assert (whole["status"], whole["begun"]["before"][0]["Status"], whole["undone"]) == ("carried_out", "Active", None)
+    text = respond(local, "show", outcome).stdout
+    assert key in text and "Status=Inactive" in text and "not taken back" in text, text
+
+    # Nobody to ask, another account, no such response: nothing is changed.
+    changed = local.changeable()
+    assert "add --yes" in respond(local, "undo", outcome, code=2).stderr
+    respond(local, "undo", outcome.replace(key, "AKIAIOSFODNN7EXAMPLE"), "--yes", code=2)
+    assert local.changeable() == changed
+
+    said = respond(local, "undo", outcome, "--yes").stdout
+    assert "in account 123456789012" in said and "Status=Active" in said and "taken back at" in said, said
+    assert f"alice: {key} Active" in local.changeable()
+
+    again = json.loads(respond(local, "undo", outcome, "--yes", "--format", "json").stdout)
+    assert again["was_undone_before"] and again["undone_at"] in said, (again, said)
+    by_action = {row["action"]: row for row in responses(local, "--status", "undone")}
+    assert by_action["iam_access_key_deactivate"]["undone_at"] == again["undone_at"], by_action
+    assert "taken back at" in respond(local, "show", outcome).stdout
+
+    # AWS may deliver any event again: that does not act against who has undone it.
+    local.put([made])
+    assert local.settle(delayed=False) == {}
+    assert f"alice: {key} Active" in local.changeable()
+
+    respond(local, "undo", rows["security_group_rule_revoke"]["outcome_id"], "--yes")
+    assert local.changeable() == before
+
+
+def test_an_undo_that_cannot_be_made_says_why_and_changes_nothing(answered):
+    local, *_ = answered
+    key, made = attack.create_key(local, "bob")
+    local.put([made])
+    assert local.settle(delayed=False) == {}, local.log_end()
+    (row,) = [row for row in responses(local, "--status", "carried-out") if row["target"] == key]
+    local.account("iam").delete_access_key(UserName="bob", AccessKeyId=key)
+    changed = local.changeable()
+    failed = respond(local, "undo", row["outcome_id"], "--yes", code=2)
+    assert "the key does not exist any more" in failed.stderr, failed.stderr
+    assert local.changeable() == changed
+    assert {row["status"] for row in responses(local) if row["target"] == key} == {"carried_out"}

@@ -155,6 +155,12 @@ pub trait Action: Send + Sync + 'static {
     /// [`NotApplicable`] when the answers or the call cannot be understood, or when the call can never work again, as its
     /// object is gone.
     fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable>;
+
+    /// The part of `undo` that takes back `made`, which is what [`Action::left`] has left of the call at its place. All of it
+    /// unless an action makes calls in part.
+    fn undo_of(&self, undo: &ApiCall, _made: &ApiCall) -> ApiCall {
+        undo.clone()
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,18 @@ impl IncidentId {
         Self(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
     }
 
+    /// Sorts before the incidents of all events at `at` and later, and after those of earlier ones.
+    pub fn first_at(at: Timestamp) -> Self {
+        let ms = u64::try_from(at.as_millis()).unwrap_or(0);
+        Self(Uuid::from_u128(u128::from(ms) << 80))
+    }
+
+    /// The id right before this one; [`Self::MIN`] has none and stays.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128().saturating_sub(1)))
+    }
+
     /// Reads the hyphenated form that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::parse_str(text).ok().map(Self)

@@ -2,6 +2,7 @@
 //! one contract suite per port (`crate::testing`) runs against every adapter.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::observation::{Known, ObserveRequest};
@@ -10,7 +11,7 @@ use crate::time::Timestamp;
 /// Why a port could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// Try again: time-out, throttle, conflict, disk busy.
+    /// Try again: time-out, throttle, conflict, disk busy, a permission or table that somebody may put back.
     #[error("{what}")]
     Retryable {
         /// What was being done to what.
@@ -19,7 +20,7 @@ pub enum PortError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// Trying again cannot help: missing permission, missing table, corrupt record.
+    /// Trying again cannot help: corrupt record, refused content.
     #[error("{what}")]
     Permanent {
         /// What was being done to what.
@@ -83,6 +84,9 @@ pub struct BatchResult {
 pub trait Handler {
     /// Handles a batch.
     fn handle(&self, batch: &[Message]) -> impl Future<Output = BatchResult>;
+
+    /// Is told of so many messages that failed before or without being handled, for a handler that counts what comes in.
+    fn count_unhandled(&self, _messages: u64) {}
 }
 
 /// The sending side of a queue with SQS semantics: at least once, no order.
@@ -330,6 +334,8 @@ pub trait Ledger {
     fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>>;
     /// Gives the claim up after a retryable failure.
     fn release(&self, key: &str) -> impl Future<Output = PortResult<()>>;
+    /// The stored results of these keys, in their order; `None` where nothing was completed. Only reads, for people who look.
+    fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>>;
 }
 
 /// Selects incidents.
@@ -339,8 +345,22 @@ pub struct IncidentFilter {
     pub statuses: Vec<IncidentStatus>,
     /// Only with this resolution key.
     pub resolution_key: Option<String>,
+    /// Only of events at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only those that come behind this one in the list: the last of a page, for the next page.
+    pub after: Option<IncidentId>,
     /// At most this many, newest first; 0 means all.
     pub limit: usize,
+}
+
+impl IncidentFilter {
+    /// The first and the last id that `since` and `after` leave; `None` when they leave none.
+    pub fn ids(&self) -> Option<RangeInclusive<IncidentId>> {
+        let first = self.since.map_or(IncidentId::MIN, IncidentId::first_at);
+        let last = self.after.map_or(IncidentId::MAX, IncidentId::previous);
+        let is_none = first > last || self.after == Some(IncidentId::MIN);
+        (!is_none).then_some(first..=last)
+    }
 }
 
 /// The incident store.
@@ -453,6 +473,9 @@ macro_rules! through_pointers {
             }
             fn release(&self, key: &str) -> impl Future<Output = PortResult<()>> {
                 (**self).release(key)
+            }
+            fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>> {
+                (**self).results(keys)
             }
         }
 

@@ -331,6 +331,13 @@ pub async fn ledger_suite(ledger: &impl Ledger) {
     ledger.release("never claimed").await.expect("releases nothing");
     ledger.complete("never claimed", "", second(0)).await.expect("completes after a lost lease");
     assert_eq!(claim("never claimed", 1, 2).await, Claim::Done(String::new()));
+
+    let keys = ["b", "a", "nobody's", "never claimed", "a"].map(str::to_owned);
+    let done = Some("{\"done\":1}".to_owned());
+    let expected = [None, done.clone(), None, Some(String::new()), done];
+    assert_eq!(ledger.results(&keys).await.expect("looks"), expected, "in their order, only what is done");
+    assert_eq!(ledger.results(&[]).await.expect("looks"), []);
+    assert_eq!(claim("nobody's", 0, 1).await, Claim::Ours, "looking claims nothing");
 }
 
 /// An incident of the suite: synthetic, its id made from `event_id` and the time.
@@ -382,6 +389,9 @@ pub fn sample_incident(event_id: &str, at: Timestamp, resolution_key: Option<&st
     }
 }
 
+/// Incidents of one resolution key in the suite: more than an adapter reads in one call.
+const MANY_INCIDENTS: i64 = 130;
+
 /// The contract of [`Incidents`].
 pub async fn incidents_suite(incidents: &impl Incidents) {
     let all = [
@@ -413,8 +423,8 @@ pub async fn incidents_suite(incidents: &impl Incidents) {
     assert!(wrong.is_err_and(|e| !e.is_retryable()), "an incident is stored under its own id only");
 
     let list = async |statuses: &[IncidentStatus], resolution_key: Option<&str>, limit| {
-        let filter =
-            IncidentFilter { statuses: statuses.to_vec(), resolution_key: resolution_key.map(Into::into), limit };
+        let (statuses, resolution_key) = (statuses.to_vec(), resolution_key.map(Into::into));
+        let filter = IncidentFilter { statuses, resolution_key, limit, ..IncidentFilter::default() };
         let found = incidents.list(&filter).await.expect("lists");
         found.iter().map(|i| i.incident_id).collect::<Vec<_>>()
     };
@@ -427,8 +437,38 @@ pub async fn incidents_suite(incidents: &impl Incidents) {
     assert_eq!(list(&[IncidentStatus::Closed], Some("k/1"), 1).await, [one], "the limit counts what is selected");
     assert_eq!(list(&[], Some("k"), 0).await, []);
 
+    let page = async |since: Option<i64>, after, resolution_key: Option<&str>, limit| {
+        let (since, resolution_key) = (since.map(second), resolution_key.map(Into::into));
+        let filter = IncidentFilter { since, after, resolution_key, limit, ..IncidentFilter::default() };
+        let found = incidents.list(&filter).await.expect("lists");
+        found.iter().map(|i| i.incident_id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(Some(5), None, None, 0).await, [four, two, three], "the time itself is in");
+    assert_eq!(page(Some(21), None, None, 0).await, []);
+    assert_eq!(page(None, Some(four), None, 2).await, [two, three], "behind it, without it");
+    assert_eq!(page(None, Some(one), None, 0).await, []);
+    assert_eq!(page(Some(6), Some(four), None, 0).await, [two]);
+    assert_eq!(page(Some(6), Some(three), None, 0).await, [], "between the two is nothing");
+    assert_eq!(page(Some(1), None, Some("k/1"), 0).await, [two]);
+    assert_eq!(page(None, Some(two), Some("k/1"), 0).await, [one]);
+
     let rekey = &mut |found: Option<Incident>| found.map(|i| Incident { resolution_key: Some("k/2".into()), ..i });
     incidents.update(two, rekey).await.expect("updates");
     assert_eq!(list(&[], Some("k/1"), 0).await, [one], "the index follows");
     assert_eq!(list(&[], Some("k/2"), 0).await, [two]);
+
+    // More than any adapter reads at once.
+    let mut many = Vec::new();
+    for i in 0..MANY_INCIDENTS {
+        let at = Timestamp::from_millis(1_780_000_000_000).plus_seconds(60 * i);
+        let incident = sample_incident(&format!("many-{i}"), at, Some("k/many"));
+        many.insert(0, incident.incident_id);
+        incidents.update(incident.incident_id, &mut |_| Some(incident.clone())).await.expect("puts");
+    }
+    assert_eq!(list(&[], Some("k/many"), 0).await, many, "all of them, newest first");
+    assert_eq!(list(&[], Some("k/many"), 3).await, many[..3]);
+    assert_eq!(list(&[], Some("k/many"), 120).await, many[..120]);
+    let oldest = many[many.len() - 1];
+    incidents.update(oldest, close).await.expect("updates");
+    assert_eq!(list(&[IncidentStatus::Closed], Some("k/many"), 1).await, [oldest], "whatever is before it");
 }

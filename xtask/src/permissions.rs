@@ -27,6 +27,9 @@ pub struct Statement {
     sid: String,
     actions: Vec<String>,
     resources: Vec<String>,
+    /// Patterns of the hash keys that it is for; none means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    leading_keys: Vec<String>,
 }
 
 /// The statements of each component's role that hold in every deployment.
@@ -68,7 +71,15 @@ impl Templates {
                     return Err(format!("{component}: only Allow is understood"));
                 }
                 let sid = of("Sid")?.scalar().unwrap_or_default().to_owned();
-                statements.push(Statement { sid, actions: texts("Action")?, resources: texts("Resource")? });
+                let condition = ["Condition", "ForAllValues:StringLike", "dynamodb:LeadingKeys"];
+                let keys = condition.iter().try_fold(statement, |node, key| node.get(key));
+                if statement.get("Condition").is_some() && keys.is_none() {
+                    return Err(format!("{component}: the condition of {sid} is not understood"));
+                }
+                let keys = keys.map_or(&[][..], Node::items);
+                let leading_keys = keys.iter().map(|node| self.text(component, node, 0)).collect::<Result<_, _>>()?;
+                let (actions, resources) = (texts("Action")?, texts("Resource")?);
+                statements.push(Statement { sid, actions, resources, leading_keys });
             }
         }
         Ok(statements)
@@ -275,9 +286,11 @@ mod tests {
         assert_eq!(of("responder", "Onward").resources, [format!("{queue}-notifier"), format!("{queue}-logger")]);
         let alerts = "arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:${Name}-alerts";
         assert_eq!(of("notifier", "Alerts").resources, [alerts]);
-        let archive = "arn:${AWS::Partition}:s3:::${Name}-archive-${AWS::AccountId}-${AWS::Region}/*";
+        let archive = "arn:${AWS::Partition}:s3:::${Name}-archive-${AWS::AccountId}-${AWS::Region}/lines/*";
         assert_eq!(of("logger", "Archive").resources, [archive]);
         assert_eq!(of("classifier", "State").actions, ["dynamodb:BatchGetItem", "dynamodb:PutItem"]);
+        assert_eq!(of("classifier", "State").leading_keys, ["state/*"]);
+        assert_eq!(of("notifier", "Ledger").leading_keys, ["ledger/notify/*", "ledger/notify-group/*"]);
     }
 
     #[test]

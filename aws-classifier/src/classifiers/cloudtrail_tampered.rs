@@ -1,7 +1,7 @@
 //! CloudTrail was stopped, deleted or made to record less.
 //!
 //! **What it detects.** `StopLogging` and `DeleteTrail`; `UpdateTrail` that switches regions, global services, the
-//! organisation or log file validation off; `PutEventSelectors` after which management events are recorded in part or not
+//! organisation, log file validation or the copy in CloudWatch Logs off; `PutEventSelectors` after which management events are recorded in part or not
 //! at all. Attempts that failed count too, one severity lower. `CreateTrail` is noted, because a second trail can carry
 //! the log to an attacker's bucket. Within `login_within_s` of the same principal's console login the finding is critical,
 //! in whatever order the two records arrive.
@@ -193,6 +193,9 @@ fn update_reasons(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
         if boolean(request, flag)? == Some(false) {
             reasons.push(reason.to_owned());
         }
+    }
+    if request.get("cloudWatchLogsLogGroupArn").and_then(Value::as_str) == Some("") {
+        reasons.push("no longer sent to CloudWatch Logs".to_owned());
     }
     // The console sends every flag on every change, so there the flag says nothing about what changed.
     let alone = FLAGS.iter().all(|(flag, _)| request.get(flag).is_none_or(Value::is_null));

@@ -8,7 +8,7 @@
 //!
 //! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs` are not looked at. Calls by AWS services
 //! for the user are ignored. Consoles, inventories and scanners read
-//! in every region, so only changing calls are judged by region; services whose records always carry the partition's home region are not at all. Without a
+//! in every region, so only changing calls are judged by region, and not those of tools that lay out what is to be (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without a
 //! database of places only the region is judged, and the finding says so (`geo_database`).
 //!
 //! **Response.** Deactivate the key, then ask the user.
@@ -38,11 +38,24 @@ pub struct Settings {
     pub allow_asns: Vec<u32>,
     /// Networks that are not looked at. Default none.
     pub allow_cidrs: Vec<IpNet>,
+    /// Parts of user agents, in lower case, of tools that lay out what is to be: the region of their calls is the one their
+    /// templates name and is not judged, where they call from is. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible
+    /// and the AWS controllers for Kubernetes. Callers choose their user agent.
+    pub deployment_tools: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { known_days: 7, suppress_s: 604_800, regions: true, allow_asns: Vec::new(), allow_cidrs: Vec::new() }
+        Self {
+            known_days: 7,
+            suppress_s: 604_800,
+            regions: true,
+            allow_asns: Vec::new(),
+            allow_cidrs: Vec::new(),
+            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
     }
 }
 
@@ -53,17 +66,24 @@ pub struct IamAccessKeyUnusualOrigin {
 }
 
 /// Services with one endpoint for the partition: their records name its home region.
-const GLOBAL_SERVICES: [&str; 19] = [
+const GLOBAL_SERVICES: [&str; 27] = [
     "account.amazonaws.com",
+    "aws-marketplace.amazonaws.com",
+    "bcm-data-exports.amazonaws.com",
     "billingconsole.amazonaws.com",
     "budgets.amazonaws.com",
     "ce.amazonaws.com",
+    "chime.amazonaws.com",
     "cloudfront.amazonaws.com",
+    "cost-optimization-hub.amazonaws.com",
     "cur.amazonaws.com",
+    "devicefarm.amazonaws.com",
     "ecr-public.amazonaws.com",
+    "freetier.amazonaws.com",
     "globalaccelerator.amazonaws.com",
     "health.amazonaws.com",
     "iam.amazonaws.com",
+    "networkmanager.amazonaws.com",
     "organizations.amazonaws.com",
     "route53.amazonaws.com",
     "route53domains.amazonaws.com",
@@ -71,6 +91,7 @@ const GLOBAL_SERVICES: [&str; 19] = [
     "shield.amazonaws.com",
     "sts.amazonaws.com",
     "support.amazonaws.com",
+    "tax.amazonaws.com",
     "trustedadvisor.amazonaws.com",
     "waf.amazonaws.com",
 ];
@@ -98,6 +119,9 @@ impl Classifier for IamAccessKeyUnusualOrigin {
         }
         if !(1..=7_776_000).contains(&settings.suppress_s) {
             return Err(SettingsError::new("suppress_s", "must be from 1 to 7776000 seconds (90 days)"));
+        }
+        if settings.deployment_tools.iter().any(|tool| tool.trim().is_empty()) {
+            return Err(SettingsError::new("deployment_tools", "an empty entry would match every user agent"));
         }
         Ok(Self { settings, has_places: false })
     }
@@ -175,6 +199,12 @@ impl IamAccessKeyUnusualOrigin {
             && event.read_only == Some(false)
             && !event.region.is_empty()
             && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
+            && !self.is_deployment(event)
+    }
+
+    fn is_deployment(&self, event: &Event<'_>) -> bool {
+        let agent = event.user_agent.to_ascii_lowercase();
+        self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }
 
     /// What is known of the origin, by the label of its state.

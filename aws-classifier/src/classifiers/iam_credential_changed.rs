@@ -9,13 +9,16 @@
 //! the session used MFA; policies high or medium; updates, deletions and resets medium; the rest low,
 //! told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
 //! `root_account_used` tells of the same call as a use of root. AWS services that act for somebody are ignored. Which calls are of no
-//! interest here is set with `ignore_calls`.
+//! interest here is set with `ignore_calls`. A console session with MFA that sets a password which has to be changed at the next sign-in,
+//! or sets the password of its own user, is the help desk at work and silent unless `console_resets` is set: the first change is reported when
+//! it is made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes the role may choose.
 //!
 //! **Response.** Ask who did it; undo, restrict the user.
 //!
 //! **References.** See `META`.
 
 use serde::{Deserialize, Serialize};
+use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
@@ -28,11 +31,14 @@ pub struct Settings {
     /// Seconds without the same call of a caller after which one of low severity is reported again: 1 to 7,776,000.
     /// Default 3,600: our choice, so that a script that tags all users is one piece of news.
     pub repeat_s: u32,
+    /// Whether passwords set in a console session with MFA are reported too, when they have to be changed at the next
+    /// sign-in or are the session's own. Default false: our choice, because people forget passwords every day.
+    pub console_resets: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ignore_calls: Vec::new(), repeat_s: 3_600 }
+        Self { ignore_calls: Vec::new(), repeat_s: 3_600, console_resets: false }
     }
 }
 
@@ -139,6 +145,9 @@ impl Classifier for IamCredentialChanged {
             None => &identity.user_name,
         };
         let with_mfa = identity.mfa == Some(true);
+        if with_mfa && !self.settings.console_resets && is_console_reset(event)? {
+            return Ok(None);
+        }
         let severity = match (identity.is_root(), weight, with_mfa) {
             (true, Weight::WayIn | Weight::Key, _) | (false, Weight::WayIn, false) => Severity::Critical,
             (true, _, _) | (false, Weight::WayIn, true) | (false, Weight::Policy, false) => Severity::High,
@@ -169,6 +178,23 @@ impl Classifier for IamCredentialChanged {
         }
         Ok(Some(evidence))
     }
+}
+
+/// Whether a password was set in the console for the session's own user, or so that its user has to change it.
+fn is_console_reset(event: &Event<'_>) -> Result<bool, Malformed> {
+    let identity = event.identity();
+    let in_console = event.raw(Part::FromConsole).is_some_and(|flag| flag.trim_matches('"') == "true");
+    if !event.name.eq_ignore_ascii_case("UpdateLoginProfile") || identity.is_root() || !in_console {
+        return Ok(false);
+    }
+    let own = match identity.kind.as_str() {
+        "IAMUser" => &identity.user_name,
+        _ => &identity.session_name,
+    };
+    // IAM takes a call without a name for one about the caller.
+    let sets_own =
+        event.request_str("/userName")?.is_none_or(|named| !own.is_empty() && named.eq_ignore_ascii_case(own));
+    Ok(sets_own || event.request()?["passwordResetRequired"] == true)
 }
 
 fn call(name: &str) -> Option<&'static (&'static str, &'static str, Weight)> {

@@ -17,6 +17,7 @@ pub mod iam_credential_changed;
 pub mod iam_mfa_device_removed;
 pub mod pipeline_canary;
 pub mod region_unusual;
+pub mod resource_policy_opened;
 pub mod root_account_used;
 pub mod s3_malicious_file;
 pub mod s3_public_exposure;
@@ -50,6 +51,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
     plugin::<pipeline_canary::PipelineCanary>(),
     plugin::<region_unusual::RegionUnusual>(),
+    plugin::<resource_policy_opened::ResourcePolicyOpened>(),
     plugin::<root_account_used::RootAccountUsed>(),
     plugin::<s3_malicious_file::S3MaliciousFile>(),
     plugin::<s3_public_exposure::S3PublicExposure>(),

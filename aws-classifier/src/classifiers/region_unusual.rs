@@ -3,7 +3,9 @@
 //! **What it detects.** A successful call of the list below in a region that the principal has not made such calls in for `known_days` and that is not
 //! in `usual_regions`. A principal's regions are those of its first call and of the calls before `learning_until`; whatever comes later
 //! is reported (again after `repeat_s` of quiet) and never learned, however often it is used. A principal that was never seen before is measured by the
-//! regions its account uses, which is how an attacker's new user stays unusual where nobody else works. Sessions of one role share their regions, because session names are often made up.
+//! regions its account uses, which is how an attacker's new user stays unusual where nobody else works. So are sessions of roles always: a role
+//! that works in one more region of its account is a deployment or a failover. Sessions of one role share their regions, because session names are
+//! often made up.
 //!
 //! **Why it matters.** Regions nobody looks at are where stolen credentials mine coins and hide copies.
 //!
@@ -40,8 +42,8 @@ pub struct Settings {
     /// Default 604,800: our choice, so that what goes on is told once, also over a weekend.
     pub repeat_s: u32,
     /// Parts of user agents, in lower case, of tools that lay out what is to be. Sessions of roles that call with them are
-    /// not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK, Crossplane
-    /// and Ansible. Callers choose their user agent, so empty the list where deployments stay in `usual_regions`.
+    /// not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK, Crossplane,
+    /// Ansible and the AWS controllers for Kubernetes. Callers choose their user agent, so empty the list where deployments stay in `usual_regions`.
     pub deployment_tools: Vec<String>,
 }
 
@@ -52,7 +54,9 @@ impl Default for Settings {
             usual_regions: Vec::new(),
             learning_until: String::new(),
             repeat_s: 604_800,
-            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible"].map(str::to_owned).to_vec(),
+            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -153,6 +157,9 @@ impl Classifier for RegionUnusual {
         }
         let learning = self.learning_until.is_some_and(|until| event.time < until);
         let first = |label| known.seen(label).first;
+        // Somebody else worked there before this caller did.
+        let others_before =
+            || first("account_region").is_some_and(|used| first("caller_region").is_none_or(|own| used < own));
         let is_usual = match (first("caller"), first("caller_region")) {
             // The very first call: somebody used the region before, or nobody here was ever seen.
             (None, _) => first("account_region").is_some() || first("account").is_none(),
@@ -164,7 +171,8 @@ impl Classifier for RegionUnusual {
             }
             (Some(_), Some(region)) => learning || self.learning_until.is_some_and(|until| region < until),
         };
-        if is_usual || self.is_deployment(event) {
+        let is_role = event.identity().principal_kind() == PrincipalKind::RoleSession;
+        if is_usual || (is_role && (others_before() || self.is_deployment(event))) {
             return Ok(None);
         }
         let key = format!("{}/{region}", caller(event));
@@ -182,9 +190,6 @@ impl Classifier for RegionUnusual {
 
 impl RegionUnusual {
     fn is_deployment(&self, event: &Event<'_>) -> bool {
-        if event.identity().principal_kind() != PrincipalKind::RoleSession {
-            return false;
-        }
         let agent = event.user_agent.to_ascii_lowercase();
         self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }

@@ -16,7 +16,8 @@
 //! services do, also CloudFormation for somebody, only openings to anyone and weakened blocks are reported. Websites and downloads that are public on purpose. An account-wide block is off until it is first
 //! put, so a first one with some flags off is reported though it closes more than it opens. Whether a block still overrides
 //! a new policy or grant is not judged. A record does not say the owner's canonical user id, so a grant to it in headers or
-//! policies looks foreign. AWS services that a policy names are trusted, as S3 does. S3 Express directory
+//! policies looks foreign. AWS services that a policy names are trusted, as S3 does, and so are the accounts
+//! from which AWS writes the logs of load balancers (`exposure/load_balancers.rs`). S3 Express directory
 //! buckets and ACLs given with each uploaded object are not looked at.
 //!
 //! **Response.** `s3_public_access_block` puts the block back and removes exactly the statements and grants of the facts.
@@ -239,7 +240,8 @@ impl S3PublicExposure {
         let mut foreign = Vec::new();
         for opening in &verdict.openings {
             let Audience::Accounts(named) = &opening.audience else { continue };
-            let strangers: Vec<&String> = named.iter().filter(|a| !self.trusted.contains(*a)).collect();
+            let known = |a: &str| self.trusted.contains(a) || exposure::writes_load_balancer_logs(a);
+            let strangers: Vec<&String> = named.iter().filter(|a| !known(a)).collect();
             if !strangers.is_empty() {
                 accounts.extend(strangers.into_iter().cloned());
                 foreign.push(opening);

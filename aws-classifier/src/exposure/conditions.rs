@@ -99,7 +99,7 @@ fn positive(operator: &str, key: &str, values: &[String]) -> Limit {
         "stringequals" | "stringequalsignorecase" | "stringlike" | "arnequals" | "arnlike" | "ipaddress" => {
             fixed(key, values)
         }
-        "bool" => service_only(key, values, "true"),
+        "bool" => mounted_only(key, values).unwrap_or_else(|| service_only(key, values, "true")),
         _ => Limit::None,
     }
 }
@@ -124,6 +124,14 @@ fn negative(operator: &str, key: &str, values: &[String]) -> Limit {
 fn service_only(key: &str, values: &[String], wanted: &str) -> Limit {
     let only = key == "aws:principalisawsservice" && values.iter().all(|v| v.eq_ignore_ascii_case(wanted));
     if only { Limit::Fixed } else { Limit::None }
+}
+
+/// `elasticfilesystem:AccessedViaMountTarget`: the caller is inside the network of the file system.
+fn mounted_only(key: &str, values: &[String]) -> Option<Limit> {
+    let only = key == "elasticfilesystem:accessedviamounttarget"
+        && !values.is_empty()
+        && values.iter().all(|v| v.eq_ignore_ascii_case("true"));
+    only.then_some(Limit::Fixed)
 }
 
 /// Whom these values of a key stand for.
@@ -154,7 +162,7 @@ fn fixed(key: &str, values: &[String]) -> Limit {
             let role = v.split_once(':').map_or(v, |(role, _)| role);
             is_plain(role)
         }),
-        "aws:principalaccount" | "s3:dataaccesspointaccount" => accounts(values, Some),
+        "aws:principalaccount" | "kms:calleraccount" | "s3:dataaccesspointaccount" => accounts(values, Some),
         "aws:principalarn" | "s3:dataaccesspointarn" => accounts(values, account_of),
         _ => Limit::None,
     }
@@ -232,12 +240,14 @@ mod tests {
             json!({"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::bucket"}}),
             json!({"StringLike": {"aws:userid": "AROAEXAMPLE:*"}}),
             json!({"Bool": {"aws:PrincipalIsAWSService": "true"}}),
+            json!({"Bool": {"elasticfilesystem:AccessedViaMountTarget": "true"}}),
             json!({"StringEquals": {"aws:SourceVpc": "vpc-1"}, "Bool": {"aws:SecureTransport": true}}),
         ] {
             assert_eq!(limit(&condition), Limit::Fixed, "{condition}");
         }
         for condition in [
             json!({"StringEquals": {"aws:PrincipalAccount": "210987654321"}}),
+            json!({"StringEquals": {"kms:CallerAccount": "210987654321", "kms:ViaService": "s3.eu-west-1.amazonaws.com"}}),
             json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::210987654321:role/*"}}),
             json!({"ArnLike": {"s3:DataAccessPointArn": "arn:aws:s3:eu-west-1:210987654321:accesspoint/*"}}),
         ] {
@@ -273,6 +283,8 @@ mod tests {
             json!({"StringEquals": {"aws:UserAgent": "secret"}}),
             json!({"StringEquals": {"aws:PrincipalTag/team": "a"}}),
             json!({"Bool": {"aws:SecureTransport": "true"}}),
+            json!({"Bool": {"elasticfilesystem:AccessedViaMountTarget": "false"}}),
+            json!({"StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}}),
             json!({"Null": {"aws:SourceVpce": "false"}}),
             json!({"DateLessThan": {"aws:CurrentTime": "2030-01-01T00:00:00Z"}}),
             json!({"StringEquals": {"s3:prefix": "public/"}}),

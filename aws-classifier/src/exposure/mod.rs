@@ -1,4 +1,4 @@
-//! The model of "this lets strangers in" for S3: bucket policies and access control lists.
+//! The model of "this lets strangers in": policies of buckets and of other resources, and the access control lists of S3.
 //!
 //! Pure: it reads documents and answers who they let in. It knows neither the events that carry them nor what is public
 //! on purpose. It follows what S3 itself means by "public" (S3 user guide, "Blocking public access to your Amazon S3
@@ -7,10 +7,12 @@
 
 mod acl;
 mod conditions;
+mod load_balancers;
 mod policy;
 
 pub use acl::{Grant, Grantee, grants};
-pub use policy::{Audience, Opening, Verdict, judge};
+pub use load_balancers::writes_load_balancer_logs;
+pub use policy::{Audience, Opening, Verdict, judge, judge_attached};
 
 /// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
 #[derive(Clone, Debug, PartialEq, Eq)]

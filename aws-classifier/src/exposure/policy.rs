@@ -65,6 +65,20 @@ impl Verdict {
 /// # Errors
 /// When it is no policy S3 would accept.
 pub fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::Null)
+}
+
+/// As [`judge`], for the policy of anything else: a statement that names no resource is about what the policy hangs on, as
+/// in the trust policy of a role.
+///
+/// # Errors
+/// When it is no policy of a resource.
+pub fn judge_attached(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::String("*".to_owned()))
+}
+
+/// `itself` is what a statement without a resource is about; null where there can be none.
+fn judged(policy: &Value, owner: &str, itself: &Value) -> Result<Verdict, Unreadable> {
     let parsed;
     let policy = match policy {
         Value::String(text) if text.len() <= POLICY_BYTES_MAX => {
@@ -84,7 +98,7 @@ pub fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
     };
     let (mut allows, mut denies) = (Vec::new(), Vec::new());
     for (index, statement) in statements.iter().enumerate() {
-        let read = Statement::read(statement, index)?;
+        let read = Statement::read(statement, index, itself)?;
         match statement["Effect"].as_str() {
             Some("Allow") => allows.push(read),
             Some("Deny") => denies.push(read),
@@ -108,10 +122,17 @@ struct Scope {
 }
 
 impl Scope {
-    fn read(statement: &Value, key: &str, inverse: &str, field: &'static str) -> Result<Self, Unreadable> {
-        let (value, inverted) = match &statement[key] {
-            Value::Null => (&statement[inverse], true),
-            value => (value, false),
+    /// `absent` is what a statement with neither lists.
+    fn read(
+        statement: &Value,
+        [key, inverse]: [&str; 2],
+        absent: &Value,
+        field: &'static str,
+    ) -> Result<Self, Unreadable> {
+        let (value, inverted) = match (&statement[key], &statement[inverse]) {
+            (Value::Null, Value::Null) => (absent, false),
+            (Value::Null, value) => (value, true),
+            (value, _) => (value, false),
         };
         let patterns = texts(value).ok_or(Unreadable { field, expected: "a text or a list of texts" })?;
         Ok(Self { patterns, inverted, ignores_case: key == "Action" })
@@ -142,7 +163,7 @@ struct Statement<'p> {
 }
 
 impl<'p> Statement<'p> {
-    fn read(body: &'p Value, index: usize) -> Result<Self, Unreadable> {
+    fn read(body: &'p Value, index: usize, itself: &Value) -> Result<Self, Unreadable> {
         if !body.is_object() {
             return Err(Unreadable { field: "Statement", expected: "a list of statements" });
         }
@@ -150,8 +171,8 @@ impl<'p> Statement<'p> {
             Some(sid) if !sid.is_empty() => sid.to_owned(),
             _ => format!("statement {}", index + 1),
         };
-        let actions = Scope::read(body, "Action", "NotAction", "Statement.Action")?;
-        let resources = Scope::read(body, "Resource", "NotResource", "Statement.Resource")?;
+        let actions = Scope::read(body, ["Action", "NotAction"], &Value::Null, "Statement.Action")?;
+        let resources = Scope::read(body, ["Resource", "NotResource"], itself, "Statement.Resource")?;
         Ok(Self { name, actions, resources, body })
     }
 
@@ -388,6 +409,23 @@ mod tests {
     fn accounts(statements: &[Value]) -> Vec<String> {
         let openings = verdict(statements).openings.into_iter();
         openings.flat_map(|o| if let Audience::Accounts(accounts) = o.audience { accounts } else { vec![] }).collect()
+    }
+
+    #[test]
+    fn a_statement_without_a_resource_is_about_what_the_policy_hangs_on() {
+        let trust = |principal: Value| json!({"Statement": {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}});
+        let judged = |principal| judge_attached(&trust(principal), OWNER).unwrap().openings;
+        let opening = |audience| Opening {
+            audience,
+            statement: "statement 1".to_owned(),
+            actions: vec!["sts:AssumeRole".to_owned()],
+            resources: vec!["*".to_owned()],
+        };
+        assert_eq!(judged(json!({"AWS": "*"})), [opening(Audience::Public)]);
+        let both = json!({"AWS": [OWNER, "210987654321"]});
+        assert_eq!(judged(both.clone()), [opening(Audience::Accounts(vec!["210987654321".to_owned()]))]);
+        assert_eq!(judged(json!({"AWS": OWNER})), []);
+        assert_eq!(judge(&trust(both), OWNER).unwrap_err().field, "Statement.Resource");
     }
 
     #[test]

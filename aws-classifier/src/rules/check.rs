@@ -1,7 +1,7 @@
 //! A detection made ready to be asked about events.
 //!
 //! Semantics of Sigma 2 where it leaves room: an absent field is null and fails every test but `null`, `exists: false`
-//! and `neq`; a field with several values (a list on its path) passes when one of them does; a truth value or number
+//! and `neq`; a field with several values (a list on its path) passes when one of them does, or with `every`, which is ours, when all do; a truth value or number
 //! equals its text; a text test on an object looks at its JSON and at each string inside.
 
 use std::net::IpAddr;
@@ -39,6 +39,8 @@ pub enum Check {
         matchers: Vec<Matcher>,
         /// Whether one of the matchers matches that there is no value.
         when_absent: bool,
+        /// Whether every value must match, not only one.
+        every: bool,
     },
     /// A text that stands anywhere in the record.
     Keyword(TextPattern),
@@ -177,10 +179,11 @@ impl Check {
             Node::All(nodes) => Self::All(all(nodes)),
             Node::Some(least, nodes) => Self::Some(*least, all(nodes)),
             Node::Not(node) => Self::Not(Box::new(Self::new(node))),
-            Node::Test(Test { field, values }) => Self::Field {
+            Node::Test(Test { field, values, every }) => Self::Field {
                 field: Field::new(field),
                 matchers: at_once(values.iter().map(Matcher::new).collect()),
                 when_absent: values.iter().any(|value| matches!(value, Value::Null | Value::Exists(false))),
+                every: *every,
             },
             Node::Keyword(text) => Self::Keyword(TextPattern::new(text, Place::Anywhere, false)),
         }
@@ -193,13 +196,14 @@ impl Check {
             Self::Some(1, checks) => checks.iter().any(|check| check.holds(event)),
             Self::Some(least, checks) => checks.iter().filter(|check| check.holds(event)).count() >= *least,
             Self::Not(check) => !check.holds(event),
-            Self::Field { field, matchers, when_absent } => {
+            Self::Field { field, matchers, when_absent, every } => {
                 let mut present = false;
-                let passed = field.any(event, |value| {
+                // Looked for is a value that passes, or, when all have to, one that does not.
+                let found = field.any(event, |value| {
                     present = true;
-                    matchers.iter().any(|matcher| matcher.matches(value, event))
+                    matchers.iter().any(|matcher| matcher.matches(value, event)) != *every
                 });
-                passed || (*when_absent && !present)
+                if present { found != *every } else { *when_absent }
             }
             Self::Keyword(pattern) => in_json(event.record, pattern),
         }

@@ -2,7 +2,7 @@
 //!
 //! `event_count`, `value_count`, `temporal` and `temporal_ordered`; a threshold from below (`gte`, `gt`, `eq`), because
 //! "fewer than" is never known while events still come. One window alerts once, when it is complete; see
-//! [`shared::observation::Count::reaches`]. Events that lack a group-by field belong to no group and do not count.
+//! [`shared::observation::Count::reaches`]; `repeat` says for how long a group is told then. Events that lack a group-by field belong to no group and do not count.
 //! For `temporal_ordered`, of each earlier rule its latest match counts, and the last rule's event must arrive last.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use shared::observation::{Known, MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES, Observ
 
 use super::document::{self, Head};
 use super::field::Field;
-use super::rule::{Rule, declaration, fields};
+use super::rule::{Repeat, Rule, declaration, fields};
 use crate::registry::{Declaration, Detector};
 
 const LABEL: &str = "matches";
@@ -30,6 +30,7 @@ pub struct Correlation {
     threshold: u64,
     /// More than so many make none.
     most: Option<u64>,
+    repeat: Option<Repeat>,
 }
 
 struct Step {
@@ -68,7 +69,8 @@ impl Correlation {
         let threshold = threshold(read.least, &kind, rules.len())?;
         let steps = rules.into_iter().zip(&read.steps);
         let steps = steps.map(|(rule, step)| Step { rule, group_by: fields(&step.group_by) }).collect();
-        Ok(Self { declaration, steps, kind, window_s: read.window_s, threshold, most: read.most })
+        let repeat = read.repeat.as_ref().map(Repeat::new);
+        Ok(Self { declaration, steps, kind, window_s: read.window_s, threshold, most: read.most, repeat })
     }
 
     /// The steps that the event matches, each with its group.
@@ -79,6 +81,16 @@ impl Correlation {
             // A single step was found to hold when the event was wanted.
             .filter(|(_, step)| self.steps.len() == 1 || step.rule.holds(event))
             .filter_map(|(at, step)| Some((at, key(&step.group_by, event)?)))
+    }
+
+    /// Said once for the event's groups, where that was asked for.
+    fn once(&self, evidence: Evidence, event: &Event<'_>) -> Evidence {
+        let Some(repeat) = &self.repeat else { return evidence };
+        repeat.once(evidence, event, || {
+            let mut groups: Vec<String> = self.matched(event).map(|(_, group)| group).collect();
+            groups.dedup();
+            groups.join("\u{1e}")
+        })
     }
 
     /// Whether the last step came after the others, in their order, and was not answered before.
@@ -144,7 +156,7 @@ impl Detector for Correlation {
         let evidence = || Evidence::default().fact("window_s", self.window_s);
         if matches!(self.kind, Kind::Ordered) {
             let at_end = self.matched(event).any(|(at, _)| at + 1 == self.steps.len());
-            return Ok((at_end && self.in_order(event, known)).then(evidence));
+            return Ok((at_end && self.in_order(event, known)).then(|| self.once(evidence(), event)));
         }
         let Some(count) = known
             .counts(LABEL)
@@ -156,12 +168,12 @@ impl Detector for Correlation {
         if matches!(self.kind, Kind::Values(_)) {
             evidence = evidence.fact("values", count.values.clone());
         }
-        Ok(Some(evidence))
+        Ok(Some(self.once(evidence, event)))
     }
 }
 
 /// The values of all fields as one text; `None` when one is absent.
-pub fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
+fn key(fields: &[Field], event: &Event<'_>) -> Option<String> {
     let Some((first, more)) = fields.split_first() else { return Some(String::new()) };
     let mut key = first.first(event)?;
     for field in more {

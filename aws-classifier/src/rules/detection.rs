@@ -31,6 +31,8 @@ pub struct Test {
     pub field: String,
     /// What its value is compared with; one match is enough.
     pub values: Vec<Value>,
+    /// Of a field with several values every one must match, and there must be one.
+    pub every: bool,
 }
 
 /// What one value is compared with.
@@ -195,6 +197,7 @@ struct Modifiers {
     place: Place,
     kind: Kind,
     all: bool,
+    every: bool,
     negated: bool,
     cased: bool,
     any_case: bool,
@@ -218,6 +221,7 @@ impl Modifiers {
             place: Place::Whole,
             kind: Kind::Text,
             all: false,
+            every: false,
             negated: false,
             cased: false,
             any_case: false,
@@ -230,6 +234,7 @@ impl Modifiers {
                 "startswith" => this.place = Place::Start,
                 "endswith" => this.place = Place::End,
                 "all" => this.all = true,
+                "every" => this.every = true,
                 "neq" => this.negated = true,
                 "cased" => this.cased = true,
                 "re" => this.kind = Kind::Regex,
@@ -300,7 +305,7 @@ fn read_item(key: &str, value: &Yaml<'_>) -> Result<Node, String> {
         return Ok(if modifiers.all { all(keywords) } else { any(keywords) });
     }
     let values: Vec<Value> = values.iter().map(|v| modifiers.value(v)).collect::<Result<_, _>>()?;
-    let test = |values| Node::Test(Test { field: name.to_owned(), values });
+    let test = |values| Node::Test(Test { field: name.to_owned(), values, every: modifiers.every });
     let node = if modifiers.all { all(values.into_iter().map(|v| test(vec![v])).collect()) } else { test(values) };
     Ok(if modifiers.negated { Node::Not(Box::new(node)) } else { node })
 }

@@ -10,7 +10,9 @@
 //!   `reported`, as Sigma has it.
 //! * `repeat`: `timespan` and `group-by`, as in correlations. A finding is only counted while there was one of the same group
 //!   within the time. Without `group-by` a caller is a group, all sessions of a role being one. Our own rules of low and
-//!   informational level are told once a day without it: they note habits, and a habit is no news twice.
+//!   informational level are told once a day without it: they note habits, and a habit is no news twice. In a correlation the
+//!   group is the correlation's own unless it says another, and our own correlations are told once a day without it: a window
+//!   fills again as long as something goes on, and that it still goes on is no news.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ use super::index;
 use super::yaml::Yaml;
 use crate::selector::Selector;
 
-/// How long a finding of low level stays told: our choice, see the module.
+/// How long a finding of low level, or of a correlation, stays told: our choice, see the module.
 const TOLD_S: u32 = 86_400;
 
 /// Titles keep at most this many characters.
@@ -118,6 +120,8 @@ pub struct Correlation {
     pub least: Option<u64>,
     /// More than so many make none.
     pub most: Option<u64>,
+    /// When a finding is one of before; without `group_by` its group is the correlation's.
+    pub repeat: Option<Repeat>,
 }
 
 /// What a correlation counts.
@@ -205,7 +209,8 @@ pub fn read(document: &Yaml<'_>, origin: Origin) -> Result<Read, String> {
     if let Some(correlation) = document.get("correlation") {
         let generate = correlation.get("generate").or_else(|| document.get("generate")).and_then(Yaml::text);
         let correlation = correlation_of(correlation, generate == Some("true"));
-        let correlation = correlation.map_err(|why| format!("correlation: {why}"))?;
+        let mut correlation = correlation.map_err(|why| format!("correlation: {why}"))?;
+        correlation.repeat = repeat(document, origin == Origin::Own)?;
         return Ok(Read::Correlation(head(document)?, correlation));
     }
     if !is_for_cloudtrail(document) {
@@ -224,13 +229,16 @@ pub fn read(document: &Yaml<'_>, origin: Origin) -> Result<Read, String> {
         Some("reported") => true,
         Some(other) => return Err(format!("aws_services is ignored or reported, not {other:?}")),
     };
-    let told = || Repeat { timespan_s: TOLD_S, group_by: Vec::new() };
-    let is_slight = origin == Origin::Own && head.level <= Level::Low;
-    let repeat = match document.get("repeat") {
-        Some(repeat) => Some(repeat_of(repeat).map_err(|why| format!("repeat: {why}"))?),
-        None => is_slight.then(told),
-    };
+    let repeat = repeat(document, origin == Origin::Own && head.level <= Level::Low)?;
     Ok(Read::Rule(head, Detection { node, fields, services_count, repeat }))
+}
+
+/// What a document says of repeats; `is_told_daily` is what follows when it says nothing.
+fn repeat(document: &Yaml<'_>, is_told_daily: bool) -> Result<Option<Repeat>, String> {
+    match document.get("repeat") {
+        Some(repeat) => repeat_of(repeat).map(Some).map_err(|why| format!("repeat: {why}")),
+        None => Ok(is_told_daily.then_some(Repeat { timespan_s: TOLD_S, group_by: Vec::new() })),
+    }
 }
 
 fn repeat_of(repeat: &Yaml<'_>) -> Result<Repeat, String> {
@@ -310,7 +318,7 @@ fn correlation_of(correlation: &Yaml<'_>, generate: bool) -> Result<Correlation,
     let timespan = correlation.get("timespan").and_then(Yaml::text).ok_or("timespan is missing")?;
     let (least, most) = thresholds(condition)?;
     let steps = rules.iter().map(step).collect();
-    Ok(Correlation { kind, steps, generate, window_s: seconds(timespan)?, least, most })
+    Ok(Correlation { kind, steps, generate, window_s: seconds(timespan)?, least, most, repeat: None })
 }
 
 fn value_fields(condition: Option<&Yaml<'_>>) -> Result<Vec<String>, String> {

@@ -11,7 +11,6 @@ use shared::json_scan::{ScanError, Scanner};
 use shared::observation::{Known, Observations};
 
 use super::check::Check;
-use super::correlation::key;
 use super::document::{self, Calls, Detection, Head, Level};
 use super::field::Field;
 use super::index;
@@ -49,9 +48,9 @@ struct Ready {
 
 /// When a finding is one of before.
 #[derive(Debug)]
-struct Repeat {
+pub struct Repeat {
     timespan_s: u32,
-    /// Empty: the caller.
+    /// Empty: the caller, or the group of the correlation.
     group_by: Vec<Field>,
 }
 
@@ -108,20 +107,39 @@ impl Ready {
 }
 
 impl Repeat {
-    fn new(read: &document::Repeat) -> Self {
+    /// As it was read.
+    pub fn new(read: &document::Repeat) -> Self {
         Self { timespan_s: read.timespan_s, group_by: fields(&read.group_by) }
     }
 
-    /// The group of the event; `None` when it belongs to none. An attempt is none of what was done.
-    fn group(&self, event: &Event<'_>) -> Option<String> {
-        let group = if self.group_by.is_empty() {
-            event.identity().habit_key().into_owned()
-        } else {
-            key(&self.group_by, event)?
-        };
+    /// The evidence, said once for the event's group, or for `otherwise` when it names no fields. What belongs to no group
+    /// is said each time. An attempt is none of what was done.
+    pub fn once(&self, evidence: Evidence, event: &Event<'_>, otherwise: impl FnOnce() -> String) -> Evidence {
+        let group = if self.group_by.is_empty() { Some(otherwise()) } else { group(&self.group_by, event) };
         let outcome = if event.is_failed() { "failed" } else { "done" };
-        Some([&*event.account, outcome, &group].join("/"))
+        match group {
+            Some(group) => evidence.once_in([&*event.account, outcome, &group].join("/"), self.timespan_s),
+            None => evidence,
+        }
     }
+}
+
+/// All values of all fields, or what a list adds to what was told would be hidden; `None` when a field is absent.
+fn group(fields: &[Field], event: &Event<'_>) -> Option<String> {
+    let mut group = String::new();
+    for field in fields {
+        let start = group.len();
+        field.any(event, |value| {
+            group.push('\u{1f}');
+            group.push_str(value.as_str());
+            false
+        });
+        if group.len() == start {
+            return None;
+        }
+        group.push('\u{1e}');
+    }
+    Some(group)
 }
 
 /// The fields of these names.
@@ -152,12 +170,10 @@ impl Detector for Arc<Rule> {
                 evidence = evidence.fact(&field.name, value);
             }
         }
-        if let Some(repeat) = &ready.repeat
-            && let Some(group) = repeat.group(event)
-        {
-            evidence = evidence.once_in(group, repeat.timespan_s);
-        }
-        Ok(Some(evidence))
+        Ok(Some(match &ready.repeat {
+            Some(repeat) => repeat.once(evidence, event, || event.identity().habit_key().into_owned()),
+            None => evidence,
+        }))
     }
 }
 

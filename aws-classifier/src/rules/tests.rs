@@ -57,6 +57,8 @@ fn field_tests_mean_what_sigma_says() {
         "requestParameters.port|gte: 8080",
         "requestParameters.port|lt: 9000.5",
         "requestParameters.tags.key: b",
+        "requestParameters.tags.key|every: [a, b]",
+        "requestParameters.tags.key|every|neq: b",
         "requestParameters.userName|exists: true",
         "requestParameters.userName|contains: '*'",
         "requestParameters.userName|fieldref: userIdentity.userName",
@@ -86,6 +88,8 @@ fn field_tests_mean_what_sigma_says() {
         "requestParameters.port|gt: 8080",
         "requestParameters.userName|lt: 5",
         "requestParameters.tags.key: c",
+        "requestParameters.tags.key|every: b",
+        "requestParameters.no.such|every: b",
         "requestParameters.userName|fieldref: userIdentity.sessionContext",
         "sourceIPAddress|cidr: 192.0.2.0/24",
         "userAgent|cidr: 192.0.2.0/24",
@@ -417,6 +421,11 @@ fn what_was_told_is_told_again_after_the_timespan_and_for_another_group() {
     assert_eq!(told(&day), ["0", "2", "3"]);
     assert_eq!(told(&format!("{SIMPLE}repeat: {{timespan: 1m, group-by: [eventName]}}\n")), ["0", "3"]);
     assert_eq!(told(SIMPLE), ["0", "1", "2", "3"]);
+    let listed = |names: &str| format!(r#","requestParameters":{{"userNames":[{names}]}}"#);
+    let (one, two) = (listed(r#""alice""#), listed(r#""alice","bob""#));
+    let by_names = format!("{SIMPLE}repeat: {{timespan: 1d, group-by: [requestParameters.userNames]}}\n");
+    let events = [(0, "CreateUser", &*one), (9, "CreateUser", &two), (19, "CreateUser", &one)];
+    assert_eq!(run(&by_names, &events).len(), 2, "one more in a list is news");
     let denied = format!(r#"{alice},"errorCode":"AccessDenied""#);
     assert_eq!(
         run(&day, &[(0, "CreateUser", &denied), (30, "CreateUser", &alice)]).len(),
@@ -438,4 +447,33 @@ fn own_rules_of_low_level_are_told_once_a_day() {
             expected
         );
     }
+}
+
+/// Three refusals in a window, again and again.
+const REFUSED: &str = "title: many\nname: many\nlevel: high\ncorrelation:\n  type: event_count\n  rules: [step]\n  group-by: [userIdentity.arn]\n  timespan: 1m\n  condition:\n    gte: 3\n";
+
+#[test]
+fn correlations_are_told_again_as_they_say_and_our_own_once_a_day_for_a_group() {
+    let step = format!("---\n{}name: step\n", SIMPLE);
+    let (alice, bob) = (by("alice"), by("bob"));
+    // Three calls each from these seconds on.
+    let mut events = Vec::new();
+    for (from, who) in [(0, &alice), (600, &alice), (610, &bob), (1_500, &alice), (2_400, &alice)] {
+        events.extend((from..from + 3).map(|at| (at, "CreateUser", who.as_str())));
+    }
+    let told = |more: &str, origin: Origin| {
+        let mut loader = Loader::default();
+        loader.add("many.yml", &format!("{REFUSED}{more}{step}"), origin);
+        let loaded = loader.finish();
+        assert_eq!(loaded.errors, []);
+        let engine = Engine::new(loaded.detectors, BTreeMap::new());
+        found_by(&engine, &events).into_iter().map(|f| f.event_id).collect::<Vec<_>>()
+    };
+    let each = ["2", "5", "8", "11", "14"];
+    assert_eq!(told("", Origin::Folder), each, "Sigma knows no repeats");
+    assert_eq!(told("", Origin::Own), ["2", "8"]);
+    // The third burst of alice comes a quarter of an hour after her second.
+    assert_eq!(told("repeat:\n  timespan: 14m\n", Origin::Folder), ["2", "8", "11", "14"]);
+    assert_eq!(told("repeat:\n  timespan: 1d\n  group-by:\n    - eventName\n", Origin::Own), ["2"]);
+    assert_eq!(told("repeat:\n  timespan: 1s\n", Origin::Own), each);
 }

@@ -169,6 +169,10 @@ impl Ledger for Mortal {
     async fn release(&self, key: &str) -> PortResult<()> {
         self.inner.release(key).await
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.inner.results(keys).await
+    }
 }
 
 proptest! {
@@ -261,4 +265,48 @@ async fn an_incident_keeps_when_each_component_first_let_its_finding_go() {
     apply_finding(&incidents, finding, &again.passed, late).await.expect("memory");
     let [incident] = &stored(&incidents).await[..] else { panic!("one incident") };
     assert_eq!(incident.details["passed"]["responder"], serde_json::json!(early));
+}
+
+/// A store that counts what it is asked for.
+#[derive(Default)]
+struct Counting {
+    incidents: MemoryIncidents,
+    listed: Cell<usize>,
+    updates: Cell<usize>,
+}
+
+impl Incidents for Counting {
+    async fn get(&self, id: IncidentId) -> PortResult<Option<Incident>> {
+        self.incidents.get(id).await
+    }
+
+    async fn update(
+        &self,
+        id: IncidentId,
+        change: &mut dyn FnMut(Option<Incident>) -> Option<Incident>,
+    ) -> PortResult<()> {
+        self.updates.set(self.updates.get() + 1);
+        self.incidents.update(id, change).await
+    }
+
+    async fn list(&self, filter: &IncidentFilter) -> PortResult<Vec<Incident>> {
+        let found = self.incidents.list(filter).await?;
+        self.listed.set(self.listed.get().max(found.len()));
+        Ok(found)
+    }
+}
+
+#[tokio::test]
+async fn what_is_opened_and_closed_all_day_costs_no_more_in_the_evening() {
+    let (store, now) = (Counting::default(), at("2026-03-02T12:00:00Z"));
+    for n in (0..800).step_by(2) {
+        let closed = Finding { event_time: finding(n + 1).event_time, ..good_news(n) };
+        apply_finding(&store, &finding(n), &BTreeMap::new(), now).await.expect("memory");
+        store.updates.set(0);
+        apply_finding(&store, &closed, &BTreeMap::new(), now).await.expect("memory");
+        assert_eq!(store.updates.get(), 2, "its own and the one that it closes");
+    }
+    assert_eq!(store.listed.get(), 100);
+    let all = store.incidents.list(&IncidentFilter::default()).await.expect("memory");
+    assert!(all.len() == 800 && all.iter().all(|i| i.status == IncidentStatus::Closed), "every one is closed");
 }

@@ -166,6 +166,16 @@ impl Action for SecurityGroupRuleRevoke {
         call.parameters["IpPermissions"] = Value::Array(left);
         Ok(Some(call))
     }
+
+    fn undo_of(&self, undo: &ApiCall, made: &ApiCall) -> ApiCall {
+        let made = made.parameters["IpPermissions"].as_array();
+        let made: Vec<Rule> = made.into_iter().flatten().filter_map(Rule::of_permission).collect();
+        let mut undo = undo.clone();
+        if let Some(permissions) = undo.parameters["IpPermissions"].as_array_mut() {
+            permissions.retain(|permission| Rule::of_permission(permission).is_some_and(|rule| made.contains(&rule)));
+        }
+        undo
+    }
 }
 
 const REVOKE: &str = "RevokeSecurityGroupIngress";

@@ -9,12 +9,12 @@ use shared::{Finding, OutcomeStatus, Plan};
 use super::tests_support::{
     Account, DEACTIVATE, Fault, Journalling, REVOKE, World, block_on, clock, deliver, found, group_opened, key_created,
 };
-use crate::cloud::{CallError, NoCloud};
+use crate::cloud::{CallError, Cloud, NoCloud};
 use crate::journal::Journal;
 use crate::response::DELIVERIES_MAX;
 use crate::settings::{Mode, ResponderSettings};
 use crate::testing::FakeAws;
-use crate::undo::{UndoError, undo};
+use crate::undo::{UndoError, preview, undo};
 
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const GROUP: &str = "sg-0123456789abcdef0";
@@ -376,4 +376,165 @@ fn the_object_of_an_undo_may_be_gone() {
     let UndoError::Stopped { made: 0, .. } = error else { panic!("{error}") };
     let none = block_on(undo(&journal, &Account(&gone), &clock(1), "no/such/response")).unwrap_err();
     assert!(matches!(none, UndoError::NothingCarriedOut(_)), "{none}");
+}
+
+#[test]
+fn what_an_undo_would_call_is_known_before_and_the_record_tells_the_whole_story() {
+    let world = world();
+    let before = world.cloud.image();
+    deliver(&world, &auto(), &[found("m-2", wide_rule())], 0);
+    let outcome = world.outcomes().remove(0);
+    let id = outcome.outcome_id.clone();
+    let journal = Journal::new(Journalling(&world));
+    let record = block_on(journal.record(&id)).unwrap().expect("it was answered");
+    let begun = record.begun.clone().expect("it was carried out");
+    assert_eq!((record.ended.map(|(_, ended)| ended), record.undone), (Some(outcome.clone()), None));
+    assert_eq!(block_on(journal.undone(&["nobody's", &id])).unwrap(), [None, None]);
+
+    let changes = world.cloud.changes.borrow().len();
+    let would = block_on(preview(&Account(&world), &begun, Some(&outcome))).unwrap();
+    assert_eq!(world.cloud.changes.borrow().len(), changes, "nothing is changed");
+    *world.refused.borrow_mut() = Some(("DescribeSecurityGroupRules", CallError::Denied("not yours".to_owned())));
+    let error = block_on(preview(&Account(&world), &begun, Some(&outcome))).unwrap_err();
+    assert!(matches!(&error, UndoError::NotSeen(why) if why.contains("is not permitted: not yours")), "{error}");
+    *world.refused.borrow_mut() = None;
+
+    let (undone, _) = block_on(undo(&journal, &Account(&world), &clock(1), &id)).unwrap();
+    assert_eq!((&undone.calls, world.cloud.image()), (&would, before), "what was announced, and exactly that");
+    assert_eq!(block_on(preview(&Account(&world), &begun, Some(&outcome))).unwrap(), [], "everything is as before");
+    assert_eq!(block_on(journal.record(&id)).unwrap().and_then(|record| record.undone), Some(undone.clone()));
+    assert_eq!(block_on(journal.undone(&["nobody's", &id])).unwrap(), [None, Some(undone)]);
+    assert_eq!(block_on(journal.record("nobody's")).unwrap(), None);
+}
+
+/// What the undo of a response says that changed nothing.
+fn nothing_to_undo(world: &World, outcome_id: &str) {
+    let before = world.cloud.image();
+    let journal = Journal::new(Journalling(world));
+    let error = block_on(undo(&journal, &Account(world), &clock(4), outcome_id)).unwrap_err();
+    assert!(matches!(&error, UndoError::NothingCarriedOut(id) if id == outcome_id), "{error}");
+    assert_eq!(world.cloud.image(), before);
+}
+
+#[test]
+fn what_was_refused_is_not_undone_when_somebody_else_did_it_since() {
+    let cases = [
+        ("UpdateAccessKey", found("m-1", key_created("e-1", "alice"))),
+        ("RevokeSecurityGroupIngress", found("m-2", wide_rule())),
+    ];
+    for (operation, message) in cases {
+        let world = world();
+        *world.refused.borrow_mut() = Some((operation, CallError::Denied("AccessDenied: no".to_owned())));
+        deliver(&world, &auto(), &[message], 0);
+        *world.refused.borrow_mut() = None;
+        let outcome = world.outcomes().remove(0);
+        assert_eq!((outcome.status, outcome.plan.undo.len()), (OutcomeStatus::Failed, 0), "{}", outcome.note);
+        // A person does by hand what the response could not.
+        block_on(world.cloud.call(&outcome.plan.calls[0])).unwrap();
+        nothing_to_undo(&world, &outcome.outcome_id);
+    }
+}
+
+#[test]
+fn what_somebody_else_does_at_the_same_moment_is_theirs() {
+    let world = world();
+    let clean = self::world();
+    let one = [found("m-2", wide_rule())];
+    deliver(&clean, &auto(), &one, 0);
+    let [revoke, _] = &clean.outcomes()[0].plan.calls[..] else { panic!() };
+    let answer = CallError::AlreadySo("InvalidPermission.NotFound".to_owned());
+    *world.refused.borrow_mut() = Some(("RevokeSecurityGroupIngress", answer));
+    *world.others.borrow_mut() = Some(revoke.clone());
+    assert_eq!(deliver(&world, &auto(), &one, 0), BatchResult::default());
+    *world.refused.borrow_mut() = None;
+    let outcome = world.outcomes().remove(0);
+    assert_eq!(outcome.note, "1 call made; somebody else was faster with the rest");
+    let undo: Vec<_> = outcome.plan.undo.iter().map(|call| call.operation.as_str()).collect();
+    assert_eq!(undo, ["RevokeSecurityGroupIngress"], "only of what the response added");
+    undo_all(&world, &BTreeSet::from([outcome.outcome_id]), 1);
+    assert!(!world.cloud.image().iter().any(|rule| rule.contains("65535")), "{:?}", world.cloud.image());
+}
+
+#[test]
+fn a_call_that_somebody_else_made_in_part_is_undone_in_part() {
+    let rule = |cidr: &str| json!({"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": cidr}]});
+    let rules = json!([rule("0.0.0.0/1"), rule("128.0.0.0/1")]);
+    let world = World { cloud: FakeAws::default().with_rules(GROUP, rules), ..World::default() };
+    let mut finding = group_opened("e-1");
+    let part = |cidr: &str| json!({"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": cidr});
+    finding.evidence.insert("world_rules".to_owned(), json!([part("0.0.0.0/1"), part("128.0.0.0/1")]));
+    let mut theirs = shared::ApiCall {
+        service: "ec2".to_owned(),
+        operation: "RevokeSecurityGroupIngress".to_owned(),
+        account: "123456789012".to_owned(),
+        region: "us-east-1".to_owned(),
+        parameters: json!({"GroupId": GROUP, "IpPermissions": [rule("128.0.0.0/1")]}),
+    };
+    *world.others.borrow_mut() = Some(theirs.clone());
+    assert_eq!(deliver(&world, &auto(), &[found("m-1", finding)], 0), BatchResult::default());
+    let outcome = world.outcomes().remove(0);
+    theirs.operation = "AuthorizeSecurityGroupIngress".to_owned();
+    theirs.parameters["IpPermissions"] = json!([rule("0.0.0.0/1")]);
+    assert_eq!((outcome.status, outcome.plan.undo), (OutcomeStatus::Succeeded, vec![theirs]), "{}", outcome.note);
+    undo_all(&world, &BTreeSet::from([outcome.outcome_id]), 1);
+    let image = world.cloud.image();
+    assert!(image.len() == 1 && image[0].contains("0.0.0.0/1"), "{image:?}");
+}
+
+#[test]
+fn what_is_only_shown_takes_nothing_from_the_cap_of_what_is_carried_out() {
+    let mut settings = auto();
+    settings.actions.get_mut(REVOKE).unwrap().policy.mode = Mode::DryRun;
+    settings.responder.account_responses_max_per_hour = 1;
+    let world = world();
+    let again = super::tests_support::named(wide_rule(), "e-4");
+    let batch = [found("m-1", wide_rule()), found("m-2", again), batch().remove(0)];
+    assert_eq!(deliver(&world, &settings, &batch, 0), BatchResult::default());
+    let statuses: Vec<_> = world.outcomes().iter().map(|o| o.status.as_str()).collect();
+    assert_eq!(statuses, ["DRY_RUN", "SKIPPED", "SUCCEEDED"]);
+    assert_eq!(world.cloud.status("alice", KEY).as_deref(), Some("Inactive"));
+}
+
+/// Every call to a port takes so long.
+struct SlowPorts<'w>(&'w World, i64);
+
+impl shared::ports::Clock for SlowPorts<'_> {
+    fn now(&self) -> shared::Timestamp {
+        let calls = i64::try_from(self.0.calls.get()).unwrap();
+        shared::ports::Clock::now(&clock(0)).plus_seconds(self.1 * calls)
+    }
+}
+
+#[test]
+fn a_slow_batch_tells_what_was_done_and_leaves_the_rest_for_later() {
+    let world = world();
+    let deliver_slowly = |batch: &[Message], s: i64| {
+        let (notifier, logger) = (super::tests_support::ToNotifier(&world), super::tests_support::ToLogger(&world));
+        let (ledger, cloud) = (Journalling(&world), Account(&world));
+        world.calls.set(0);
+        let responder = super::Responder::new(&auto(), ledger, notifier, logger, SlowPorts(&world, s), cloud).unwrap();
+        block_on(shared::ports::Handler::handle(&responder, batch))
+    };
+    let keys: Vec<Message> =
+        (0..6).map(|n| found(&format!("m-{n}"), key_created(&format!("e-{n}"), "alice"))).collect();
+    let result = deliver_slowly(&keys, 2);
+    let left: Vec<_> = result.failed.iter().map(|m| m.message_id.as_str()).collect();
+    assert!(!left.is_empty() && left.len() < keys.len(), "{result:?}");
+    assert_eq!(left, ["m-0", "m-1", "m-2", "m-3", "m-4", "m-5"][keys.len() - left.len()..]);
+    assert!(result.failed.iter().all(|m| m.retryable && m.reason.starts_with("not reached")), "{result:?}");
+    assert_eq!(world.outcomes().len(), keys.len() - left.len(), "each message's own are sent when it is done");
+    assert_eq!(deliver_slowly(&keys, 0), BatchResult::default());
+    let ids: BTreeSet<String> = world.outcomes().into_iter().map(|o| o.outcome_id).collect();
+    assert_eq!((ids.len(), world.cloud.changes.borrow().len()), (keys.len(), 1));
+}
+
+#[test]
+fn outcomes_of_a_message_are_sent_before_the_next_is_answered() {
+    let clean = world();
+    deliver(&clean, &auto(), &batch()[..1], 0);
+    let world = world();
+    // The last step of the first message is its outcome to the notifier; the process dies with the next step.
+    world.fault.set(Some((clean.calls.get() + 1, Fault::DeathBefore)));
+    deliver(&world, &auto(), &batch(), 0);
+    assert_eq!(world.outcomes().len(), 1);
 }

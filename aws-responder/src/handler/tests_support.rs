@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) cloud: FakeAws,
     /// What every call to an operation ends with.
     pub(super) refused: RefCell<Option<(&'static str, CallError)>>,
+    /// What somebody else does just before the first change, once.
+    pub(super) others: RefCell<Option<ApiCall>>,
     pub(super) calls: Cell<usize>,
     pub(super) fault: Cell<Option<(usize, Fault)>>,
     pub(super) is_dead: Cell<bool>,
@@ -137,6 +139,10 @@ impl Ledger for Journalling<'_> {
         }
         self.0.ledger.release(key).await
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.0.ledger.results(keys).await
+    }
 }
 
 impl Cloud for Account<'_> {
@@ -149,6 +155,10 @@ impl Cloud for Account<'_> {
         let changes = !matches!(call.operation.as_str(), "ListAccessKeys" | "DescribeSecurityGroupRules");
         let is_begun = self.0.journalled.borrow().keys().any(|key| key.starts_with("response_begun/"));
         assert!(!changes || is_begun || self.0.is_dead.get(), "{call} is made before the journal has its before-image");
+        let others = if changes { self.0.others.borrow_mut().take() } else { None };
+        if let Some(theirs) = others {
+            self.0.cloud.call(&theirs).await?;
+        }
         if let Some((operation, error)) = &*self.0.refused.borrow()
             && *operation == call.operation
         {

@@ -14,9 +14,15 @@ mod doctor;
 #[cfg(feature = "aws")]
 mod refusal;
 #[cfg(feature = "aws")]
+mod responses;
+#[cfg(feature = "aws")]
 mod session;
+#[cfg(feature = "aws")]
+mod undo;
 
-use crate::args::{DlqListArgs, DlqRedriveArgs, DlqShowArgs, DoctorArgs};
+use crate::args::{
+    DlqListArgs, DlqRedriveArgs, DlqShowArgs, DoctorArgs, ResponsesListArgs, ResponsesShowArgs, ResponsesUndoArgs,
+};
 use crate::failure::Failure;
 
 /// What is asked.
@@ -31,6 +37,12 @@ pub enum Request<'a> {
     DlqRedrive(&'a DlqRedriveArgs),
     /// `pipeline doctor`.
     Doctor(&'a DoctorArgs),
+    /// `pipeline responses list`.
+    ResponsesList(&'a ResponsesListArgs),
+    /// `pipeline responses show`.
+    ResponsesShow(&'a ResponsesShowArgs),
+    /// `pipeline responses undo`.
+    ResponsesUndo(&'a ResponsesUndoArgs),
 }
 
 /// Does it.
@@ -49,6 +61,9 @@ pub fn execute(request: &Request<'_>) -> Result<(), Failure> {
             Request::DlqShow(args) => dlq::show(args).await,
             Request::DlqRedrive(args) => dlq::redrive(args).await,
             Request::Doctor(args) => doctor::execute(args).await,
+            Request::ResponsesList(args) => responses::list(args).await,
+            Request::ResponsesShow(args) => responses::show(args).await,
+            Request::ResponsesUndo(args) => undo::execute(args).await,
         }
     })
 }

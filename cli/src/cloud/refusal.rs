@@ -1,12 +1,15 @@
 //! What a service said instead of an answer, for people and for decisions.
 
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use shared::ports::PortError;
 use shared::text::one_line;
 
 use crate::failure::Failure;
 
 /// Longer explanations of a service are cut.
 const WHY_CHARS_MAX: usize = 400;
+/// Those of an adapter have the causes of the SDK, one in another.
+const PORT_WHY_CHARS_MAX: usize = 1000;
 
 /// A call that gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,23 @@ impl Refusal {
             Some(code) => Self::said(call, code, status, error.message()),
             None => Self::said(call, "", status, Some(&DisplayErrorContext(error).to_string())),
         }
+    }
+
+    /// Adapters of ports say what they did; whether it was denied is in the words.
+    pub fn of_port(call: &'static str, error: &PortError) -> Self {
+        let mut why = error.to_string();
+        if let Some(cause) = std::error::Error::source(error) {
+            why = format!("{why}: {cause}");
+        }
+        let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+        let kind = if has(&["AccessDenied"]) {
+            Kind::Denied
+        } else if has(&["ResourceNotFound"]) {
+            Kind::Missing
+        } else {
+            Kind::Other
+        };
+        Self { call, kind, why: one_line(&why, PORT_WHY_CHARS_MAX) }
     }
 
     /// From the code and the message of an answer; no code when there was none.

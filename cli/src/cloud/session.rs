@@ -7,6 +7,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
+use aws_sdk_sts::Client;
+
+use super::refusal::{Kind, Refusal};
 use crate::args::AwsArgs;
 use crate::failure::Failure;
 
@@ -27,6 +30,17 @@ pub struct Session {
     /// The region.
     pub region: String,
     config: SdkConfig,
+}
+
+/// Whose credentials they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The 12-digit account.
+    pub account: String,
+    /// The user or the session of a role.
+    pub arn: String,
+    /// `aws`, `aws-cn`, `aws-us-gov`.
+    pub partition: String,
 }
 
 impl Session {
@@ -83,6 +97,21 @@ impl Session {
     pub fn in_region(&self, region: &str) -> Self {
         let config = self.config.to_builder().region(Region::new(region.to_owned())).build();
         Self { region: region.to_owned(), config, ..self.clone() }
+    }
+
+    /// Who asks. Needs no permission.
+    ///
+    /// # Errors
+    /// When STS cannot be asked: nothing else can then either.
+    pub async fn caller(&self) -> Result<Caller, Refusal> {
+        const CALL: &str = "sts:GetCallerIdentity";
+        let answer = Box::pin(Client::new(self.config()).get_caller_identity().send()).await;
+        let answer = answer.map_err(|e| Refusal::of(CALL, &e))?;
+        let (account, arn) = (answer.account.unwrap_or_default(), answer.arn.unwrap_or_default());
+        match arn.split(':').nth(1).filter(|partition| !partition.is_empty()) {
+            Some(partition) => Ok(Caller { partition: partition.to_owned(), account, arn }),
+            None => Err(Refusal { call: CALL, kind: Kind::Other, why: format!("{arn} is no ARN") }),
+        }
     }
 
     /// What clients are built from.

@@ -9,7 +9,7 @@ use shared::Finding;
 use shared::event::Event;
 use shared::text::one_line;
 
-use crate::args::{FindingFormat, ReplayArgs};
+use crate::args::{LineFormat, ReplayArgs};
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
@@ -51,7 +51,7 @@ pub fn execute(args: &ReplayArgs, id: &str) -> Result<(), Failure> {
 
 struct Printer<'p, W: Write> {
     out: W,
-    format: FindingFormat,
+    format: LineFormat,
     id: &'p str,
     unreadable: Option<String>,
 }
@@ -84,7 +84,7 @@ impl<W: Write> Sink for Printer<'_, W> {
 
     fn explained(&mut self, event: &Event<'_>, explanation: &Explanation) -> io::Result<()> {
         match self.format {
-            FindingFormat::Jsonl => {
+            LineFormat::Jsonl => {
                 let explained = Explained {
                     event_id: &event.event_id,
                     event_time: event.time,
@@ -98,7 +98,7 @@ impl<W: Write> Sink for Printer<'_, W> {
                 serde_json::to_writer(&mut self.out, &explained)?;
                 writeln!(self.out)
             }
-            FindingFormat::Text => print(&mut self.out, event, explanation),
+            LineFormat::Text => print(&mut self.out, event, explanation),
         }
     }
 }

@@ -11,7 +11,7 @@ mod replay;
 mod run;
 mod test_cases;
 
-use crate::args::Command;
+use crate::args::{Command, ResponsesCommand};
 use crate::cloud::{self, Request};
 use crate::failure::Failure;
 
@@ -30,6 +30,9 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Incidents(args) => incidents::execute(&args),
         Command::Dlq(command) => dlq::execute(&command),
         Command::Doctor(args) => cloud::execute(&Request::Doctor(&args)),
+        Command::Responses(ResponsesCommand::List(args)) => cloud::execute(&Request::ResponsesList(&args)),
+        Command::Responses(ResponsesCommand::Show(args)) => cloud::execute(&Request::ResponsesShow(&args)),
+        Command::Responses(ResponsesCommand::Undo(args)) => cloud::execute(&Request::ResponsesUndo(&args)),
         Command::Config(args) => config::execute(&args),
     }
 }

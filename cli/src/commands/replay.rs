@@ -9,7 +9,7 @@ use shared::Finding;
 use shared::text::one_line;
 
 use super::explain;
-use crate::args::{FindingFormat, ReplayArgs};
+use crate::args::{LineFormat, ReplayArgs};
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
@@ -42,8 +42,8 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     let bar = Bar::new(inputs.iter().map(|i| i.bytes).sum());
     // JSON has no colours to take out, and looking for them costs more than writing.
     let out: Box<dyn Write> = match args.format {
-        FindingFormat::Text => Box::new(output::stdout()),
-        FindingFormat::Jsonl => Box::new(io::stdout().lock()),
+        LineFormat::Text => Box::new(output::stdout()),
+        LineFormat::Jsonl => Box::new(io::stdout().lock()),
     };
     let mut printer = Printer { out: BufWriter::with_capacity(1 << 16, out), format: args.format, rejects };
     let result = replay(&inputs, &config.engine, &config.source.options(args.threads), &bar, &mut printer);
@@ -87,18 +87,18 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
 
 struct Printer<W: Write> {
     out: W,
-    format: FindingFormat,
+    format: LineFormat,
     rejects: Option<BufWriter<File>>,
 }
 
 impl<W: Write> Sink for Printer<W> {
     fn finding(&mut self, finding: &Finding) -> io::Result<()> {
         match self.format {
-            FindingFormat::Jsonl => {
+            LineFormat::Jsonl => {
                 serde_json::to_writer(&mut self.out, finding)?;
                 self.out.write_all(b"\n")
             }
-            FindingFormat::Text => print_finding(&mut self.out, finding),
+            LineFormat::Text => print_finding(&mut self.out, finding),
         }
     }
 

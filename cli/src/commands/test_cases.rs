@@ -228,16 +228,15 @@ fn judge(engine: &Engine, case: &Case) -> Result<Judged, Failure> {
     Ok(judged)
 }
 
-/// Makes another event of a record: its ids with a number behind them, its times as many seconds later.
+/// Makes another event of a record: its ids with a number behind them, its times as many seconds later. Stores turn
+/// names to lower case, and the intake reads them all the same.
 fn delay(record: &mut Value, n: usize) {
     let Some(members) = record.as_object_mut() else { return };
-    for key in ["eventID", "id"] {
-        if let Some(Value::String(id)) = members.get_mut(key) {
-            id.push_str(&format!("-{n}"));
-        }
-    }
-    for key in ["eventTime", "time"] {
-        if let Some(Value::String(text)) = members.get_mut(key)
+    for (key, value) in members {
+        let Value::String(text) = value else { continue };
+        if ["eventID", "id"].iter().any(|name| key.eq_ignore_ascii_case(name)) {
+            text.push_str(&format!("-{n}"));
+        } else if ["eventTime", "time"].iter().any(|name| key.eq_ignore_ascii_case(name))
             && let Some(time) = Timestamp::parse(text)
         {
             *text = time.plus_seconds(i64::try_from(n).unwrap_or(i64::MAX)).to_string();

@@ -35,6 +35,37 @@ pub fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     }
 }
 
+/// Whether the message that met this error should come back: what [`is_retryable`] says, and what is wrong with the
+/// deployment and not with the message. A policy that is detached for a minute, a table that is being restored or a key
+/// that is disabled would else bury every message of that time; when nobody mends it, SQS moves each to the dead-letter
+/// queue after its fifth receive.
+fn may_be_mended<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    is_retryable(error) || code.is_some_and(is_of_the_deployment)
+}
+
+/// The codes for permissions, credentials, keys and resources that are missing; also with a namespace in front. KMS's are
+/// `KMSAccessDeniedException`, `KmsDisabled`, `KMS.NotFoundException` and more.
+fn is_of_the_deployment(code: &str) -> bool {
+    const CODES: [&str; 14] = [
+        "AccessDenied",
+        "AccessDeniedException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NonExistentQueue",
+        "OptInRequired",
+        "QueueDoesNotExist",
+        "ResourceInUseException",
+        "ResourceNotFoundException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    ];
+    code.to_ascii_lowercase().contains("kms") || CODES.iter().any(|c| code.ends_with(c))
+}
+
 /// The codes that services answer with status 400 and mean "later": `Throttling`, `ThrottlingException`, `Throttled`,
 /// `RequestThrottled`, `KmsThrottled`, `KMSThrottling`, `RequestLimitExceeded`, also with a namespace in front. Credentials
 /// that have expired are renewed by the next try.

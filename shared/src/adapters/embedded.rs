@@ -614,6 +614,18 @@ impl Ledger for Embedded {
             Ok(())
         })
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        self.read("look for work in", |tx| {
+            let ledger = tx.open_table(LEDGER)?;
+            let mut results = Vec::with_capacity(keys.len());
+            for key in keys {
+                let entry = ledger.get(&**key)?;
+                results.push(entry.filter(|entry| entry.value().0).map(|entry| entry.value().2.to_owned()));
+            }
+            Ok(results)
+        })
+    }
 }
 
 fn read_incident(id: &str, bytes: &[u8]) -> Result<Incident, Fault> {
@@ -656,24 +668,28 @@ impl Incidents for Embedded {
     async fn list(&self, filter: &IncidentFilter) -> PortResult<Vec<Incident>> {
         let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
         let wanted = |i: &Incident| filter.statuses.is_empty() || filter.statuses.contains(&i.status);
+        let Some(ids) = filter.ids() else { return Ok(Vec::new()) };
+        let (first, last) = (ids.start().to_string(), ids.end().to_string());
         self.read("list incidents in", |tx| {
             let incidents = tx.open_table(INCIDENTS)?;
             let mut found = Vec::new();
             if let Some(resolution) = &filter.resolution_key {
                 let index = tx.open_table(BY_RESOLUTION)?;
-                let (from, to) = (IncidentId::MIN.to_string(), IncidentId::MAX.to_string());
-                for row in index.range((&**resolution, &*from)..=(&**resolution, &*to))?.rev() {
+                for row in index.range((&**resolution, &*first)..=(&**resolution, &*last))?.rev() {
+                    if found.len() >= limit {
+                        break;
+                    }
                     let key = row?.0;
                     let id = key.value().1;
                     let Some(bytes) = incidents.get(id)? else { continue };
                     let incident = read_incident(id, bytes.value())?;
-                    if found.len() < limit && wanted(&incident) {
+                    if wanted(&incident) {
                         found.push(incident);
                     }
                 }
                 return Ok(found);
             }
-            for row in incidents.iter()?.rev() {
+            for row in incidents.range(&*first..=&*last)?.rev() {
                 if found.len() >= limit {
                     break;
                 }

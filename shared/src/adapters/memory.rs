@@ -269,6 +269,15 @@ impl Ledger for MemoryLedger {
         }
         Ok(())
     }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        let entries = self.entries.borrow();
+        let result = |key: &String| match entries.get(key) {
+            Some(LedgerEntry::Complete { result, .. }) => Some(result.clone()),
+            _ => None,
+        };
+        Ok(keys.iter().map(result).collect())
+    }
 }
 
 /// [`Incidents`] in an ordered map.
@@ -308,12 +317,15 @@ impl Incidents for MemoryIncidents {
         let incidents = self.incidents.borrow();
         let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
         let wanted = |i: &&Incident| filter.statuses.is_empty() || filter.statuses.contains(&i.status);
+        let Some(ids) = filter.ids() else { return Ok(Vec::new()) };
         Ok(match &filter.resolution_key {
-            None => incidents.values().rev().filter(wanted).take(limit).cloned().collect(),
+            None => {
+                incidents.range(ids).rev().map(|(_, incident)| incident).filter(wanted).take(limit).cloned().collect()
+            }
             Some(key) => {
                 let by_resolution = self.by_resolution.borrow();
-                let from = (key.clone(), IncidentId::MIN);
-                let ids = by_resolution.range(from..=(key.clone(), IncidentId::MAX)).rev();
+                let (first, last) = ids.into_inner();
+                let ids = by_resolution.range((key.clone(), first)..=(key.clone(), last)).rev();
                 ids.filter_map(|(_, id)| incidents.get(id)).filter(wanted).take(limit).cloned().collect()
             }
         })

@@ -11,7 +11,7 @@ use shared::adapters::aws::DynamoClient;
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoState};
 use shared::adapters::disk::SystemClock;
 use shared::canary::{Canary, DETAIL_TYPE, SOURCE};
-use shared::ports::{Clock, IncidentFilter, Incidents, PortError, State};
+use shared::ports::{Clock, IncidentFilter, Incidents, State};
 use shared::{Incident, Timestamp};
 
 use super::Context;
@@ -56,7 +56,7 @@ async fn send(context: &Context, args: &DoctorArgs) -> Result<(Timestamp, Option
     let canary = Canary::new(uuid::Uuid::now_v7(), secret);
     let state = DynamoState::new(client.clone(), context.named("state"));
     let announcement = canary.announcement(SystemClock.now().plus_seconds(-AHEAD_S));
-    state.observe(&[announcement]).await.map_err(|e| refusal("dynamodb:PutItem", &e))?;
+    state.observe(&[announcement]).await.map_err(|e| Refusal::of_port("dynamodb:PutItem", &e))?;
 
     let from = args.canary_from.as_deref().unwrap_or(&context.session.region);
     let events = Client::new(context.session.in_region(from).config());
@@ -81,7 +81,7 @@ async fn send(context: &Context, args: &DoctorArgs) -> Result<(Timestamp, Option
     let (started, wait) = (Instant::now(), Duration::from_secs(args.canary_wait_s.into()));
     let mut seen = None;
     while started.elapsed() < wait && !interrupt::asked() {
-        let found = incidents.list(&filter).await.map_err(|e| refusal("dynamodb:Query", &e))?;
+        let found = incidents.list(&filter).await.map_err(|e| Refusal::of_port("dynamodb:Query", &e))?;
         seen = found.into_iter().next().or(seen);
         if seen.as_ref().is_some_and(|incident| told_at(incident).is_some()) {
             break;
@@ -89,23 +89,6 @@ async fn send(context: &Context, args: &DoctorArgs) -> Result<(Timestamp, Option
         tokio::time::sleep(PAUSE).await;
     }
     Ok((sent, seen))
-}
-
-/// Adapters of ports say what they did; whether it was denied is in the words.
-fn refusal(call: &'static str, error: &PortError) -> Refusal {
-    let mut why = error.to_string();
-    if let Some(cause) = std::error::Error::source(error) {
-        why = format!("{why}: {cause}");
-    }
-    let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    let kind = if has(&["AccessDenied"]) {
-        Kind::Denied
-    } else if has(&["ResourceNotFound"]) {
-        Kind::Missing
-    } else {
-        Kind::Other
-    };
-    Refusal { call, kind, why }
 }
 
 /// When the notifier handled it, told or not.
@@ -186,6 +169,7 @@ fn geo(incident: &Incident, now: Timestamp) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use shared::ports::PortError;
     use shared::{IncidentId, IncidentStatus, Severity};
 
     use super::*;
@@ -260,7 +244,7 @@ mod tests {
     #[test]
     fn what_the_operator_may_not_is_skipped_with_the_permission() {
         let denied = PortError::Permanent { what: "could not write: AccessDeniedException".to_owned(), source: None };
-        let check = Check::answered(CHECK, Err(refusal("dynamodb:PutItem", &denied)));
+        let check = Check::answered(CHECK, Err(Refusal::of_port("dynamodb:PutItem", &denied)));
         assert!(check.status == Status::Skipped && check.said.contains("dynamodb:PutItem"), "{check:?}");
     }
 }

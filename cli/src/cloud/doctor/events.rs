@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_classifier::patterns::{self, EventRule, RuleState};
 use aws_sdk_eventbridge::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared::canary;
 
 use super::Context;
 use super::report::{Check, Problems};
@@ -39,14 +40,12 @@ async fn ask_rules(context: &Context) -> Result<Check, Refusal> {
     let client = Client::new(context.session.config());
     let mut problems = Problems::default();
     let expected = patterns::own_event_rules();
-    judge(&expected, context, &bus(&client, context, None, &queue).await?, &mut problems);
+    let found = bus(&client, context, None, &queue).await?;
+    judge(&expected, context, &found, &mut problems);
+    judge_objects(context, &found, &mut problems);
     let forwarded = context.named("forwarded");
     match bus(&client, context, Some(&context.session.name), &queue).await {
-        Ok(Bus { rules, .. }) => match rules.get(&forwarded) {
-            Some(rule) if rule.state != "DISABLED" => {}
-            Some(_) => problems.fail(format!("{forwarded} on the central bus is disabled")),
-            None => problems.fail(format!("there is no rule {forwarded} on the central bus")),
-        },
+        Ok(central) => judge_forwarded(&forwarded, &central, &mut problems),
         Err(Refusal { kind: Kind::Missing, .. }) => {
             problems.fail(format!("there is no central bus {}", context.session.name));
         }
@@ -56,8 +55,51 @@ async fn ask_rules(context: &Context) -> Result<Check, Refusal> {
     Ok(problems.into_check(
         RULES,
         well,
-        "deploy `rules` again; who changed them is in CloudTrail (DisableRule, PutRule, RemoveTargets)",
+        "aws events enable-rule --name RULE; a target: aws events put-targets --rule RULE --targets \
+         Id=classifier-queue,Arn=QUEUE_ARN (docs/runbooks/silent.md); missing: deploy `rules`. A deployment does not see what \
+         was changed beside it. Who did is in CloudTrail (DisableRule, PutRule, RemoveTargets)",
     ))
+}
+
+/// What the rule of the central bus selects, as `deploy/rules/template.yaml` says.
+fn forwarded_pattern() -> Value {
+    let canary = json!({"source": [canary::SOURCE], "detail-type": [canary::DETAIL_TYPE]});
+    json!({"$or": [{"source": [{"prefix": "aws."}]}, canary]})
+}
+
+fn judge_forwarded(name: &str, central: &Bus, problems: &mut Problems) {
+    let Some(Deployed { state, pattern }) = central.rules.get(name) else {
+        return problems.fail(format!("there is no rule {name} on the central bus"));
+    };
+    if state == "DISABLED" {
+        problems.fail(format!("{name} on the central bus is disabled"));
+    } else if state == "ENABLED" {
+        problems.warn(format!("{name} on the central bus is ENABLED only, so read-only calls do not come"));
+    }
+    if *pattern != forwarded_pattern() {
+        problems.fail(format!("{name} on the central bus selects something else than what is forwarded"));
+    }
+    if central.sending.as_ref().is_some_and(|sending| !sending.contains(name)) {
+        problems.fail(format!("{name} on the central bus does not send to the classifier's queue"));
+    }
+}
+
+/// The rules for log files and uploads, which are there when a bucket is configured.
+fn judge_objects(context: &Context, found: &Bus, problems: &mut Problems) {
+    for name in ["log-files", "uploads"].map(|suffix| context.named(suffix)) {
+        let Some(Deployed { state, pattern }) = found.rules.get(&name) else { continue };
+        if state == "DISABLED" {
+            problems.fail(format!("{name} is disabled"));
+        } else if found.sending.as_ref().is_some_and(|sending| !sending.contains(&name)) {
+            problems.fail(format!("{name} is without the target that it is for"));
+        }
+        let selects_objects = pattern["source"] == json!(["aws.s3"])
+            && pattern["detail-type"] == json!(["Object Created"])
+            && pattern["detail"]["bucket"]["name"].as_array().is_some_and(|names| names.len() == 1);
+        if !selects_objects {
+            problems.fail(format!("{name} does not select the new objects of a bucket"));
+        }
+    }
 }
 
 /// The same where a forwarder is.
@@ -162,7 +204,6 @@ fn judge(expected: &[EventRule], context: &Context, found: &Bus, problems: &mut 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
     use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
@@ -189,9 +230,15 @@ mod tests {
     }
 
     fn central(state: &str) -> [Answer; 2] {
-        let rule = json!({"Name": "security-pipeline-forwarded", "State": state});
+        let rule = json!({
+            "Name": "security-pipeline-forwarded",
+            "State": state,
+            "EventPattern": forwarded_pattern().to_string(),
+        });
         [json(&json!({"Rules": [rule]})), json(&json!({"RuleNames": ["security-pipeline-forwarded"]}))]
     }
+
+    const ALL_EVENTS: &str = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS";
 
     async fn checked(rules: &Value, names: &Value, central: [Answer; 2]) -> Check {
         let (context, _server) = answering([json(rules), json(names)].into_iter().chain(central));
@@ -201,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn rules_are_as_generated_or_not() {
         let well = deployed(|_, _| {});
-        let check = checked(&well, &names(&well), central("ENABLED")).await;
+        let check = checked(&well, &names(&well), central(ALL_EVENTS)).await;
         assert_eq!(check.status, Status::Ok, "{check:?}");
 
         type Change = fn(&str, &mut Value);
@@ -211,7 +258,7 @@ mod tests {
             (|_, rule| rule["State"] = "ENABLED".into(), Status::Warning, "read-only calls"),
             (
                 |name, rule| {
-                    if name == "classifier-iam-1" {
+                    if name == "classifier-ec2-1" {
                         rule["EventPattern"] = "{}".into();
                     }
                 },
@@ -221,7 +268,7 @@ mod tests {
         ];
         for (change, status, said) in cases {
             let rules = deployed(change);
-            let check = checked(&rules, &names(&rules), central("ENABLED")).await;
+            let check = checked(&rules, &names(&rules), central(ALL_EVENTS)).await;
             assert_eq!(check.status, status, "{check:?}");
             assert!(check.said.contains(said), "{said}: {check:?}");
         }
@@ -230,12 +277,57 @@ mod tests {
     #[tokio::test]
     async fn a_rule_without_its_target_and_a_disabled_central_rule_fail() {
         let well = deployed(|_, _| {});
-        let check = checked(&well, &json!({"RuleNames": []}), central("ENABLED")).await;
+        let check = checked(&well, &json!({"RuleNames": []}), central(ALL_EVENTS)).await;
         assert_eq!(check.status, Status::Failed, "{check:?}");
         let check = checked(&well, &names(&well), central("DISABLED")).await;
         assert!(check.status == Status::Failed && check.said.contains("central bus"), "{check:?}");
         let (context, _server) = answering([denied()]);
         assert_eq!(rules(&context).await.status, Status::Skipped);
+    }
+
+    #[tokio::test]
+    async fn the_central_rule_selects_what_is_forwarded_and_sends_it_on() {
+        let well = deployed(|_, _| {});
+        let name = "security-pipeline-forwarded";
+        let central = |pattern: &str, targets: &[&str]| {
+            let rule = json!({"Name": name, "State": ALL_EVENTS, "EventPattern": pattern});
+            [json(&json!({"Rules": [rule]})), json(&json!({"RuleNames": targets}))]
+        };
+        let pattern = forwarded_pattern().to_string();
+        let template = include_str!("../../../../deploy/rules/template.yaml");
+        let written = template.lines().filter_map(|line| line.trim().strip_prefix("EventPattern: "));
+        let is_it = |text: &str| serde_json::from_str::<Value>(text).is_ok_and(|value| value == forwarded_pattern());
+        assert_eq!(written.filter(|text| is_it(text)).count(), 1, "the template says the same");
+        for (answers, said) in [
+            (central(r#"{"source": ["aws.none"]}"#, &[name]), "selects something else"),
+            (central(&pattern, &[]), "does not send"),
+        ] {
+            let check = checked(&well, &names(&well), answers).await;
+            assert!(check.status == Status::Failed && check.said.contains(said), "{check:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rules_for_objects_are_looked_at_where_there_are_some() {
+        let right =
+            json!({"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": {"bucket": {"name": ["b"]}}});
+        let wrong = json!({"source": ["aws.s3"]});
+        for (state, pattern, has_target, said) in [
+            ("ENABLED", &right, true, "are enabled"),
+            ("DISABLED", &right, true, "uploads is disabled"),
+            ("ENABLED", &right, false, "uploads is without the target"),
+            ("ENABLED", &wrong, true, "uploads does not select"),
+        ] {
+            let mut rules = deployed(|_, _| {});
+            let targets = names(&rules);
+            let uploads =
+                json!({"Name": "security-pipeline-uploads", "State": state, "EventPattern": pattern.to_string()});
+            rules["Rules"].as_array_mut().expect("rules").push(uploads);
+            let targets = if has_target { names(&rules) } else { targets };
+            let check = checked(&rules, &targets, central(ALL_EVENTS)).await;
+            assert!(check.said.contains(said), "{said}: {check:?}");
+            assert_eq!(check.status == Status::Ok, said == "are enabled", "{check:?}");
+        }
     }
 
     #[tokio::test]

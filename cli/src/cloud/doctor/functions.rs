@@ -42,7 +42,9 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
     Ok(problems.into_check(
         CHECK,
         "four, each fed from its queue",
-        "deploy the component again; a disabled event source mapping is enabled by that too",
+        "a disabled mapping: aws lambda list-event-source-mappings --function-name FUNCTION, then aws lambda \
+         update-event-source-mapping --uuid UUID --enabled; what is missing or failed: deploy the component. A deployment does \
+         not see what was changed beside it",
     ))
 }
 

@@ -16,11 +16,9 @@ mod trail;
 
 use std::io::Write;
 
-use aws_sdk_sts::Client;
 use shared::text::one_line;
 
-use super::refusal::{Kind, Refusal};
-use super::session::Session;
+use super::session::{Caller, Session};
 use crate::args::{DoctorArgs, Format};
 use crate::failure::Failure;
 use crate::{interrupt, output};
@@ -103,17 +101,10 @@ fn forwarders<'a>(args: &'a DoctorArgs, central: &str) -> Vec<&'a str> {
 
 /// Who asks. Nothing else can be asked when this cannot.
 async fn identity(session: Session) -> Result<(Context, Check), Failure> {
-    let client = Client::new(session.config());
-    let answer = Box::pin(client.get_caller_identity().send()).await;
-    let answer = answer.map_err(|e| Refusal::of("sts:GetCallerIdentity", &e))?;
-    let (account, arn) = (answer.account.unwrap_or_default(), answer.arn.unwrap_or_default());
-    let Some(partition) = arn.split(':').nth(1).filter(|partition| !partition.is_empty()) else {
-        let why = format!("{arn} is no ARN");
-        return Err(Refusal { call: "sts:GetCallerIdentity", kind: Kind::Other, why }.into());
-    };
-    let said = format!("{} asks about {} in account {account}, {}", arn, session.name, session.region);
+    let Caller { account, arn, partition } = session.caller().await?;
+    let said = format!("{arn} asks about {} in account {account}, {}", session.name, session.region);
     let check = Check::ok("caller", one_line(&said, said.len()));
-    Ok((Context { partition: partition.to_owned(), account, session }, check))
+    Ok((Context { partition, account, session }, check))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_iam::Client;
-use aws_sdk_iam::types::PolicyEvaluationDecisionType;
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 use serde::Deserialize;
 
 use super::Context;
@@ -15,11 +15,17 @@ const CHECK: &str = "permissions";
 /// Written by `cargo xtask gen` from the templates.
 const GRANTED: &str = include_str!("../../../../deploy/generated/function-permissions.json");
 
+/// The same, of what carries responses out.
+const RESPONSES: &str = include_str!("../../../../deploy/generated/response-policy.json");
+
 /// What a statement of a role allows.
 #[derive(Debug, Deserialize)]
 struct Statement {
     actions: Vec<String>,
     resources: Vec<String>,
+    /// Patterns of the hash keys that it is for.
+    #[serde(default)]
+    leading_keys: Vec<String>,
 }
 
 /// Every role may do what its function does.
@@ -28,18 +34,21 @@ pub async fn check(context: &Context) -> Check {
 }
 
 async fn ask(context: &Context) -> Result<Check, Refusal> {
-    let granted: BTreeMap<String, Vec<Statement>> =
+    let mut granted: BTreeMap<String, Vec<Statement>> =
         serde_json::from_str(GRANTED).expect("a generated file, which a test reads");
+    for (component, statements) in asked_for(context).await? {
+        granted.entry(component.to_owned()).or_default().extend(statements);
+    }
     let client = Client::new(context.session.config());
     let mut problems = Problems::default();
     let mut asked = 0;
     for (component, statements) in granted {
         let role = context.named(&component);
         let arn = format!("arn:{}:iam::{}:role/{role}", context.partition, context.account);
-        for Statement { actions, resources } in statements {
+        for Statement { actions, resources, leading_keys } in statements {
             asked += actions.len() * resources.len();
             let resources: Vec<String> = resources.iter().map(|resource| filled(resource, context)).collect();
-            match denied(&client, &arn, actions, resources).await {
+            match denied(&client, &arn, actions, resources, leading_keys).await {
                 Ok(denied) => denied.into_iter().for_each(|what| problems.fail(format!("{role} may not {what}"))),
                 Err(Refusal { kind: Kind::Missing, .. }) => {
                     problems.fail(format!("there is no role {role}"));
@@ -49,22 +58,98 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
             }
         }
     }
-    let todo = "deploy the component again; a boundary or a policy of the organization is not in its hands";
+    let todo = "give back what was taken from the role's policy, as in the component's template (a deployment does not see what \
+                was changed beside it); a boundary or a policy of the organization is not in its hands";
     Ok(problems.into_check(CHECK, format!("the four roles allow all {asked} that their functions need"), todo))
 }
 
-/// Which of the actions the role may not do.
+/// What else this deployment needs, as its functions' settings say: responses, uploads.
+async fn asked_for(context: &Context) -> Result<Vec<(&'static str, Vec<Statement>)>, Refusal> {
+    let mut more = Vec::new();
+    if variable(context, "responder", "RESPONSES").await?.is_some_and(|value| value == "carry-out") {
+        more.push(("responder", responses()));
+    }
+    if let Some(bucket) = variable(context, "classifier", "UPLOAD_BUCKET").await? {
+        let bucket = format!("arn:{}:s3:::{bucket}", context.partition);
+        let statement = |actions: &[&str], resource: &str| Statement {
+            actions: actions.iter().map(|&action| action.to_owned()).collect(),
+            resources: vec![resource.to_owned()],
+            leading_keys: Vec::new(),
+        };
+        let objects = statement(&["s3:GetObject", "s3:GetObjectVersion"], &format!("{bucket}/*"));
+        more.push(("classifier", vec![objects, statement(&["s3:ListBucket"], &bucket)]));
+    }
+    Ok(more)
+}
+
+/// An environment variable of a function; `None` when it is empty, and when there is no such function, which another check
+/// says.
+async fn variable(context: &Context, component: &str, name: &str) -> Result<Option<String>, Refusal> {
+    let client = aws_sdk_lambda::Client::new(context.session.config());
+    let call = client.get_function_configuration().function_name(context.named(component));
+    let answer = match Box::pin(call.send()).await {
+        Ok(answer) => answer,
+        Err(error) => match Refusal::of("lambda:GetFunctionConfiguration", &error) {
+            Refusal { kind: Kind::Missing, .. } => return Ok(None),
+            refusal => return Err(refusal),
+        },
+    };
+    let variables = answer.environment.and_then(|environment| environment.variables).unwrap_or_default();
+    Ok(variables.get(name).filter(|value| !value.is_empty()).cloned())
+}
+
+/// The statements of the policy that carries responses out.
+fn responses() -> Vec<Statement> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Policy {
+        statement: Vec<Allowed>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Allowed {
+        action: Vec<String>,
+        resource: Resource,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Resource {
+        Any(String),
+        Named {
+            #[serde(rename = "Fn::Sub")]
+            text: String,
+        },
+    }
+    let policy: Policy = serde_json::from_str(RESPONSES).expect("a generated file, which a test reads");
+    let statement = |Allowed { action, resource }| Statement {
+        actions: action,
+        resources: vec![match resource {
+            Resource::Any(text) | Resource::Named { text } => text,
+        }],
+        leading_keys: Vec::new(),
+    };
+    policy.statement.into_iter().map(statement).collect()
+}
+
+/// Which of the actions the role may not do. A pattern of keys stands for a key that it fits.
 async fn denied(
     client: &Client,
     role: &str,
     actions: Vec<String>,
     resources: Vec<String>,
+    leading_keys: Vec<String>,
 ) -> Result<Vec<String>, Refusal> {
+    let keys = ContextEntry::builder()
+        .context_key_name("dynamodb:LeadingKeys")
+        .context_key_type(ContextKeyTypeEnum::StringList)
+        .set_context_key_values(Some(leading_keys.clone()))
+        .build();
     let call = client
         .simulate_principal_policy()
         .policy_source_arn(role)
         .set_action_names(Some(actions))
-        .set_resource_arns(Some(resources));
+        .set_resource_arns(Some(resources))
+        .set_context_entries((!leading_keys.is_empty()).then(|| vec![keys]));
     let answer = Box::pin(call.send()).await.map_err(|e| Refusal::of("iam:SimulatePrincipalPolicy", &e))?;
     let results = answer.evaluation_results.unwrap_or_default();
     let refused = results.into_iter().filter(|result| result.eval_decision != PolicyEvaluationDecisionType::Allowed);
@@ -83,10 +168,11 @@ fn filled(resource: &str, context: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use shared::adapters::loopback::Answer;
 
     use super::super::report::Status;
-    use super::super::tests_support::{answering, denied_xml};
+    use super::super::tests_support::{answering, denied_xml, json as answer};
     use super::*;
 
     fn evaluated(decision: &str) -> Answer {
@@ -111,7 +197,31 @@ mod tests {
         let resources = granted.values().flatten().flat_map(|statement| &statement.resources);
         let filled: Vec<String> = resources.map(|resource| filled(resource, &context)).collect();
         assert!(filled.iter().all(|resource| !resource.contains('$')), "{filled:?}");
+        assert!(granted["classifier"].iter().any(|statement| statement.leading_keys == ["state/*"]));
         assert!(filled.contains(&"arn:aws:sns:eu-central-1:123456789012:security-pipeline-alerts".to_owned()));
+    }
+
+    /// What Lambda says of the responder and of the classifier.
+    fn settings(variables: &Value) -> Vec<Answer> {
+        let function = json!({"Environment": {"Variables": variables}});
+        vec![answer(&function), answer(&function)]
+    }
+
+    #[tokio::test]
+    async fn what_a_deployment_was_asked_for_is_asked_too() {
+        let plain = settings(&json!({"RESPONSES": "plan", "UPLOAD_BUCKET": ""}));
+        let all = settings(&json!({"RESPONSES": "carry-out", "UPLOAD_BUCKET": "inbox"}));
+        let mut requests = Vec::new();
+        for settings in [plain, all] {
+            let answers = settings.into_iter().chain((0..100).map(|_| evaluated("allowed")));
+            let (context, server) = answering(answers);
+            assert_eq!(check(&context).await.status, Status::Ok);
+            requests.push(server.requests().join("\n"));
+        }
+        for call in ["iam%3AUpdateAccessKey", "ec2%3ARevokeSecurityGroupIngress", "s3%3AGetObjectVersion"] {
+            assert!(!requests[0].contains(call) && requests[1].contains(call), "{call}: {requests:?}");
+        }
+        assert!(requests[0].contains("dynamodb%3ALeadingKeys"), "{requests:?}");
     }
 
     #[tokio::test]
@@ -119,11 +229,12 @@ mod tests {
         for (decision, status) in
             [("allowed", Status::Ok), ("implicitDeny", Status::Failed), ("explicitDeny", Status::Failed)]
         {
-            let (context, _server) = answering((0..100).map(|_| evaluated(decision)));
+            let (context, _server) =
+                answering(settings(&json!({})).into_iter().chain((0..100).map(|_| evaluated(decision))));
             let check = check(&context).await;
             assert_eq!(check.status, status, "{check:?}");
         }
-        let (context, _server) = answering([denied_xml()]);
+        let (context, _server) = answering(settings(&json!({})).into_iter().chain([denied_xml()]));
         let check = check(&context).await;
         assert!(check.status == Status::Skipped && check.said.contains("iam:SimulatePrincipalPolicy"), "{check:?}");
     }

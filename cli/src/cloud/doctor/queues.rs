@@ -79,7 +79,9 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
             problems.warn(format!("messages of {name} come back after {visibility_s} s, while they may be in work"));
         }
     }
-    Ok(problems.into_check(CHECK, "each keeps what fails in its dead-letter queue", "deploy the component again"))
+    let todo = "missing: deploy the component; changed: aws sqs set-queue-attributes --queue-url URL --attributes FILE, as \
+                docs/runbooks/undelivered-events.md shows. A deployment does not see what was changed beside it";
+    Ok(problems.into_check(CHECK, "each keeps what fails in its dead-letter queue", todo))
 }
 
 /// Nothing waits in a dead-letter queue.

@@ -16,12 +16,13 @@
 //! The SDK repeats throttled and broken calls itself; see [`super::sdk`] for how often and how long.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 
-use super::is_retryable;
+use super::may_be_mended;
 use super::sdk::pause;
 use crate::ports::{PortError, PortResult};
 
@@ -48,6 +49,8 @@ const GET_MAX: usize = 100;
 /// How often an item that others keep changing is tried, and keys that a read left out are asked for: our choice. The last
 /// try comes after a second on average.
 const ATTEMPTS: u32 = 8;
+/// The longest that a read goes on asking for keys that were left out: our choice, what one operation may take.
+const READ: Duration = Duration::from_secs(8);
 /// Hash keys have at most 2,048 bytes (service limits); ours stay well below.
 const PK_BYTES_MAX: usize = 1_500;
 
@@ -61,9 +64,21 @@ struct Table {
 impl Table {
     /// The items that exist under `keys`, which must be distinct, in any order. Consistent.
     async fn get_all(&self, keys: impl IntoIterator<Item = Item>) -> PortResult<Vec<Item>> {
+        self.get_all_within(READ, keys, pause).await
+    }
+
+    /// Asks for keys that an answer left out (throttled, or beyond the 16 MB of one answer) again, after a pause that is
+    /// the longer the more answers in a row left some out, and gives up after `longest`.
+    async fn get_all_within(
+        &self,
+        longest: Duration,
+        keys: impl IntoIterator<Item = Item>,
+        mut pause: impl AsyncFnMut(u32),
+    ) -> PortResult<Vec<Item>> {
+        let started = Instant::now();
         let mut keys: Vec<Item> = keys.into_iter().collect();
         let mut found = Vec::with_capacity(keys.len());
-        let mut in_vain = 0;
+        let (mut incomplete, mut in_vain) = (0, 0);
         while !keys.is_empty() {
             let asked: Vec<Item> = keys.split_off(keys.len().saturating_sub(GET_MAX));
             let many = asked.len();
@@ -72,18 +87,20 @@ impl Table {
             let call = self.client.batch_get_item().request_items(&self.name, request);
             let answer = Box::pin(call.send()).await.map_err(|error| self.error("read", error))?;
             found.extend(answer.responses.unwrap_or_default().remove(&self.name).unwrap_or_default());
-            // What was throttled or did not fit into the 16 MB of one answer.
             let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.name).map(|k| k.keys);
             let left = left.unwrap_or_default();
-            if left.len() == many {
-                in_vain += 1;
-                if in_vain == ATTEMPTS {
-                    let what = format!("{}: {many} keys were never answered", self.could_not("read"));
-                    return Err(PortError::Retryable { what, source: None });
-                }
-                pause(in_vain).await;
+            if left.is_empty() {
+                (incomplete, in_vain) = (0, 0);
+                continue;
+            }
+            incomplete += 1;
+            in_vain = if left.len() == many { in_vain + 1 } else { 0 };
+            if in_vain == ATTEMPTS || started.elapsed() >= longest {
+                let what = format!("{}: {} keys were not answered", self.could_not("read"), left.len() + keys.len());
+                return Err(PortError::Retryable { what, source: None });
             }
             keys.extend(left);
+            pause(incomplete).await;
         }
         Ok(found)
     }
@@ -112,7 +129,7 @@ impl Table {
     {
         // The cause is in the text: the SDK's own says no more than "service error".
         let what = format!("{}: {}", self.could_not(what), DisplayErrorContext(&error));
-        if is_retryable(&error) {
+        if may_be_mended(&error) {
             PortError::Retryable { what, source: None }
         } else {
             PortError::Permanent { what, source: None }
@@ -206,11 +223,52 @@ mod tests {
         assert!(asked.iter().all(|r| r["RequestItems"]["state"]["ConsistentRead"] == true));
     }
 
+    /// An answer to `asked` keys with the first item and none of the others.
+    fn one_of(asked: usize) -> Answer {
+        let item = |i: usize| json!({"pk": {"S": i.to_string()}});
+        let left: Vec<_> = (1..asked).map(item).collect();
+        let unprocessed = if left.is_empty() { json!({}) } else { json!({"state": {"Keys": left}}) };
+        Answer::json("200 OK", &json!({"Responses": {"state": [item(0)]}, "UnprocessedKeys": unprocessed}))
+    }
+
     #[tokio::test]
-    async fn a_missing_table_is_permanent_and_a_throttle_is_not() {
+    async fn a_read_pauses_longer_and_longer_while_answers_leave_keys_out() {
+        let server = Loopback::answering((1..=4).rev().map(one_of));
+        let mut pauses = Vec::new();
+        let found = table(&server).get_all_within(READ, keys(4), async |tries| pauses.push(tries)).await;
+        assert_eq!(found.expect("read").len(), 4);
+        assert_eq!(pauses, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_gets_a_key_at_a_time_ends_in_time() {
+        let server = Loopback::answering([one_of(100)]);
+        let error = table(&server).get_all_within(Duration::ZERO, keys(100), async |_| {}).await.expect_err("not all");
+        assert!(error.is_retryable() && error.to_string().contains("99 keys"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_read_gives_up_after_as_many_vain_answers_in_a_row() {
+        let none = |many: usize| {
+            let left: Vec<_> = (0..many).map(|i| json!({"pk": {"S": i.to_string()}})).collect();
+            Answer::json("200 OK", &json!({"UnprocessedKeys": {"state": {"Keys": left}}}))
+        };
+        let vain = |many: usize, times: usize| std::iter::repeat_with(move || none(many)).take(times);
+        let times = ATTEMPTS as usize;
+        let server = Loopback::answering(vain(3, times - 1).chain([one_of(3)]).chain(vain(2, times)));
+        let error = table(&server).get_all_within(READ, keys(3), async |_| {}).await.expect_err("never");
+        assert!(error.is_retryable() && error.to_string().contains("2 keys"), "{error}");
+        assert_eq!(server.requests().len(), 2 * times, "an answer in between begins the count anew");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wrong_with_the_item_is_permanent() {
         let cases = [
-            ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", false),
-            ("400 Bad Request", "com.amazon.coral.service#AccessDeniedException", false),
+            ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", true),
+            ("400 Bad Request", "com.amazon.coral.service#AccessDeniedException", true),
+            ("400 Bad Request", "com.amazon.coral.service#UnrecognizedClientException", true),
+            ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#KMSInvalidStateException", true),
+            ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#ItemCollectionSizeLimitExceededException", false),
             ("400 Bad Request", "com.amazon.coral.validate#ValidationException", false),
             ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", true),
             ("400 Bad Request", "com.amazonaws.dynamodb.v20120810#RequestLimitExceeded", true),

@@ -7,7 +7,10 @@
 //! moves it in the end, without a reason. A failed record is never dropped. Reasons are logged here, once. To redrive what was
 //! sent there, name the destination: SQS knows no source queue of such a message.
 
+use std::future::Future;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -22,8 +25,14 @@ use crate::time::Timestamp;
 /// The environment variable that holds the configuration: TOML text when it holds a line break or `=`, else a path.
 pub const CONFIG_VARIABLE: &str = "PIPELINE_CONFIG";
 
+/// The environment variable that holds the deployment's name. Metrics carry it, as several deployments may share an account.
+const DEPLOYMENT_VARIABLE: &str = "DEPLOYMENT";
+
 /// The namespace of all metrics.
 const NAMESPACE: &str = "AwsSecurityPipeline";
+
+/// Longer names of deployments are cut; the templates allow 27 characters, CloudWatch 1,024.
+const NAME_CHARS_MAX: usize = 200;
 
 /// Longer reasons are cut in the log.
 const REASON_CHARS_MAX: usize = 1_000;
@@ -125,6 +134,8 @@ pub struct Function<H, T, W> {
 /// Writes metrics, and knows what was written before.
 struct Meter<W> {
     out: W,
+    /// The deployment's name, when it has one.
+    deployment: Option<String>,
     before: Totals,
     /// What the start took; told with the first batch.
     cold_start_ms: Option<u64>,
@@ -143,7 +154,8 @@ impl<H: Handler, T: Fn(&H) -> Totals, W: Write> Function<H, T, W> {
         started: Instant,
     ) -> Self {
         let cold_start_ms = Some(ms_since(started));
-        let meter = Meter { out: metrics, before: totals(&handler), cold_start_ms }.into();
+        let deployment = optional(DEPLOYMENT_VARIABLE);
+        let meter = Meter { out: metrics, deployment, before: totals(&handler), cold_start_ms }.into();
         Self { component, handler, totals, dead_letters, trace, meter }
     }
 
@@ -156,7 +168,8 @@ impl<H: Handler, T: Fn(&H) -> Totals, W: Write> Function<H, T, W> {
         self.trace.set(invocation.trace);
         let SqsEvent { messages, failed } = SqsEvent::parse(event)?;
         let count = messages.len() + failed.len();
-        let BatchResult { failed: mut failures } = self.handler.handle(&messages).await;
+        let mut failures = self.handle(&messages).await;
+        self.handler.count_unhandled(failed.len() as u64);
         failures.extend(failed);
         let mut returned = Vec::new();
         let (mut retryable, mut permanent) = (0, 0);
@@ -189,6 +202,25 @@ impl<H: Handler, T: Fn(&H) -> Totals, W: Write> Function<H, T, W> {
             tracing::warn!("could not write metrics: {error}");
         }
         Ok(response(returned))
+    }
+
+    /// Lets the handler work. A message that makes it panic comes back alone: the others of its batch are handled one by
+    /// one, which repeats nothing.
+    async fn handle(&self, messages: &[Message]) -> Vec<FailedMessage> {
+        let panic = match caught(self.handler.handle(messages)).await {
+            Ok(BatchResult { failed }) => return failed,
+            Err(panic) => panic,
+        };
+        if let [message] = messages {
+            self.handler.count_unhandled(1);
+            let (message_id, reason) = (message.message_id.clone(), format!("the handler panicked: {panic}"));
+            return vec![FailedMessage { message_id, reason, retryable: true }];
+        }
+        let mut failed = Vec::new();
+        for message in messages {
+            failed.extend(Box::pin(self.handle(std::slice::from_ref(message))).await);
+        }
+        failed
     }
 
     /// Whether the message is in the dead-letter queue now, and need not come back.
@@ -258,7 +290,12 @@ impl<W: Write> Meter<W> {
         values.insert("component".to_owned(), component.into());
         values.insert("request_id".to_owned(), request_id.into());
         let now = crate::ports::Clock::now(&crate::adapters::disk::SystemClock);
-        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [["component"]], "Metrics": metrics});
+        let mut dimensions = vec!["component"];
+        if let Some(deployment) = &self.deployment {
+            dimensions.insert(0, "deployment");
+            values.insert("deployment".to_owned(), one_line(deployment, NAME_CHARS_MAX).into());
+        }
+        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [dimensions], "Metrics": metrics});
         values.insert(
             "_aws".to_owned(),
             json!({"Timestamp": Timestamp::as_millis(now), "CloudWatchMetrics": [directive]}),
@@ -267,6 +304,20 @@ impl<W: Write> Meter<W> {
         self.out.write_all(format!("{}\n", Value::Object(values)).as_bytes())?;
         self.out.flush()
     }
+}
+
+/// What `work` comes to, or the message of its panic, which the panic hook has written to the log already. What it has
+/// borrowed is given back on the way, and effects are idempotent, so the handler can go on.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = std::pin::pin!(work);
+    let polled = std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    polled.await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    })
 }
 
 fn ms_since(started: Instant) -> u64 {
@@ -338,10 +389,22 @@ mod tests {
         ]})
     }
 
-    struct Words;
+    #[derive(Default)]
+    struct Words {
+        unhandled: std::cell::Cell<u64>,
+        /// The sizes of batches.
+        batches: std::cell::RefCell<Vec<usize>>,
+    }
 
     impl Handler for Words {
+        fn count_unhandled(&self, messages: u64) {
+            self.unhandled.set(self.unhandled.get() + messages);
+        }
+
         async fn handle(&self, batch: &[Message]) -> BatchResult {
+            self.batches.borrow_mut().push(batch.len());
+            tokio::task::yield_now().await;
+            assert!(batch.iter().all(|m| m.body != "fatal"), "fatal: {}", batch.len());
             let failed = batch.iter().filter(|m| m.body != "one").map(|m| FailedMessage {
                 message_id: m.message_id.clone(),
                 reason: "because".to_owned(),
@@ -366,7 +429,7 @@ mod tests {
             calls.set(calls.get() + 1);
             vec![("records_in", 10 * calls.get())]
         };
-        Function::new("classifier", Words, totals, dead_letters, trace, Vec::new(), Instant::now())
+        Function::new("classifier", Words::default(), totals, dead_letters, trace, Vec::new(), Instant::now())
     }
 
     fn buried() -> Answer {
@@ -399,6 +462,24 @@ mod tests {
         assert_eq!(letter["MessageAttributes"]["reason"]["StringValue"], "because");
         let none = function.invoke(&json!({"Records": []}), Invocation::default()).await.expect("answered");
         assert_eq!(none, json!({"batchItemFailures": []}));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_message_and_none_of_its_neighbours() {
+        let server = Loopback::answering([buried()]);
+        let function = function(server.endpoint());
+        let record = |id: &str, body: &str| json!({"messageId": id, "body": body});
+        let event =
+            json!({"Records": [record("a", "one"), record("b", "fatal"), record("c", "bad"), {"messageId": "d"}]});
+        let answer = function.invoke(&event, Invocation::default()).await.expect("answered");
+        assert_eq!(ids(&answer), ["b", "d"], "the neighbour that fails for good is buried, the good one done");
+        assert_eq!(*function.handler.batches.borrow(), [3, 1, 1, 1]);
+        assert_eq!(function.handler.unhandled.get(), 2, "what panicked and what had no body");
+        let alone = json!({"Records": [record("b", "fatal")]});
+        let answer = function.invoke(&alone, Invocation::default()).await.expect("answered");
+        assert_eq!((ids(&answer), function.handler.batches.borrow().len()), (vec!["b"], 5), "tried once");
+        let panic = caught(async { panic!("{} times", 3) }).await;
+        assert_eq!(panic, Err::<(), _>("3 times".to_owned()));
     }
 
     #[tokio::test]
@@ -442,6 +523,16 @@ mod tests {
         assert_eq!((counts(first), counts(second)), ([4, 1, 2, 10], [4, 1, 2, 10]), "of the batch, no totals");
         assert_eq!((&second["component"], &second["request_id"]), (&json!("classifier"), &json!("r-2")));
         assert!(first["cold_start_ms"].is_u64() && second["cold_start_ms"].is_null(), "told once");
+    }
+
+    #[test]
+    fn metrics_carry_the_name_of_the_deployment() {
+        let deployment = Some("staging".to_owned());
+        let mut meter = Meter { out: Vec::new(), deployment, before: Vec::new(), cold_start_ms: None };
+        meter.write("logger", &[("messages_in", 1)], Vec::new(), 2, "r-1").expect("memory");
+        let line: Value = serde_json::from_slice(&meter.out).expect("JSON");
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["deployment", "component"]]));
+        assert_eq!((&line["deployment"], &line["component"]), (&json!("staging"), &json!("logger")));
     }
 
     #[test]

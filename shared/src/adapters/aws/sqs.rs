@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 
-use super::{is_retryable, is_retryable_code};
+use super::{is_of_the_deployment, is_retryable_code, may_be_mended};
 use crate::ports::{DeadLetter, Delayed, DelayedOutbox, Outbox, PortError, PortResult};
 use crate::text::one_line;
 
@@ -30,8 +30,10 @@ const REASON_CHARS_MAX: usize = 1_000;
 pub struct TraceHeader(Arc<RwLock<Option<String>>>);
 
 impl TraceHeader {
-    /// Sets what messages carry from now on, such as `Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1`.
+    /// Sets what messages carry from now on, such as `Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1`. An empty one is none:
+    /// SQS refuses attributes without a value.
     pub fn set(&self, header: Option<&str>) {
+        let header = header.filter(|header| !header.is_empty());
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = header.map(str::to_owned);
     }
 
@@ -103,7 +105,7 @@ impl SqsOutbox {
                 Ok(answer) => answer,
                 Err(error) => {
                     let why = DisplayErrorContext(&error).to_string();
-                    return problem.add(is_retryable(&error), waiting.len(), &why);
+                    return problem.add(may_be_mended(&error), waiting.len(), &why);
                 }
             };
             refusals = answer.failed;
@@ -183,7 +185,7 @@ fn permitted(body: &str) -> String {
 }
 
 fn may_work_later(refusal: &BatchResultErrorEntry) -> bool {
-    !refusal.sender_fault || is_retryable_code(&refusal.code)
+    !refusal.sender_fault || is_retryable_code(&refusal.code) || is_of_the_deployment(&refusal.code)
 }
 
 fn reason(refusal: &BatchResultErrorEntry) -> String {
@@ -311,10 +313,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_queue_is_permanent_and_a_throttle_is_not() {
+    async fn only_what_is_wrong_with_the_message_is_permanent() {
         let cases = [
-            ("400 Bad Request", "com.amazonaws.sqs#QueueDoesNotExist", false),
-            ("403 Forbidden", "AccessDeniedException", false),
+            ("400 Bad Request", "com.amazonaws.sqs#QueueDoesNotExist", true),
+            ("403 Forbidden", "AccessDeniedException", true),
+            ("400 Bad Request", "com.amazonaws.sqs#KmsDisabled", true),
+            ("400 Bad Request", "com.amazonaws.sqs#BatchRequestTooLong", false),
+            ("400 Bad Request", "com.amazonaws.sqs#InvalidMessageContents", false),
             ("400 Bad Request", "com.amazonaws.sqs#RequestThrottled", true),
             ("400 Bad Request", "ThrottlingException", true),
             ("503 Service Unavailable", "ServiceUnavailable", true),
@@ -340,18 +345,21 @@ mod tests {
 
     #[tokio::test]
     async fn messages_carry_the_trace_and_their_delay() {
-        let server = Loopback::answering([answer(&["0"], &[]), answer(&["0"], &[])]);
+        let server = Loopback::answering([answer(&["0"], &[]), answer(&["0"], &[]), answer(&["0"], &[])]);
         let outbox = outbox(&server);
         outbox.trace.set(Some("Root=1-5759e988-bd862e3fe1be46a994272793"));
         outbox.send_delayed(&[Delayed { body: "later".into(), delay_s: 900 }]).await.expect("sent");
         outbox.trace.set(None);
         outbox.send(&["now".into()]).await.expect("sent");
+        outbox.trace.set(Some(""));
+        outbox.send(&["empty".into()]).await.expect("sent");
         let sent: Vec<Value> = server.requests().iter().map(|r| serde_json::from_str(r).expect("JSON")).collect();
-        let [later, now] = [0, 1].map(|i| &sent[i]["Entries"][0]);
+        let [later, now, empty] = [0, 1, 2].map(|i| &sent[i]["Entries"][0]);
         assert_eq!((&later["DelaySeconds"], &now["DelaySeconds"]), (&json!(900), &Value::Null));
         let trace = &later["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"];
         assert_eq!(trace, "Root=1-5759e988-bd862e3fe1be46a994272793");
         assert_eq!(now["MessageSystemAttributes"], Value::Null);
+        assert_eq!(empty["MessageSystemAttributes"], Value::Null);
     }
 
     #[tokio::test]

@@ -5,7 +5,8 @@
 //! * `pk` = `incident/ID`, `sk` = `incident`: the incident as JSON in `incident`, with `version`, `incident_id` and
 //!   `status_shard`.
 //! * `pk` = `resolution/KEY`, `sk` = ID: this incident had this resolution key once. A row is written before its incident
-//!   and never removed; readers look at the incident itself.
+//!   and never removed; readers look at the incident itself. The newest are read first and no more than are wanted: what
+//!   automation opens and closes every minute makes many rows under one key.
 //!
 //! The rows are no index of DynamoDB on purpose: those are eventually consistent, and a threat and its good news that are
 //! logged at the same moment must not both miss each other. Each side writes itself and then reads consistently, so one
@@ -17,9 +18,9 @@
 //! `NEW` and one partition takes 1,000 writes a second.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{ATTEMPTS, Item, PK, Table, VERSION, number_of, partition_key, text, text_of};
 use crate::adapters::aws::sdk::pause;
@@ -72,32 +73,77 @@ impl DynamoIncidents {
         Box::pin(call.send()).await.map(drop).map_err(|e| self.table.error("write", e))
     }
 
-    /// The ids that a query gives, newest first, at most `limit`; `index` is read when given, else the table, consistently.
-    async fn ids(&self, index: Option<&str>, hash: (&str, String), limit: usize) -> PortResult<Vec<IncidentId>> {
-        let (attribute, id) = (hash.0, if index.is_some() { INCIDENT_ID } else { SK });
+    /// The ids within `range` that a query gives, newest first, at most `limit`; `index` is read when given, else the table,
+    /// consistently.
+    async fn ids(
+        &self,
+        index: Option<&str>,
+        hash: (&str, String),
+        range: &RangeInclusive<IncidentId>,
+        limit: usize,
+    ) -> PortResult<Vec<IncidentId>> {
         let mut ids = Vec::new();
-        let mut from: Option<HashMap<String, AttributeValue>> = None;
+        let mut from = None;
         loop {
-            let call = self
-                .table
-                .client
-                .query()
-                .table_name(&self.table.name)
-                .set_index_name(index.map(str::to_owned))
-                .consistent_read(index.is_none())
-                .key_condition_expression("#hash = :hash")
-                .expression_attribute_names("#hash", attribute)
-                .expression_attribute_values(":hash", text(&*hash.1))
-                .scan_index_forward(false)
-                .set_limit(i32::try_from(limit).ok())
-                .set_exclusive_start_key(from.take());
-            let page = Box::pin(call.send()).await.map_err(|e| self.table.error("query", e))?;
-            let items = page.items.unwrap_or_default();
-            ids.extend(items.iter().filter_map(|item| IncidentId::parse(text_of(item, id)?)));
-            from = page.last_evaluated_key;
+            let (page, next) = self.page(index, (hash.0, &hash.1), range, limit, from).await?;
+            ids.extend(page);
+            from = next;
             if from.is_none() || ids.len() >= limit {
                 ids.truncate(limit);
                 return Ok(ids);
+            }
+        }
+    }
+
+    /// One answer to a query, of at most `limit` ids within `range`, and where the next begins.
+    async fn page(
+        &self,
+        index: Option<&str>,
+        hash: (&str, &str),
+        range: &RangeInclusive<IncidentId>,
+        limit: usize,
+        from: Option<Item>,
+    ) -> PortResult<(Vec<IncidentId>, Option<Item>)> {
+        let (attribute, id) = (hash.0, if index.is_some() { INCIDENT_ID } else { SK });
+        let call = self
+            .table
+            .client
+            .query()
+            .table_name(&self.table.name)
+            .set_index_name(index.map(str::to_owned))
+            .consistent_read(index.is_none())
+            .key_condition_expression("#hash = :hash AND #id BETWEEN :first AND :last")
+            .expression_attribute_names("#hash", attribute)
+            .expression_attribute_names("#id", id)
+            .expression_attribute_values(":hash", text(hash.1))
+            .expression_attribute_values(":first", text(range.start().to_string()))
+            .expression_attribute_values(":last", text(range.end().to_string()))
+            .scan_index_forward(false)
+            .set_limit(i32::try_from(limit).ok())
+            .set_exclusive_start_key(from);
+        let page = Box::pin(call.send()).await.map_err(|e| self.table.error("query", e))?;
+        let items = page.items.unwrap_or_default();
+        let ids = items.iter().filter_map(|item| IncidentId::parse(text_of(item, id)?)).collect();
+        Ok((ids, page.last_evaluated_key))
+    }
+
+    /// The incidents that have this resolution key and that `wanted` takes, newest first, at most `limit`.
+    async fn resolved_by(
+        &self,
+        resolution_key: &str,
+        range: &RangeInclusive<IncidentId>,
+        wanted: impl Fn(&Incident) -> bool,
+        limit: usize,
+    ) -> PortResult<Vec<Incident>> {
+        let pk = partition_key("resolution", resolution_key);
+        let mut selected = Vec::new();
+        let mut from = None;
+        loop {
+            let (ids, next) = self.page(None, (PK, &pk), range, limit.min(super::GET_MAX), from).await?;
+            selected.extend(self.select(&ids, &wanted, limit - selected.len()).await?);
+            from = next;
+            if from.is_none() || selected.len() == limit {
+                return Ok(selected);
             }
         }
     }
@@ -162,17 +208,17 @@ impl Incidents for DynamoIncidents {
     /// With a limit and an index that is behind, fewer may be listed than there are.
     async fn list(&self, filter: &IncidentFilter) -> PortResult<Vec<Incident>> {
         let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
+        let Some(range) = filter.ids() else { return Ok(Vec::new()) };
         let has_status = |i: &Incident| filter.statuses.is_empty() || filter.statuses.contains(&i.status);
         if let Some(resolution) = &filter.resolution_key {
-            let hash = (PK, partition_key("resolution", resolution));
-            let ids = self.ids(None, hash, usize::MAX).await?;
             let wanted = |i: &Incident| i.resolution_key.as_ref() == Some(resolution) && has_status(i);
-            return self.select(&ids, wanted, limit).await;
+            return self.resolved_by(resolution, &range, wanted, limit).await;
         }
         let mut ids = Vec::new();
         for status in STATUSES.into_iter().filter(|s| filter.statuses.is_empty() || filter.statuses.contains(s)) {
             for shard in 0..SHARDS {
-                ids.extend(self.ids(Some(BY_STATUS), (STATUS_SHARD, shard_name(status, shard)), limit).await?);
+                let hash = (STATUS_SHARD, shard_name(status, shard));
+                ids.extend(self.ids(Some(BY_STATUS), hash, &range, limit).await?);
             }
         }
         // One that changes its status meanwhile may be named twice.
@@ -193,4 +239,33 @@ fn shard_of(id: IncidentId) -> u8 {
 
 fn shard_name(status: IncidentStatus, shard: u8) -> String {
     format!("{}/{shard}", status.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::tests_support::client;
+    use super::*;
+    use crate::adapters::loopback::{Answer, Loopback};
+    use crate::testing::sample_incident;
+    use crate::time::Timestamp;
+
+    #[tokio::test]
+    async fn of_a_key_with_many_incidents_no_more_than_the_wanted_are_read() {
+        let at = Timestamp::from_millis(1_772_366_400_000);
+        let newest = sample_incident("e9", at, Some("k"));
+        let id = newest.incident_id.to_string();
+        let rows = json!({"Items": [{"pk": {"S": "resolution/k"}, "sk": {"S": id}}],
+                          "LastEvaluatedKey": {"pk": {"S": "resolution/k"}, "sk": {"S": id}}});
+        let text = serde_json::to_string(&newest).expect("JSON");
+        let item = json!({"pk": {"S": format!("incident/{id}")}, "incident": {"S": text}, "version": {"N": "1"}});
+        let found = json!({"Responses": {"incidents": [item]}});
+        let server = Loopback::answering([rows, found].map(|answer| Answer::json("200 OK", &answer)));
+        let incidents = DynamoIncidents::new(client(server.endpoint()), "incidents".into());
+        let filter = IncidentFilter { resolution_key: Some("k".into()), limit: 1, ..IncidentFilter::default() };
+        assert_eq!(incidents.list(&filter).await.expect("listed"), [newest]);
+        let asked: Vec<Value> = server.requests().iter().map(|r| serde_json::from_str(r).expect("JSON")).collect();
+        assert_eq!((asked.len(), &asked[0]["Limit"], &asked[0]["ScanIndexForward"]), (2, &json!(1), &json!(false)));
+    }
 }

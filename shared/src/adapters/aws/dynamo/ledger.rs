@@ -4,7 +4,7 @@
 //! in progress; `claimed_by` names the call that claimed it, so that a call which the SDK repeats because the answer was
 //! lost meets its own claim and takes it, and nobody gives up a claim that someone else has taken over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_dynamodb::Client;
@@ -116,6 +116,14 @@ impl Ledger for DynamoLedger {
             Err(error) if is_condition(&error) => Ok(()),
             Err(error) => Err(self.table.error("write", error)),
         }
+    }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        let wanted: BTreeSet<String> = keys.iter().map(|key| pk(key)).collect();
+        let items = self.table.get_all(wanted.into_iter().map(|pk| Item::from([(PK.to_owned(), text(pk))]))).await?;
+        let by_pk: HashMap<&str, &Item> = items.iter().filter_map(|item| Some((text_of(item, PK)?, item))).collect();
+        let result = |key: &String| text_of(by_pk.get(&*pk(key))?, DONE).map(str::to_owned);
+        Ok(keys.iter().map(result).collect())
     }
 }
 
