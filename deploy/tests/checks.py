@@ -32,7 +32,6 @@ PERMITTED_FROM_ANYBODY = {"pipeline.canary": "Pipeline Canary"}
 # Actions that take no resource, by the Service Authorization Reference.
 WITHOUT_RESOURCES = {
     "ec2:DescribeSecurityGroupRules",
-    "logs:GetQueryResults",
     "logs:StopQuery",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
