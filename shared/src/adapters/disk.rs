@@ -35,6 +35,9 @@ impl DiskFiles {
 
 impl Files for DiskFiles {
     fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        if name.starts_with("s3://") {
+            return Err(format!("{name} is an object, which only a deployed function reads; name a file here"));
+        }
         let path = self.base.join(name);
         let shown = path.display();
         let file = fs::File::open(&path).map_err(|e| format!("could not open {shown}: {e}"))?;
@@ -135,6 +138,7 @@ mod tests {
         let files = DiskFiles::new(folder.path());
         assert!(files.read("missing.txt").unwrap_err().contains("missing.txt"));
         assert!(files.read(".").unwrap_err().contains("it is a folder"));
+        assert!(files.read("s3://b/k").unwrap_err().contains("s3://b/k is an object"));
     }
 
     #[test]
