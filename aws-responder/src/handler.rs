@@ -15,7 +15,7 @@ use shared::{Envelope, Finding, Payload, SettingsError, Timestamp};
 use crate::cloud::Cloud;
 use crate::journal::Journal;
 use crate::policy::Policy;
-use crate::response::{Report, Responses};
+use crate::response::{Counts, Report, Responses};
 use crate::settings::ResponderSettings;
 
 /// So long after a batch began responses are begun; the messages left come back. The deployed function may run for 50 s: 15 s are
@@ -61,6 +61,11 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Responder<L, N, G, C, 
     ) -> Result<Self, SettingsError> {
         let responses = Responses::new(Policy::new(settings)?, Journal::new(ledger), cloud, clock);
         Ok(Self { responses, notifier, logger })
+    }
+
+    /// How responses ended, since the start.
+    pub const fn counts(&self) -> Counts {
+        self.responses.counts()
     }
 
     /// Sends what `bodies` picks from each message to both queues. All at once; when that fails one message at a time, so

@@ -7,10 +7,11 @@
 //! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`).
 
 use aws_responder::aws::AwsCloud;
+use aws_responder::response::Counts;
 use aws_responder::{NoCloud, Responder, configure};
 use shared::adapters::aws::DynamoClient;
 use shared::adapters::aws::dynamo::DynamoLedger;
-use shared::adapters::aws::lambda;
+use shared::adapters::aws::lambda::{self, Totals};
 use shared::adapters::aws::runtime::{self, Error, Start};
 use shared::adapters::disk::SystemClock;
 
@@ -36,5 +37,15 @@ async fn main() -> Result<(), Error> {
         Some(other) => return Err(format!("RESPONSES is {other:?}, but must be plan or carry-out").into()),
     };
     let handler = Responder::new(&settings, journal, notifier, logger, SystemClock, cloud)?;
-    runtime::serve(start.function(handler, |_| Vec::new())?).await
+    runtime::serve(start.function(handler, |handler| totals(handler.counts()))?).await
+}
+
+/// The metrics of the responder, by name.
+fn totals(counts: Counts) -> Totals {
+    vec![
+        ("responses_succeeded", counts.succeeded),
+        ("responses_failed", counts.failed),
+        ("responses_skipped", counts.skipped),
+        ("responses_dry_run", counts.dry_run),
+    ]
 }

@@ -14,8 +14,12 @@
 //! says so. After [`DELIVERIES_MAX`] deliveries the response has failed and people are told: a silent dead letter would
 //! be a threat that everybody believes to be answered.
 
+use std::cell::Cell;
+
 use shared::ports::{Clock, Ledger, PortError, PortResult};
+use shared::text::one_line;
 use shared::{ApiCall, Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
+use tracing::info;
 
 use crate::cloud::Cloud;
 use crate::executor::{self, Done, Made, Stop};
@@ -26,6 +30,9 @@ use crate::settings::Mode;
 
 /// The target of an outcome that says why an action had none.
 const NO_TARGET: &str = "none";
+
+/// Characters of a target or note in the log: our choice.
+const TOLD_CHARS_MAX: usize = 300;
 
 /// Deliveries after which an error that may pass is given up: one less than the deployed queue makes, so that there is a last
 /// word before the dead letter.
@@ -46,6 +53,20 @@ pub struct Responses<L, A, C> {
     journal: Journal<L>,
     cloud: A,
     clock: C,
+    counts: Cell<Counts>,
+}
+
+/// How many responses ended how, since the start. What an earlier delivery finished is not counted again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Carried out, or nothing had to be.
+    pub succeeded: u64,
+    /// Not, or not all of it.
+    pub failed: u64,
+    /// The policy refused.
+    pub skipped: u64,
+    /// Planned and shown.
+    pub dry_run: u64,
 }
 
 /// One action on one target.
@@ -83,7 +104,30 @@ impl From<PortError> for Unfinished {
 impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
     /// Over these ports.
     pub const fn new(policy: Policy, journal: Journal<L>, cloud: A, clock: C) -> Self {
-        Self { policy, journal, cloud, clock }
+        let counts = Cell::new(Counts { succeeded: 0, failed: 0, skipped: 0, dry_run: 0 });
+        Self { policy, journal, cloud, clock, counts }
+    }
+
+    /// Totals since the start.
+    pub const fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    /// Writes how a response ended into the log, and counts it.
+    fn tell(&self, finding: &Finding, outcome: &Outcome) {
+        let Outcome { outcome_id, action, target, status, note, .. } = outcome;
+        let (target, note) = (one_line(target, TOLD_CHARS_MAX), one_line(note, TOLD_CHARS_MAX));
+        info!(outcome.id = %outcome_id, correlation.id = %finding.event_id, %target, status = status.as_str(),
+              "{action}: {note}");
+        let mut counts = self.counts.get();
+        match status {
+            OutcomeStatus::Succeeded => counts.succeeded += 1,
+            OutcomeStatus::Failed => counts.failed += 1,
+            OutcomeStatus::Skipped => counts.skipped += 1,
+            OutcomeStatus::DryRun => counts.dry_run += 1,
+            OutcomeStatus::Triggered | OutcomeStatus::Running | OutcomeStatus::PendingApproval => {}
+        }
+        self.counts.set(counts);
     }
 
     /// The time by the responses' clock.
@@ -142,8 +186,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
                 response.outcome(OutcomeStatus::DryRun, plan, note, now)
             }
         };
-        let body = response.envelope(outcome);
+        let body = response.envelope(outcome.clone());
         self.journal.complete(&response.key, &body, self.clock.now()).await?;
+        self.tell(response.finding, &outcome);
         Ok(body)
     }
 

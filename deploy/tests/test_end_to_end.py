@@ -331,7 +331,7 @@ def test_a_forged_record_changes_nothing(carrying_out):
     """Whoever may call PutEvents chooses everything but a source that begins with "aws.": on both buses, and in the queue should a
     rule of somebody's bring it there."""
     local = carrying_out
-    shorten_visibility(local, 3)
+    local.shorten_visibility(3)
     _, made = attack.create_key(local)
     before = local.changeable()
     buses = ("default", emulators.STACK)

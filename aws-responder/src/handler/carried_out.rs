@@ -11,7 +11,7 @@ use super::tests_support::{
 };
 use crate::cloud::{CallError, Cloud, NoCloud};
 use crate::journal::Journal;
-use crate::response::DELIVERIES_MAX;
+use crate::response::{Counts, DELIVERIES_MAX};
 use crate::settings::{Mode, ResponderSettings};
 use crate::testing::FakeAws;
 use crate::undo::{UndoError, preview, undo};
@@ -537,4 +537,18 @@ fn outcomes_of_a_message_are_sent_before_the_next_is_answered() {
     world.fault.set(Some((clean.calls.get() + 1, Fault::DeathBefore)));
     deliver(&world, &auto(), &batch(), 0);
     assert_eq!(world.outcomes().len(), 1);
+}
+
+#[test]
+fn a_response_is_counted_when_it_ends_and_not_when_it_is_told_again() {
+    let world = world();
+    let (notifier, logger) = (super::tests_support::ToNotifier(&world), super::tests_support::ToLogger(&world));
+    let ports = (Journalling(&world), Account(&world));
+    let responder = super::Responder::new(&auto(), ports.0, notifier, logger, clock(0), ports.1).unwrap();
+    let batch = [found("m-1", key_created("e-1", "alice")), found("m-2", key_created("e-2", "nobody"))];
+    for _ in 0..2 {
+        assert_eq!(block_on(shared::ports::Handler::handle(&responder, &batch)), BatchResult::default());
+        let Counts { succeeded, failed, skipped, dry_run } = responder.counts();
+        assert_eq!((succeeded, failed, skipped, dry_run), (2, 0, 0, 0));
+    }
 }
