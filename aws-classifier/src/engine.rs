@@ -123,9 +123,9 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections, and the rules
-    /// of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text are kept by `document`; settings that are well
-    /// formed and still unusable are returned.
+    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections,
+    /// and the rules of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text
+    /// are kept by `document`; settings that are well formed and still unusable are returned.
     ///
     /// # Errors
     /// Every classifier whose settings it refused and every rule that cannot be used.

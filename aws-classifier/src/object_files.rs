@@ -1,9 +1,10 @@
 //! Files that settings name and that lie in S3: `s3://BUCKET/KEY` in place of a path, for lists that change more often than
 //! a function is deployed.
 //!
-//! Settings are read at once, and S3 answers later. So what is made of them is made again as long as it asks for objects
-//! that are not here yet, and those are fetched in between; a configuration that names none is read once. Of the objects only
-//! their entity tags are kept, and asked about from time to time ([`Renewing`]): while nothing has changed, nothing is sent.
+//! Settings are read at once, and S3 answers later. So what is made of them is made again as long as it asks for
+//! objects that are not here yet, and those are fetched in between; a configuration that names none is read once. Of
+//! the objects only their entity tags are kept, and asked about from time to time ([`Renewing`]): while nothing has
+//! changed, nothing is sent.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,8 +163,8 @@ impl<O: Objects, F: Files> ObjectFiles<O, F> {
     }
 }
 
-/// A classifier that is made anew when an object that its settings name has changed. What cannot be fetched or used leaves it
-/// as it is, with a warning, until the next time.
+/// A classifier that is made anew when an object that its settings name has changed. What cannot be fetched or used
+/// leaves it as it is, with a warning, until the next time.
 pub struct Renewing<S, Q, W, O, F, C> {
     handler: ClassifierHandler<S, Q, W>,
     files: ObjectFiles<O, F>,

@@ -10,9 +10,9 @@
 //! * [`Pattern::Root`](shared::Pattern::Root) becomes one rule on the caller's type.
 //! * [`Pattern::Intake`](shared::Pattern::Intake) becomes none: those records come from text logs and from the pipeline
 //!   itself.
-//! * [`Pattern::AnyApi`](shared::Pattern::AnyApi) becomes one rule that is **disabled**: switched on it brings every management event through
-//!   SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way, and on EventBridge what
-//!   the other rules bring.
+//! * [`Pattern::AnyApi`](shared::Pattern::AnyApi) becomes one rule that is **disabled**: switched on it brings every
+//!   management event through SQS one by one. Such classifiers see everything in CloudTrail log files, the cheap way,
+//!   and on EventBridge what the other rules bring.
 //!
 //! CloudTrail rules match `source` by the prefix `aws.`, which only AWS can send: anyone who may call `PutEvents` could
 //! otherwise forge records. IAM, Organizations and global sign-in events arrive in us-east-1 only; which region gets

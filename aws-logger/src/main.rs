@@ -3,7 +3,8 @@
 //!
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its ledger is,
 //! `INCIDENT_TABLE`, `ARCHIVE_BUCKET` (without it, lines are not archived), `DLQ_URL` (its own dead-letter queue),
-//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`; the function's own log goes to standard error).
+//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`; the function's own log goes to standard
+//! error).
 
 use aws_logger::{ArchiveLog, Logger, WriteLog, configure};
 use shared::adapters::aws::dynamo::{DynamoIncidents, DynamoLedger};

@@ -1,9 +1,10 @@
 //! The notifier as a Lambda function: findings and outcomes in, e-mail through SNS and receipts to the logger's queue
 //! out. Wiring only.
 //!
-//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its ledger is,
-//! `LOGGER_QUEUE_URL`, `SNS_TOPIC_ARN` (wins over `channels.sns.topic_arn`), `DLQ_URL` (its own dead-letter queue),
-//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`). The channels `console` and `file` are for one machine; here they are off.
+//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its
+//! ledger is, `LOGGER_QUEUE_URL`, `SNS_TOPIC_ARN` (wins over `channels.sns.topic_arn`), `DLQ_URL` (its own dead-letter
+//! queue), `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`). The channels `console`
+//! and `file` are for one machine; here they are off.
 
 use aws_notifier::channels::{Channel, Sns};
 use aws_notifier::{Notifier, configure};

@@ -1,9 +1,9 @@
 //! Makes calls, each only as far as it still changes something.
 //!
 //! Knows neither policy nor journal: [`crate::response`] carries plans out with it, [`crate::undo`] takes them back.
-//! Live state decides what is left of a call ([`shared::Action::left`]), so a second run makes what the first one did not.
-//! The answer "it is so already" means that somebody else was faster: then live state is read anew, and what is so by then is
-//! not this run's doing.
+//! Live state decides what is left of a call ([`shared::Action::left`]), so a second run makes what the first one did
+//! not. The answer "it is so already" means that somebody else was faster: then live state is read anew, and what is so
+//! by then is not this run's doing.
 
 use serde_json::Value;
 use shared::{ApiCall, Plan};

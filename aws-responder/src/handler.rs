@@ -1,12 +1,12 @@
 //! Findings in; findings and outcomes out.
 //!
 //! Per batch: every finding is passed on, as received, to the notifier and the logger; then every response is decided,
-//! journalled and carried out, which is the work of [`crate::response`], and its outcomes are sent to both before the next message is
-//! looked at: when Lambda cuts a slow batch off, what was done is told. For the same reason no response is begun later than
-//! [`BEGIN_S_MAX`] after the batch. A message whose
-//! effects are not all done comes back, and every step done before is then done again with the same bytes, or found done.
-//! One message's failure never touches its neighbours, and a failing notifier keeps nothing from the logger, nor a failing
-//! journal or account the finding from either.
+//! journalled and carried out, which is the work of [`crate::response`], and its outcomes are sent to both before the
+//! next message is looked at: when Lambda cuts a slow batch off, what was done is told. For the same reason no response
+//! is begun later than [`BEGIN_S_MAX`] after the batch. A message whose effects are not all done comes back, and every
+//! step done before is then done again with the same bytes, or found done. One message's failure never touches its
+//! neighbours, and a failing notifier keeps nothing from the logger, nor a failing journal or account the finding from
+//! either.
 
 use shared::ports::{BatchResult, Clock, FailedMessage, Handler, Ledger, Message, Outbox, PortError};
 use shared::text::one_line;
@@ -18,8 +18,8 @@ use crate::policy::Policy;
 use crate::response::{Counts, Report, Responses};
 use crate::settings::ResponderSettings;
 
-/// So long after a batch began responses are begun; the messages left come back. The deployed function may run for 50 s: 15 s are
-/// for a look and a change that take almost as long as any operation may, 8 s each.
+/// So long after a batch began responses are begun; the messages left come back. The deployed function may run for 50
+/// s: 15 s are for a look and a change that take almost as long as any operation may, 8 s each.
 pub const BEGIN_S_MAX: i64 = 35;
 
 /// The component. Generic over its ports: ledger, notifier's queue, logger's queue, clock, cloud.

@@ -4,9 +4,9 @@
 //!
 //! - Under [`shared::Outcome::key`] the **outcome**: its envelope, byte for byte as it is sent. A finding that is delivered
 //!   again meets the decision of the first time and sends the same bytes. Who works on it holds the claim, for [`LEASE_S`].
-//! - `response_begun/KEY`, the **before-image**: what was seen, the exact calls and their undo ([`Begun`]). Written before the
-//!   first call that changes something. Whoever takes over after a crash goes on from there, and [`crate::undo`] undoes
-//!   from there.
+//! - `response_begun/KEY`, the **before-image**: what was seen, the exact calls and their undo ([`Begun`]). Written
+//!   before the first call that changes something. Whoever takes over after a crash goes on from there, and
+//!   [`crate::undo`] undoes from there.
 //! - `response_undone/KEY`, that it was **taken back** ([`Undone`]).
 
 use std::cell::RefCell;
@@ -28,7 +28,8 @@ const NO_LEASE: Timestamp = Timestamp::from_millis(0);
 /// Account-hours whose slots are remembered in this process; our choice: a few hundred kilobytes at most.
 const HOURS_REMEMBERED: usize = 1000;
 
-/// The version of [`Begun`] and [`Undone`]. Another one is refused: to act on a misread entry would be worse than not to act.
+/// The version of [`Begun`] and [`Undone`]. Another one is refused: to act on a misread entry would be worse than not
+/// to act.
 const VERSION: u32 = 1;
 
 /// The entry before the first change.

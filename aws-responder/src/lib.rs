@@ -1,10 +1,10 @@
 //! Lambda 2: findings in, outcomes out.
 //!
 //! Every finding is passed on at once to the notifier and the logger. Then the [`policy`] chooses the actions that
-//! answer it and each action plans its exact API calls (purely, from the finding). In mode `dry_run` the plan is journalled
-//! and shown. In mode `auto` the [`executor`] makes the calls through the port [`cloud`], after the action has settled its plan
-//! on live state and the [`journal`] has the before-image and the undo; [`undo`] takes a response back. The outcome follows
-//! the finding to both.
+//! answer it and each action plans its exact API calls (purely, from the finding). In mode `dry_run` the plan is
+//! journalled and shown. In mode `auto` the [`executor`] makes the calls through the port [`cloud`], after the action
+//! has settled its plan on live state and the [`journal`] has the before-image and the undo; [`undo`] takes a response
+//! back. The outcome follows the finding to both.
 
 pub mod actions;
 #[cfg(feature = "aws")]

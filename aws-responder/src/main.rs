@@ -1,10 +1,10 @@
 //! The responder as a Lambda function: findings in; findings and outcomes to the queues of notifier and logger. Wiring
 //! only.
 //!
-//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its journal is,
-//! `RESPONSES` (`carry-out`, or by default `plan`, which changes nothing whatever the configuration says), `ACCOUNT_ID`,
-//! the account it is in and acts in, `NOTIFIER_QUEUE_URL`, `LOGGER_QUEUE_URL`, `DLQ_URL` (its own dead-letter queue),
-//! `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`).
+//! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its
+//! journal is, `RESPONSES` (`carry-out`, or by default `plan`, which changes nothing whatever the configuration says),
+//! `ACCOUNT_ID`, the account it is in and acts in, `NOTIFIER_QUEUE_URL`, `LOGGER_QUEUE_URL`, `DLQ_URL` (its own
+//! dead-letter queue), `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`).
 
 use aws_responder::aws::AwsCloud;
 use aws_responder::response::Counts;

@@ -237,8 +237,8 @@ fn names(pattern: &str, principal: &str) -> bool {
     })
 }
 
-/// Whether a principal (in lower case) ends in a name that its caller has chosen: the ARN of a session or a federated user, or a
-/// principal id with the name of a session.
+/// Whether a principal (in lower case) ends in a name that its caller has chosen: the ARN of a session or a federated
+/// user, or a principal id with the name of a session.
 fn is_session(principal: &str) -> bool {
     if !principal.starts_with("arn:") {
         return principal.contains(':');

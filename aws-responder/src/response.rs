@@ -9,10 +9,10 @@
 //! 5. **Make** the calls, each only as far as live state leaves something to do.
 //! 6. **Complete**: the outcome is written, then sent.
 //!
-//! A crash anywhere in between is made up for by the next delivery: before 4 nothing was changed, after 4 it goes on from
-//! what the journal says and what is so now. An error that may pass brings the message back; in between the outcome `RUNNING`
-//! says so. After [`DELIVERIES_MAX`] deliveries the response has failed and people are told: a silent dead letter would
-//! be a threat that everybody believes to be answered.
+//! A crash anywhere in between is made up for by the next delivery: before 4 nothing was changed, after 4 it goes on
+//! from what the journal says and what is so now. An error that may pass brings the message back; in between the
+//! outcome `RUNNING` says so. After [`DELIVERIES_MAX`] deliveries the response has failed and people are told: a silent
+//! dead letter would be a threat that everybody believes to be answered.
 
 use std::cell::Cell;
 
@@ -34,8 +34,8 @@ const NO_TARGET: &str = "none";
 /// Characters of a target or note in the log: our choice.
 const TOLD_CHARS_MAX: usize = 300;
 
-/// Deliveries after which an error that may pass is given up: one less than the deployed queue makes, so that there is a last
-/// word before the dead letter.
+/// Deliveries after which an error that may pass is given up: one less than the deployed queue makes, so that there is
+/// a last word before the dead letter.
 pub const DELIVERIES_MAX: u32 = 4;
 
 /// What became of a finding's responses.
@@ -388,8 +388,8 @@ fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan,
     }
 }
 
-/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did. What is only shown
-/// has an hour of its own, so that it takes nothing from what is carried out.
+/// The ledger's name for an account's hour: that of the event, so that a replay decides as the day itself did. What is
+/// only shown has an hour of its own, so that it takes nothing from what is carried out.
 fn hour_of(account: &str, acts: bool, at: Timestamp) -> String {
     let kind = if acts { "carried_out" } else { "shown" };
     format!("response_cap/{account}/{kind}/{}", at.as_millis().div_euclid(3_600_000))

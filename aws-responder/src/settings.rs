@@ -101,13 +101,13 @@ pub struct ResponderSection {
     /// 20: our choice, because a person can still review that many, and a classifier gone wrong stops there. 0 to 1000;
     /// 0 skips every response.
     pub account_responses_max_per_hour: u32,
-    /// Mode `auto` leaves events alone that are older than this many seconds, or this far in the future. Default 3600: our
-    /// choice. CloudTrail delivers within 15 minutes and the queues try again for 20 minutes each, so an hour is what a
-    /// working pipeline needs; a dead letter that is redriven days later, or a replay, must not undo what people have decided
-    /// since. 60 to 1209600 (14 days, as long as a dead letter lives).
+    /// Mode `auto` leaves events alone that are older than this many seconds, or this far in the future. Default 3600:
+    /// our choice. CloudTrail delivers within 15 minutes and the queues try again for 20 minutes each, so an hour is
+    /// what a working pipeline needs; a dead letter that is redriven days later, or a replay, must not undo what people
+    /// have decided since. 60 to 1209600 (14 days, as long as a dead letter lives).
     pub event_age_max_s: u32,
-    /// Principals that are never answered nor acted on: ARNs or names, `*` matches anything. A name is a user's or a role's, never
-    /// that of a session, which its caller chooses.
+    /// Principals that are never answered nor acted on: ARNs or names, `*` matches anything. A name is a user's or a
+    /// role's, never that of a session, which its caller chooses.
     pub exempt_principals: Vec<String>,
     /// Roles that are never answered nor acted on: ARNs or names, `*` matches anything. Covers their sessions.
     pub exempt_roles: Vec<String>,
@@ -115,8 +115,8 @@ pub struct ResponderSection {
     pub exempt_resources: Vec<String>,
     /// Break-glass users and roles: always exempt.
     pub break_glass: Vec<String>,
-    /// The pipeline's own roles: always exempt, so that it cannot lock itself out. Where responses are carried out, only those of
-    /// its own account.
+    /// The pipeline's own roles: always exempt, so that it cannot lock itself out. Where responses are carried out,
+    /// only those of its own account.
     pub own_roles: Vec<String>,
 }
 

@@ -50,8 +50,8 @@ pub(crate) fn finding(classifier: &str, responses: &[&str]) -> Finding {
     }
 }
 
-/// An account as IAM and EC2 would keep it: keys, and the ingress rules of groups. A change of several rules happens whole or
-/// not at all, as in EC2.
+/// An account as IAM and EC2 would keep it: keys, and the ingress rules of groups. A change of several rules happens
+/// whole or not at all, as in EC2.
 #[derive(Default)]
 pub(crate) struct FakeAws {
     /// Status by user and key.

@@ -1,11 +1,11 @@
 //! Takes a response back, from its before-image in the journal.
 //!
-//! Every call of the undo is made only as far as it still changes something, and the journal keeps that it was made: a second
-//! undo does nothing and says when the first was. A response that was begun and not finished can be taken back too; it is
-//! given up first, so that no delivery goes on with it. Of one that was finished only that is undone which its outcome says was
-//! done: what was refused, or what somebody else did before or since, is theirs. The same finding never acts again; a new one
-//! does, and the calls of an undo are events of their own: whoever lets a group's rule come back has to exempt the group or
-//! themselves first.
+//! Every call of the undo is made only as far as it still changes something, and the journal keeps that it was made: a
+//! second undo does nothing and says when the first was. A response that was begun and not finished can be taken back
+//! too; it is given up first, so that no delivery goes on with it. Of one that was finished only that is undone which
+//! its outcome says was done: what was refused, or what somebody else did before or since, is theirs. The same finding
+//! never acts again; a new one does, and the calls of an undo are events of their own: whoever lets a group's rule come
+//! back has to exempt the group or themselves first.
 //!
 //! Exemptions and caps do not apply: who undoes decides with credentials of their own.
 

@@ -330,10 +330,11 @@ class LocalAws(Pipeline):
             most = int(mapping["ScalingConfig"]["MaximumConcurrency"])
             functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": most})
         events = self.client("events")
-        for page in events.get_paginator("list_rules").paginate():
-            for rule in page["Rules"]:
-                if rule["State"] == "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS":
-                    events.enable_rule(Name=rule["Name"])
+        for bus in events.list_event_buses()["EventBuses"]:
+            for page in events.get_paginator("list_rules").paginate(EventBusName=bus["Name"]):
+                for rule in page["Rules"]:
+                    if rule["State"] == "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS":
+                        events.enable_rule(Name=rule["Name"], EventBusName=bus["Name"])
         self._copy_topics()
 
     def _copy_topics(self) -> None:

@@ -203,8 +203,9 @@ def rules_are_the_generated_ones_within_the_quotas(all_templates: Templates) -> 
             rule["Properties"]["Name"]["Fn::Sub"]: rule["Properties"]
             for _, _, rule in resources({name: all_templates[name]}, RULE)
         }
-        if len(here) > RULES_MAX:
-            yield f"{name}: {len(here)} rules, a bus takes {RULES_MAX}"
+        of_default_bus = sum("EventBusName" not in rule for rule in here.values())
+        if max(of_default_bus, len(here) - of_default_bus) > RULES_MAX:
+            yield f"{name}: {of_default_bus} rules of {len(here)} on one bus, which takes {RULES_MAX}"
         for rule_name, (state, pattern) in wanted.items():
             rule = here.get(rule_name, {})
             if (rule.get("State"), rule.get("EventPattern")) != (state, pattern):
@@ -221,13 +222,11 @@ def only_aws_may_send_what_is_believed(all_templates: Templates) -> Problems:
     """Anybody with PutEvents chooses everything but a source that begins with "aws.": another needs its detail type."""
     for name, logical_id, rule in resources(all_templates, RULE):
         pattern = rule["Properties"]["EventPattern"]
-        for part in pattern.get("$or", [pattern]):
-            either = {**{key: value for key, value in pattern.items() if key != "$or"}, **part}
-            for source in either.get("source", [None]):
-                prefix = source.get("prefix") if isinstance(source, dict) else source
-                is_of_aws = isinstance(prefix, str) and prefix.startswith("aws.")
-                if not is_of_aws and either.get("detail-type") != [PERMITTED_FROM_ANYBODY.get(prefix)]:
-                    yield f"{name} {logical_id}: anybody may send it events with the source {source!r}"
+        for source in pattern.get("source", [None]):
+            prefix = source.get("prefix") if isinstance(source, dict) else source
+            is_of_aws = isinstance(prefix, str) and prefix.startswith("aws.")
+            if not is_of_aws and pattern.get("detail-type") != [PERMITTED_FROM_ANYBODY.get(prefix)]:
+                yield f"{name} {logical_id}: anybody may send it events with the source {source!r}"
 
 
 def only_rules_of_this_pipeline_may_send(all_templates: Templates) -> Problems:

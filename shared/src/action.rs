@@ -156,8 +156,8 @@ pub trait Action: Send + Sync + 'static {
     /// object is gone.
     fn left(&self, call: &ApiCall, seen: &[Value]) -> Result<Option<ApiCall>, NotApplicable>;
 
-    /// The part of `undo` that takes back `made`, which is what [`Action::left`] has left of the call at its place. All of it
-    /// unless an action makes calls in part.
+    /// The part of `undo` that takes back `made`, which is what [`Action::left`] has left of the call at its place. All
+    /// of it unless an action makes calls in part.
     fn undo_of(&self, undo: &ApiCall, _made: &ApiCall) -> ApiCall {
         undo.clone()
     }

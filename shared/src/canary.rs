@@ -1,11 +1,11 @@
 //! The canary: a made-up event that an operator sends through a deployment, to see that it comes out at the end and how
 //! long each stage takes. `pipeline doctor` sends it, the classifier `pipeline_canary` recognises it.
 //!
-//! **Signed once.** Anybody who may call `PutEvents` can send an event with the canary's source, so a genuine one proves
-//! itself: the operator draws a secret, writes its hash into the state table under the canary's id (the *announcement*),
-//! and sends the secret in the event. Who can announce could change all that classifiers remember anyway. The table
-//! gives nothing away to those who may only read it, a secret that was seen on the way is worth nothing a second time, and an
-//! announcement ends after [`ANNOUNCED_S`] seconds.
+//! **Signed once.** Anybody who may call `PutEvents` can send an event with the canary's source, so a genuine one
+//! proves itself: the operator draws a secret, writes its hash into the state table under the canary's id (the
+//! *announcement*), and sends the secret in the event. Who can announce could change all that classifiers remember
+//! anyway. The table gives nothing away to those who may only read it, a secret that was seen on the way is worth
+//! nothing a second time, and an announcement ends after [`ANNOUNCED_S`] seconds.
 //!
 //! A shared key with an HMAC was the other way: a lasting secret that has to be kept, paid for, read by the function when it
 //! starts, and changed when somebody leaves. This needs none, no permission that the classifier does not have, and tries

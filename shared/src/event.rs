@@ -732,9 +732,10 @@ impl<'a> Event<'a> {
         self.error_code.is_some()
     }
 
-    /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`, forward
-    /// access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a service, it is how
-    /// people act; and `AWS Internal` is the address of the console too, which then marks the session.
+    /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`,
+    /// forward access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a
+    /// service, it is how people act; and `AWS Internal` is the address of the console too, which then marks the
+    /// session.
     pub fn is_by_aws_service(&self) -> bool {
         self.identity_type == "AWSService"
             || (!self.invoked_by.is_empty() && self.invoked_by != "signin.amazonaws.com")

@@ -334,7 +334,8 @@ pub trait Ledger {
     fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>>;
     /// Gives the claim up after a retryable failure.
     fn release(&self, key: &str) -> impl Future<Output = PortResult<()>>;
-    /// The stored results of these keys, in their order; `None` where nothing was completed. Only reads, for people who look.
+    /// The stored results of these keys, in their order; `None` where nothing was completed. Only reads, for people who
+    /// look.
     fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>>;
 }
 

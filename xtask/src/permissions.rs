@@ -2,8 +2,8 @@
 //! `pipeline doctor` asks IAM whether they still may.
 //!
 //! A template is read as CloudFormation reads it, as far as these roles need it: `!Ref`, `!GetAtt X.Arn`, `!Sub`, and
-//! parameters that another template writes into SSM. Statements with an `!If` depend on parameters of a deployment and are left
-//! out.
+//! parameters that another template writes into SSM. Statements with an `!If` depend on parameters of a deployment and
+//! are left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;

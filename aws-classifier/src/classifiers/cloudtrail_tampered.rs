@@ -1,17 +1,18 @@
 //! CloudTrail was stopped, deleted or made to record less.
 //!
 //! **What it detects.** `StopLogging` and `DeleteTrail`; `UpdateTrail` that switches regions, global services, the
-//! organisation, log file validation or the copy in CloudWatch Logs off; `PutEventSelectors` after which management events are recorded in part or not
-//! at all. Attempts that failed count too, one severity lower. `CreateTrail` is noted, because a second trail can carry
-//! the log to an attacker's bucket. Within `login_within_s` of the same principal's console login the finding is critical,
-//! in whatever order the two records arrive.
+//! organisation, log file validation or the copy in CloudWatch Logs off; `PutEventSelectors` after which management
+//! events are recorded in part or not at all. Attempts that failed count too, one severity lower. `CreateTrail` is
+//! noted, because a second trail can carry the log to an attacker's bucket. Within `login_within_s` of the same
+//! principal's console login the finding is critical, in whatever order the two records arrive.
 //!
 //! **Why it matters.** Whoever blinds the log first does the rest unseen; doing it right after signing in is how a person
 //! with stolen credentials works, not a pipeline.
 //!
-//! **False positives.** Trails that AWS services make or change by a template (CloudFormation, Control Tower) are left out,
-//! unless they are stopped or deleted. A trail that is kept for data events only has no management events on purpose. Trails are torn
-//! down with their test accounts. Where a trail delivers to is not judged: a record does not say where it did before.
+//! **False positives.** Trails that AWS services make or change by a template (CloudFormation, Control Tower) are left
+//! out, unless they are stopped or deleted. A trail that is kept for data events only has no management events on
+//! purpose. Trails are torn down with their test accounts. Where a trail delivers to is not judged: a record does not
+//! say where it did before.
 //!
 //! **Response.** Start logging again, archive what was delivered, find out what the principal did since.
 //!

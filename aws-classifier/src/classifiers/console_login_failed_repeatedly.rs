@@ -1,13 +1,14 @@
 //! Console logins failed again and again.
 //!
-//! **What it detects.** `failures_min` failed logins of one user, or `users_min` different users failing from one source
-//! address (spraying, also across accounts), within `window_s`. One finding per window. A successful login of the user starts
-//! its count anew; it does not clear the address, or one working account would hide the spraying.
+//! **What it detects.** `failures_min` failed logins of one user, or `users_min` different users failing from one
+//! source address (spraying, also across accounts), within `window_s`. One finding per window. A successful login of
+//! the user starts its count anew; it does not clear the address, or one working account would hide the spraying.
 //!
 //! **Why it matters.** Guessing is the cheapest attack there is, and a success ends it without further noise.
 //!
 //! **False positives.** A forgotten password; an office behind one address on Monday morning (raise `users_min`).
-//! CloudTrail hides names that do not exist, since people type passwords there; those are counted per address and as one user.
+//! CloudTrail hides names that do not exist, since people type passwords there; those are counted per address and as
+//! one user.
 //!
 //! **Response.** Ask the user. Nobody is locked out for failing: that would hand the attacker the lock.
 //!

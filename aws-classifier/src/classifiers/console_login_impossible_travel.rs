@@ -1,17 +1,19 @@
 //! One principal was in two places too far apart to travel between in the time.
 //!
-//! **What it detects.** Two successful logins, or STS calls that begin or show a session, of one principal within `window_s`, whose
-//! places lie more than `distance_km_min` apart and would take a speed above `speed_kmh_max`. The accuracy radius of both places is taken
-//! off the distance and `skew_s` added to the time, so what is reported is impossible even at the most favourable reading. Events
-//! that arrive late or swapped are judged against both neighbours in time. One pair of places is reported again after `repeat_s` of quiet.
+//! **What it detects.** Two successful logins, or STS calls that begin or show a session, of one principal within
+//! `window_s`, whose places lie more than `distance_km_min` apart and would take a speed above `speed_kmh_max`. The
+//! accuracy radius of both places is taken off the distance and `skew_s` added to the time, so what is reported is
+//! impossible even at the most favourable reading. Events that arrive late or swapped are judged against both
+//! neighbours in time. One pair of places is reported again after `repeat_s` of quiet.
 //!
 //! **Why it matters.** Somebody else holds the password, key or session.
 //!
-//! **False positives.** VPN exits, privacy relays, security gateways and satellites show the provider's place: their networks are in
-//! `allow_asns`, your own egress belongs into `allow_cidrs`. Cloud machines and CI runners make sessions under one name from many regions:
-//! for STS calls (not for logins) `machine_asns` leaves them out. Calls by AWS services are ignored. What is left out is not remembered
-//! either, so a VPN session between two logins at home changes nothing. Without a database of places nothing is judged, and an address
-//! that the database does not know is nowhere.
+//! **False positives.** VPN exits, privacy relays, security gateways and satellites show the provider's place: their
+//! networks are in `allow_asns`, your own egress belongs into `allow_cidrs`. Cloud machines and CI runners make
+//! sessions under one name from many regions: for STS calls (not for logins) `machine_asns` leaves them out. Calls by
+//! AWS services are ignored. What is left out is not remembered either, so a VPN session between two logins at home
+//! changes nothing. Without a database of places nothing is judged, and an address that the database does not know is
+//! nowhere.
 //!
 //! **Response.** Ask the principal; lock the login, deactivate the key or revoke the sessions if in doubt.
 //!
@@ -32,8 +34,8 @@ use crate::sign_in;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Seconds two logins may be apart and still be compared: 60 to 604,800 (7 days). Default 86,400: at 900 km/h every place on Earth
-    /// can be reached within a day. The predecessor compared only 600.
+    /// Seconds two logins may be apart and still be compared: 60 to 604,800 (7 days). Default 86,400: at 900 km/h every
+    /// place on Earth can be reached within a day. The predecessor compared only 600.
     pub window_s: u32,
     /// Kilometres an hour that are still possible: 1 to 100,000. Default 900, the predecessor's: an airliner.
     pub speed_kmh_max: u32,
@@ -48,8 +50,9 @@ pub struct Settings {
     pub repeat_s: u32,
     /// ISO codes of countries whose logins are left out. Default none.
     pub allow_countries: Vec<String>,
-    /// Autonomous systems whose addresses say nothing about their users. Default: privacy relays (Cloudflare, Akamai, Fastly),
-    /// security gateways (Zscaler, Netskope, Palo Alto Networks) and satellites (Starlink, Viasat, Hughes, Inmarsat, OneWeb).
+    /// Autonomous systems whose addresses say nothing about their users. Default: privacy relays (Cloudflare, Akamai,
+    /// Fastly), security gateways (Zscaler, Netskope, Palo Alto Networks) and satellites (Starlink, Viasat, Hughes,
+    /// Inmarsat, OneWeb).
     pub allow_asns: Vec<u32>,
     /// Autonomous systems of clouds, left out for STS calls only. Default: Amazon, Microsoft, Google.
     pub machine_asns: Vec<u32>,

@@ -1,13 +1,15 @@
 //! A console login came from a device not seen before.
 //!
-//! **What it detects.** A successful `ConsoleLogin` whose fingerprint the principal has not signed in with for `known_days`. The fingerprint is
-//! the browser's family and the operating system, parsed from the user agent, without versions, so that an update is no new device; with
-//! `fingerprint` it includes the network or the address. The first login of a principal teaches; failed logins teach nothing.
+//! **What it detects.** A successful `ConsoleLogin` whose fingerprint the principal has not signed in with for
+//! `known_days`. The fingerprint is the browser's family and the operating system, parsed from the user agent, without
+//! versions, so that an update is no new device; with `fingerprint` it includes the network or the address. The first
+//! login of a principal teaches; failed logins teach nothing.
 //!
 //! **Why it matters.** A stolen password or session is used in the thief's browser, often a scripted one.
 //!
-//! **False positives.** A new computer, a second browser. User agents are what the client says of itself: an attacker who copies them is
-//! not seen, so this adds to the address-based classifiers and replaces none. Role sessions with a name made up each time only teach.
+//! **False positives.** A new computer, a second browser. User agents are what the client says of itself: an attacker
+//! who copies them is not seen, so this adds to the address-based classifiers and replaces none. Role sessions with a
+//! name made up each time only teach.
 //!
 //! **Response.** Confirm with the user, lock the login if in doubt.
 //!

@@ -6,8 +6,9 @@
 //!
 //! **Why it matters.** Stolen passwords and sessions are rarely used from the owner's desk.
 //!
-//! **False positives.** Travel, home connections with changing addresses: list the company's egress in `allow_cidrs`, or set
-//! `scope` to `account`. Somebody who signs in to many accounts through Identity Center is one principal, told of once. Role sessions with a name made up each time never repeat, so they only teach; `scope` helps there too.
+//! **False positives.** Travel, home connections with changing addresses: list the company's egress in `allow_cidrs`,
+//! or set `scope` to `account`. Somebody who signs in to many accounts through Identity Center is one principal, told
+//! of once. Role sessions with a name made up each time never repeat, so they only teach; `scope` helps there too.
 //!
 //! **Response.** Confirm with the user, lock the login if in doubt.
 //!

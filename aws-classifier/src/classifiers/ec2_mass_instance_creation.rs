@@ -2,8 +2,8 @@
 //!
 //! **What it detects.** One principal starts more than ten instances within five minutes, counted from the
 //! `RunInstances` records themselves, over all regions. They come as events or in log files; where a trail writes to
-//! CloudWatch Logs, `[alarms]` names the alarms on many new instances that lead to the records around their time, five minutes
-//! before and after. However often and whichever way a record comes, it counts once.
+//! CloudWatch Logs, `[alarms]` names the alarms on many new instances that lead to the records around their time, five
+//! minutes before and after. However often and whichever way a record comes, it counts once.
 //!
 //! **Why it matters.** Stolen credentials are most often turned into money: as many large instances as the quota
 //! allows, for mining.

@@ -1,14 +1,17 @@
 //! A user's access key was used from where it was never used.
 //!
-//! **What it detects.** A call signed with a long-lived key of an IAM user from a country, by a network (ASN), or with a changing call in a region, that the key has not been
-//! used from, by or in for `known_days`. The first use of a key teaches. One report per key and origin in `suppress_s`. Failed calls count:
-//! the signature was good, or the record would not name the user.
+//! **What it detects.** A call signed with a long-lived key of an IAM user from a country, by a network (ASN), or with
+//! a changing call in a region, that the key has not been used from, by or in for `known_days`. The first use of a key
+//! teaches. One report per key and origin in `suppress_s`. Failed calls count: the signature was good, or the record
+//! would not name the user.
 //!
-//! **Why it matters.** Keys leak: in repositories, images and laptops. Their first use elsewhere is often the only early sign.
+//! **Why it matters.** Keys leak: in repositories, images and laptops. Their first use elsewhere is often the only
+//! early sign.
 //!
-//! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs` are not looked at. Calls by AWS services
-//! for the user are ignored. Consoles, inventories and scanners read
-//! in every region, so only changing calls are judged by region, and not those of tools that lay out what is to be (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without a
+//! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs`
+//! are not looked at. Calls by AWS services for the user are ignored. Consoles, inventories and scanners read in every
+//! region, so only changing calls are judged by region, and not those of tools that lay out what is to be
+//! (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without a
 //! database of places only the region is judged, and the finding says so (`geo_database`).
 //!
 //! **Response.** Deactivate the key, then ask the user.
@@ -38,9 +41,9 @@ pub struct Settings {
     pub allow_asns: Vec<u32>,
     /// Networks that are not looked at. Default none.
     pub allow_cidrs: Vec<IpNet>,
-    /// Parts of user agents, in lower case, of tools that lay out what is to be: the region of their calls is the one their
-    /// templates name and is not judged, where they call from is. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible
-    /// and the AWS controllers for Kubernetes. Callers choose their user agent.
+    /// Parts of user agents, in lower case, of tools that lay out what is to be: the region of their calls is the one
+    /// their templates name and is not judged, where they call from is. Default Terraform, Pulumi, the AWS CDK,
+    /// Crossplane, Ansible and the AWS controllers for Kubernetes. Callers choose their user agent.
     pub deployment_tools: Vec<String>,
 }
 

@@ -1,13 +1,15 @@
 //! An MFA device was taken from a user, or replaced, or given.
 //!
-//! **What it detects.** `DeactivateMFADevice` and `DeleteVirtualMFADevice`; `EnableMFADevice` within `replaced_within_s` of a removal for the same
-//! user, whichever arrives first; other `EnableMFADevice` calls as low. Deleting a virtual device that was just deactivated belongs to
-//! that removal and is not reported again.
+//! **What it detects.** `DeactivateMFADevice` and `DeleteVirtualMFADevice`; `EnableMFADevice` within
+//! `replaced_within_s` of a removal for the same user, whichever arrives first; other `EnableMFADevice` calls as low.
+//! Deleting a virtual device that was just deactivated belongs to that removal and is not reported again.
 //!
-//! **Why it matters.** Without the second factor a stolen password is enough; with the attacker's own device in its place the owner is locked out.
+//! **Why it matters.** Without the second factor a stolen password is enough; with the attacker's own device in its
+//! place the owner is locked out.
 //!
-//! **False positives.** A new phone: the same person removes and adds within minutes, in a session that used MFA, which lowers a removal to high.
-//! Plain enablement is what everybody should do; it is kept as low because it is also how a new user is made lasting.
+//! **False positives.** A new phone: the same person removes and adds within minutes, in a session that used MFA, which
+//! lowers a removal to high. Plain enablement is what everybody should do; it is kept as low because it is also how a
+//! new user is made lasting.
 //!
 //! **Response.** Ask the user. Lock the login, remove the unknown device.
 //!

@@ -1,8 +1,8 @@
 //! Canary of the pipeline itself.
 //!
-//! **What it detects.** An event with the source of canaries. One that an operator has announced (`pipeline doctor`) is a
-//! notice: recorded as closed, told to nobody, answered by nothing. One that nobody has announced, or that comes a second time,
-//! is a forgery, reported once an hour for each account.
+//! **What it detects.** An event with the source of canaries. One that an operator has announced (`pipeline doctor`) is
+//! a notice: recorded as closed, told to nobody, answered by nothing. One that nobody has announced, or that comes a
+//! second time, is a forgery, reported once an hour for each account.
 //!
 //! **Why it matters.** The announced one shows that events come through, and how fast. The other one is somebody with
 //! `events:PutEvents` who tries what the pipeline does with what it is given.

@@ -1,18 +1,20 @@
 //! A sensitive call was made in a region its principal does not use.
 //!
-//! **What it detects.** A successful call of the list below in a region that the principal has not made such calls in for `known_days` and that is not
-//! in `usual_regions`. A principal's regions are those of its first call and of the calls before `learning_until`; whatever comes later
-//! is reported (again after `repeat_s` of quiet) and never learned, however often it is used. A principal that was never seen before is measured by the
-//! regions its account uses, which is how an attacker's new user stays unusual where nobody else works. So are sessions of roles always: a role
-//! that works in one more region of its account is a deployment or a failover. Sessions of one role share their regions, because session names are
-//! often made up.
+//! **What it detects.** A successful call of the list below in a region that the principal has not made such calls in
+//! for `known_days` and that is not in `usual_regions`. A principal's regions are those of its first call and of the
+//! calls before `learning_until`; whatever comes later is reported (again after `repeat_s` of quiet) and never learned,
+//! however often it is used. A principal that was never seen before is measured by the regions its account uses, which
+//! is how an attacker's new user stays unusual where nobody else works. So are sessions of roles always: a role that
+//! works in one more region of its account is a deployment or a failover. Sessions of one role share their regions,
+//! because session names are often made up.
 //!
 //! **Why it matters.** Regions nobody looks at are where stolen credentials mine coins and hide copies.
 //!
-//! **False positives.** A new site, a disaster recovery exercise: add the region to `usual_regions`. AWS services that act for somebody are ignored.
-//! Roles that deploy with infrastructure as code (`deployment_tools`) are left out; people and long-lived keys are not.
-//! IAM and other global services are recorded in their partition's home region, whoever calls from wherever, so the IAM calls of the predecessor's
-//! list say nothing about regions and are left to their own classifiers. A bucket's region is the one asked for, not that of the endpoint.
+//! **False positives.** A new site, a disaster recovery exercise: add the region to `usual_regions`. AWS services that
+//! act for somebody are ignored. Roles that deploy with infrastructure as code (`deployment_tools`) are left out;
+//! people and long-lived keys are not. IAM and other global services are recorded in their partition's home region,
+//! whoever calls from wherever, so the IAM calls of the predecessor's list say nothing about regions and are left to
+//! their own classifiers. A bucket's region is the one asked for, not that of the endpoint.
 //!
 //! **Response.** Ask the principal; stop what was started, restrict the user.
 //!
@@ -35,15 +37,16 @@ pub struct Settings {
     pub known_days: u32,
     /// Regions that are never reported, such as `eu-central-1`. Default none.
     pub usual_regions: Vec<String>,
-    /// Calls before this time (RFC 3339) teach every region they are made in, and are reported as low. Default empty: nothing is learned
-    /// but the first region of a principal, so that an attacker's is not.
+    /// Calls before this time (RFC 3339) teach every region they are made in, and are reported as low. Default empty:
+    /// nothing is learned but the first region of a principal, so that an attacker's is not.
     pub learning_until: String,
     /// Seconds without a call in the same region after which the principal's use of it is reported again: 1 to 7,776,000.
     /// Default 604,800: our choice, so that what goes on is told once, also over a weekend.
     pub repeat_s: u32,
-    /// Parts of user agents, in lower case, of tools that lay out what is to be. Sessions of roles that call with them are
-    /// not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK, Crossplane,
-    /// Ansible and the AWS controllers for Kubernetes. Callers choose their user agent, so empty the list where deployments stay in `usual_regions`.
+    /// Parts of user agents, in lower case, of tools that lay out what is to be. Sessions of roles that call with them
+    /// are not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK,
+    /// Crossplane, Ansible and the AWS controllers for Kubernetes. Callers choose their user agent, so empty the list
+    /// where deployments stay in `usual_regions`.
     pub deployment_tools: Vec<String>,
 }
 

@@ -9,8 +9,8 @@
 //! **Why it matters.** Buckets that people or other systems upload to carry web shells and programs to whoever opens
 //! them, and a website's bucket serves them to its visitors.
 //!
-//! **False positives.** Installers and scripts uploaded on purpose, security tools, files with the wrong extension. Watch the
-//! buckets of uploads and not those of builds; allow what is known by resource.
+//! **False positives.** Installers and scripts uploaded on purpose, security tools, files with the wrong extension.
+//! Watch the buckets of uploads and not those of builds; allow what is known by resource.
 //!
 //! **Response.** None: look at the reasons, take the object out of the way, and find out who uploaded it and who read it.
 //!

@@ -12,13 +12,14 @@
 //! **Why it matters.** Public buckets are found by scanners within hours, and opening one, or sharing it with an account of
 //! one's own, is the shortest way to carry its content out.
 //!
-//! **False positives.** What is `info` is told once a day for a caller (all sessions of a role are one) and call. Of what AWS
-//! services do, also CloudFormation for somebody, only openings to anyone and weakened blocks are reported. Websites and downloads that are public on purpose. An account-wide block is off until it is first
-//! put, so a first one with some flags off is reported though it closes more than it opens. Whether a block still overrides
-//! a new policy or grant is not judged. A record does not say the owner's canonical user id, so a grant to it in headers or
-//! policies looks foreign. AWS services that a policy names are trusted, as S3 does, and so are the accounts
-//! from which AWS writes the logs of load balancers (`exposure/load_balancers.rs`). S3 Express directory
-//! buckets and ACLs given with each uploaded object are not looked at.
+//! **False positives.** What is `info` is told once a day for a caller (all sessions of a role are one) and call. Of
+//! what AWS services do, also CloudFormation for somebody, only openings to anyone and weakened blocks are reported.
+//! Websites and downloads that are public on purpose. An account-wide block is off until it is first put, so a first
+//! one with some flags off is reported though it closes more than it opens. Whether a block still overrides a new
+//! policy or grant is not judged. A record does not say the owner's canonical user id, so a grant to it in headers or
+//! policies looks foreign. AWS services that a policy names are trusted, as S3 does, and so are the accounts from which
+//! AWS writes the logs of load balancers (`exposure/load_balancers.rs`). S3 Express directory buckets and ACLs given
+//! with each uploaded object are not looked at.
 //!
 //! **Response.** `s3_public_access_block` puts the block back and removes exactly the statements and grants of the facts.
 //!

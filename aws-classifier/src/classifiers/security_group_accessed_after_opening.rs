@@ -347,7 +347,8 @@ fn interface<'e>(event: &'e Event<'_>) -> Result<&'e str, Malformed> {
     Ok(detail["instance_id"].as_str().or_else(|| detail["interface_id"].as_str()).unwrap_or_default())
 }
 
-/// Not one of our own: neither private (RFC 1918, RFC 4193) nor shared (RFC 6598), loopback, link-local or no single address.
+/// Not one of our own: neither private (RFC 1918, RFC 4193) nor shared (RFC 6598), loopback, link-local or no single
+/// address.
 fn is_outside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

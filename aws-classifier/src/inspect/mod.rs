@@ -137,8 +137,8 @@ impl Judgement {
 /// Why a file is judged as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// Which check: `content` (there was none to look at), `hash`, `metadata`, `signature`, `yara`, `fuzzy_hash` or `archive`;
-    /// `virustotal` and `hybrid_analysis` for what those say.
+    /// Which check: `content` (there was none to look at), `hash`, `metadata`, `signature`, `yara`, `fuzzy_hash` or
+    /// `archive`; `virustotal` and `hybrid_analysis` for what those say.
     pub check: &'static str,
     /// What it alone would make of the file; `Clean` for a remark.
     pub judgement: Judgement,

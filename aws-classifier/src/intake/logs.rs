@@ -1,7 +1,7 @@
-//! CloudWatch Logs subscriptions: `{"awslogs":{"data":"…"}}`, base64 of gzip of a batch of log lines, and the batch as it
-//! is inside (`logEvents`), which is how Firehose leaves it in S3. A line that is JSON is opened like any text, so
-//! CloudTrail records in a log group are records, and lines of flow and access logs become records; others are reported, never
-//! dropped.
+//! CloudWatch Logs subscriptions: `{"awslogs":{"data":"…"}}`, base64 of gzip of a batch of log lines, and the batch as
+//! it is inside (`logEvents`), which is how Firehose leaves it in S3. A line that is JSON is opened like any text, so
+//! CloudTrail records in a log group are records, and lines of flow and access logs become records; others are
+//! reported, never dropped.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};

@@ -1,9 +1,9 @@
 //! From text of any envelope to records.
 //!
 //! [`decode`] opens envelopes inside envelopes (SQS, SNS, EventBridge, CloudTrail's `Records`, CloudWatch Logs
-//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`text_log`] makes records of the
-//! lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what cannot be read is
-//! reported with its field and its neighbours go on.
+//! subscriptions, several findings of Security Hub) down to [`Leaf`]s, each one record. [`text_log`] makes records of
+//! the lines of text logs. [`log_file`] is the fast path for CloudTrail log files. Neither fails as a whole: what
+//! cannot be read is reported with its field and its neighbours go on.
 
 pub mod access_log;
 pub mod alarm;

@@ -1,4 +1,5 @@
-//! Hybrid Analysis (Falcon Sandbox), API v2: `GET /api/v2/overview/{sha256}` (<https://www.hybrid-analysis.com/docs/api/v2>).
+//! Hybrid Analysis (Falcon Sandbox), API v2: `GET /api/v2/overview/{sha256}`
+//! (<https://www.hybrid-analysis.com/docs/api/v2>).
 //!
 //! The quota of a free key is 200 questions a minute and 2,000 an hour.
 

@@ -1,8 +1,9 @@
 //! A detection made ready to be asked about events.
 //!
 //! Semantics of Sigma 2 where it leaves room: an absent field is null and fails every test but `null`, `exists: false`
-//! and `neq`; a field with several values (a list on its path) passes when one of them does, or with `every`, which is ours, when all do; a truth value or number
-//! equals its text; a text test on an object looks at its JSON and at each string inside.
+//! and `neq`; a field with several values (a list on its path) passes when one of them does, or with `every`, which is
+//! ours, when all do; a truth value or number equals its text; a text test on an object looks at its JSON and at each
+//! string inside.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;

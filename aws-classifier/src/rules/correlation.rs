@@ -2,8 +2,9 @@
 //!
 //! `event_count`, `value_count`, `temporal` and `temporal_ordered`; a threshold from below (`gte`, `gt`, `eq`), because
 //! "fewer than" is never known while events still come. One window alerts once, when it is complete; see
-//! [`shared::observation::Count::reaches`]; `repeat` says for how long a group is told then. Events that lack a group-by field belong to no group and do not count.
-//! For `temporal_ordered`, of each earlier rule its latest match counts, and the last rule's event must arrive last.
+//! [`shared::observation::Count::reaches`]; `repeat` says for how long a group is told then. Events that lack a
+//! group-by field belong to no group and do not count. For `temporal_ordered`, of each earlier rule its latest match
+//! counts, and the last rule's event must arrive last.
 
 use std::sync::Arc;
 

@@ -8,11 +8,11 @@
 //!   for `errorCode` or `errorMessage`: then the failure is its subject.
 //! * `aws_services`: whether calls that AWS services make are `ignored`, as they are without it in our own rules, or
 //!   `reported`, as Sigma has it.
-//! * `repeat`: `timespan` and `group-by`, as in correlations. A finding is only counted while there was one of the same group
-//!   within the time. Without `group-by` a caller is a group, all sessions of a role being one. Our own rules of low and
-//!   informational level are told once a day without it: they note habits, and a habit is no news twice. In a correlation the
-//!   group is the correlation's own unless it says another, and our own correlations are told once a day without it: a window
-//!   fills again as long as something goes on, and that it still goes on is no news.
+//! * `repeat`: `timespan` and `group-by`, as in correlations. A finding is only counted while there was one of the same
+//!   group within the time. Without `group-by` a caller is a group, all sessions of a role being one. Our own rules of
+//!   low and informational level are told once a day without it: they note habits, and a habit is no news twice. In a
+//!   correlation the group is the correlation's own unless it says another, and our own correlations are told once a
+//!   day without it: a window fills again as long as something goes on, and that it still goes on is no news.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! One question to CloudWatch, without its client of the SDK: that would bring a reader of CBOR, two crates of big numbers and the
-//! old generation of HTTP types along.
+//! One question to CloudWatch, without its client of the SDK: that would bring a reader of CBOR, two crates of big
+//! numbers and the old generation of HTTP types along.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The dead-letter queues of a deployment: looking at what is in them, and moving it back.
 //!
-//! SQS has no way to look: a message is received, which makes it invisible for a while and adds one to its count, and is then
-//! given back. Dead-letter queues move nothing by that count.
+//! SQS has no way to look: a message is received, which makes it invisible for a while and adds one to its count, and
+//! is then given back. Dead-letter queues move nothing by that count.
 //!
 //! **A message is never removed before its copy was taken.** SQS itself does the same when it moves messages. A process
 //! that ends in between leaves it in both queues, which is harmless: everything is idempotent.

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_classifier::patterns::{self, EventRule, RuleState};
 use aws_sdk_eventbridge::Client;
 use serde_json::{Value, json};
-use shared::canary;
 
 use super::Context;
 use super::report::{Check, Problems};
@@ -63,8 +62,7 @@ async fn ask_rules(context: &Context) -> Result<Check, Refusal> {
 
 /// What the rule of the central bus selects, as `deploy/rules/template.yaml` says.
 fn forwarded_pattern() -> Value {
-    let canary = json!({"source": [canary::SOURCE], "detail-type": [canary::DETAIL_TYPE]});
-    json!({"$or": [{"source": [{"prefix": "aws."}]}, canary]})
+    json!({"source": [{"prefix": "aws."}]})
 }
 
 fn judge_forwarded(name: &str, central: &Bus, problems: &mut Problems) {

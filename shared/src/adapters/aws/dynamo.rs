@@ -1,9 +1,9 @@
 //! State, ledger and incidents in DynamoDB.
 //!
 //! **Two tables.** The state table holds what classifiers remember and the ledger: hash key `pk` (text), TTL attribute
-//! `expires_at` (epoch seconds). The incident table is described in the module `incidents`. Partition keys are what the items are
-//! about (an address, a principal, an incident), so load spreads as the subjects do; a flood about one of them is written
-//! once a batch.
+//! `expires_at` (epoch seconds). The incident table is described in the module `incidents`. Partition keys are what the
+//! items are about (an address, a principal, an incident), so load spreads as the subjects do; a flood about one of
+//! them is written once a batch.
 //!
 //! **Reads are consistent**, hundred keys a call. **Writes are conditional**, one item each and several at a time:
 //! `BatchWriteItem` knows no conditions, and a transaction costs twice as much and fails whole. An item that someone else

@@ -1,11 +1,12 @@
 //! A [`Handler`] behind an SQS event source mapping, without a dependency on the Lambda runtime.
 //!
-//! The event is read by hand, record by record: a typed batch would fail whole on one bad record. What failed and may work
-//! later is named in the answer (`ReportBatchItemFailures`): SQS makes it visible again and, after `maxReceiveCount`, moves it
-//! to the dead-letter queue. What will never work is sent to the function's own dead-letter queue at once, with its reason
-//! as an attribute, and is answered as done after that; if it cannot be sent there, it is named like the others and SQS
-//! moves it in the end, without a reason. A failed record is never dropped. Reasons are logged here, once. To redrive what was
-//! sent there, name the destination: SQS knows no source queue of such a message.
+//! The event is read by hand, record by record: a typed batch would fail whole on one bad record. What failed and may
+//! work later is named in the answer (`ReportBatchItemFailures`): SQS makes it visible again and, after
+//! `maxReceiveCount`, moves it to the dead-letter queue. What will never work is sent to the function's own dead-letter
+//! queue at once, with its reason as an attribute, and is answered as done after that; if it cannot be sent there, it
+//! is named like the others and SQS moves it in the end, without a reason. A failed record is never dropped. Reasons
+//! are logged here, once. To redrive what was sent there, name the destination: SQS knows no source queue of such a
+//! message.
 
 use std::future::Future;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! A component as a program that Lambda starts. Behind the feature `lambda`; each `main.rs` is wiring on top of this.
 //!
-//! **Standard error** is the function's own log, JSON lines. **Standard output** has lines for machines: metrics and, from the
-//! logger, records.
+//! **Standard error** is the function's own log, JSON lines. **Standard output** has lines for machines: metrics and,
+//! from the logger, records.
 //!
 //! **Ending.** On SIGTERM the batch under way is handled and answered, then the process ends. Lambda sends the signal only
 //! to functions with an extension, and freezes others between batches; either way nothing is lost, because every effect

@@ -19,8 +19,8 @@ pub(super) const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The longest that making a connection may take: our choice. TCP and TLS 1.2 are three round trips, to the farthest region a
-/// second, and responses go to every region.
+/// The longest that making a connection may take: our choice. TCP and TLS 1.2 are three round trips, to the farthest
+/// region a second, and responses go to every region.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// The longest that one try may take; answers of DynamoDB and SQS come within milliseconds.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(3);

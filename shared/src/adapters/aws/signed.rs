@@ -1,5 +1,5 @@
-//! Signed requests to AWS without a service's client of the SDK: over its HTTP client, credentials and signer. For services of
-//! which a few calls are wanted, whose clients would be megabytes of code and minutes of a build.
+//! Signed requests to AWS without a service's client of the SDK: over its HTTP client, credentials and signer. For
+//! services of which a few calls are wanted, whose clients would be megabytes of code and minutes of a build.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};

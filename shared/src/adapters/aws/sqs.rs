@@ -30,8 +30,8 @@ const REASON_CHARS_MAX: usize = 1_000;
 pub struct TraceHeader(Arc<RwLock<Option<String>>>);
 
 impl TraceHeader {
-    /// Sets what messages carry from now on, such as `Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1`. An empty one is none:
-    /// SQS refuses attributes without a value.
+    /// Sets what messages carry from now on, such as `Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1`. An empty one
+    /// is none: SQS refuses attributes without a value.
     pub fn set(&self, header: Option<&str>) {
         let header = header.filter(|header| !header.is_empty());
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = header.map(str::to_owned);
