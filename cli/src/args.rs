@@ -230,7 +230,7 @@ pub struct InspectArgs {
     /// Files; of large ones the first 100 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Settings, of which the section [inspection] is used; default: ./pipeline.toml when it exists, else built-in defaults
+    /// Settings, of which the section `inspection` is used; default: ./pipeline.toml when it exists, else built-in defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The Content-Type the files were stored with
