@@ -4,9 +4,9 @@
 //! journalled and carried out, which is the work of [`crate::response`], and its outcomes are sent to both before the
 //! next message is looked at: when Lambda cuts a slow batch off, what was done is told. For the same reason no response
 //! is begun later than [`BEGIN_S_MAX`] after the batch. A message whose effects are not all done comes back, and every
-//! step done before is then done again with the same bytes, or found done. One message's failure never touches its
-//! neighbours, and a failing notifier keeps nothing from the logger, nor a failing journal or account the finding from
-//! either.
+//! step done before is then done again with the same bytes (but for when a finding passed), or found done. One
+//! message's failure never touches its neighbours, and a failing notifier keeps nothing from the logger, nor a failing
+//! journal or account the finding from either.
 
 use shared::ports::{BatchResult, Clock, FailedMessage, Handler, Ledger, Message, Outbox, PortError};
 use shared::text::one_line;
