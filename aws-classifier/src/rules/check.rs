@@ -2,8 +2,8 @@
 //!
 //! Semantics of Sigma 2 where it leaves room: an absent field is null and fails every test but `null`, `exists: false`
 //! and `neq`; a field with several values (a list on its path) passes when one of them does, or with `every`, which is
-//! ours, when all do; a truth value or number equals its text; a text test on an object looks at its JSON and at each
-//! string inside.
+//! ours, when all do; `account`, ours too, compares the account of an ARN; a truth value or number equals its text; a
+//! text test on an object looks at its JSON and at each string inside.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -66,6 +66,8 @@ pub enum Matcher {
     Number(Order, f64),
     /// `|fieldref`: another field of the same record.
     Field(Field, Place),
+    /// `|account`: another field of the same record holds the account.
+    Account(Field),
 }
 
 /// A regular expression, compiled when it is first needed: that takes longer than everything else about a rule.
@@ -271,6 +273,7 @@ impl Matcher {
             Value::Network(network) => Self::Network(*network),
             Value::Number(order, right) => Self::Number(*order, *right),
             Value::Field(name, place) => Self::Field(Field::new(name), *place),
+            Value::Account(name) => Self::Account(Field::new(name)),
         }
     }
 
@@ -279,7 +282,7 @@ impl Matcher {
             Self::Null | Self::Exists(_) => 0,
             Self::Text(_) => 1,
             Self::Words(_) | Self::Number(..) => 3,
-            Self::Network(_) | Self::Field(..) => 5,
+            Self::Network(_) | Self::Field(..) | Self::Account(_) => 5,
             Self::Regex(_) => 8,
         }
     }
@@ -302,6 +305,9 @@ impl Matcher {
             (Self::Number(order, right), value) => {
                 value.as_str().parse::<f64>().is_ok_and(|left| order.holds(left, *right))
             }
+            (Self::Account(other), value) => {
+                account_of(value.as_str()).is_some_and(|account| other.any(event, |right| right.as_str() == account))
+            }
             (Self::Field(other, place), value) => {
                 let left = value.as_str().to_lowercase();
                 other.any(event, |right| {
@@ -315,6 +321,15 @@ impl Matcher {
                 })
             }
         }
+    }
+}
+
+/// The account of an ARN (`arn:partition:service:region:account:resource`), or the text itself when it is no ARN. What else
+/// stands in an ARN its owner chooses, also somebody else's account.
+fn account_of(text: &str) -> Option<&str> {
+    match text.strip_prefix("arn:") {
+        Some(parts) => parts.split(':').nth(3),
+        None => Some(text),
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Value {
     Number(Order, f64),
     /// `|fieldref`: another field of the same record.
     Field(String, Place),
+    /// `|account`: another field of the same record holds the account of this ARN, or this account.
+    Account(String),
 }
 
 /// A regular expression as written.
@@ -212,6 +214,7 @@ enum Kind {
     Network,
     Exists,
     Field,
+    Account,
     Number(Order),
 }
 
@@ -244,6 +247,7 @@ impl Modifiers {
                 "cidr" => this.kind = Kind::Network,
                 "exists" => this.kind = Kind::Exists,
                 "fieldref" => this.kind = Kind::Field,
+                "account" => this.kind = Kind::Account,
                 "lt" => this.kind = Kind::Number(Order::Less),
                 "lte" => this.kind = Kind::Number(Order::AtMost),
                 "gt" => this.kind = Kind::Number(Order::Greater),
@@ -278,6 +282,7 @@ impl Modifiers {
                 _ => Err(format!("exists takes true or false, not {text:?}")),
             },
             Kind::Field => Ok(Value::Field(text.to_owned(), self.place)),
+            Kind::Account => Ok(Value::Account(text.to_owned())),
             Kind::Number(order) => {
                 let number = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
                 Ok(Value::Number(order, number))

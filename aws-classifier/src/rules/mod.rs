@@ -10,8 +10,8 @@
 //! unpacks their heads and nothing else.
 //!
 //! Modifiers: `contains`, `startswith`, `endswith`, `all`, `re` (with `i`, `m`, `s`), `cidr`, `exists`, `fieldref`,
-//! `cased`, `neq`, `lt`, `lte`, `gt`, `gte`; and `every`, which is ours. Correlations: `event_count`, `value_count`,
-//! `temporal`, `temporal_ordered`. Anything else is refused with the reason, never passed over.
+//! `cased`, `neq`, `lt`, `lte`, `gt`, `gte`; and `every` and `account`, which are ours. Correlations: `event_count`,
+//! `value_count`, `temporal`, `temporal_ordered`. Anything else is refused with the reason, never passed over.
 //!
 //! Sigma's own implementations were weighed and left: rsigma 0.23 is the last for this compiler, adds some 150
 //! CPU-seconds and 70 crates to a release build, among them a second inflate and a second base64, and evaluates a tree.
