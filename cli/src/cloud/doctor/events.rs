@@ -8,11 +8,16 @@ use aws_sdk_eventbridge::Client;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::functions::variable;
 use super::report::{Check, Problems};
 use crate::cloud::refusal::{Kind, Refusal};
 
 const RULES: &str = "rules";
 const FORWARDER: &str = "forwarder";
+
+/// The ends of the names of the rules for objects.
+const LOG_FILES: &str = "log-files";
+const UPLOADS: &str = "uploads";
 
 /// A rule as it is deployed.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +46,8 @@ async fn ask_rules(context: &Context) -> Result<Check, Refusal> {
     let expected = patterns::own_event_rules();
     let found = bus(&client, context, None, &queue).await?;
     judge(&expected, context, &found, &mut problems);
-    judge_objects(context, &found, &mut problems);
+    let uploads = variable(context, "classifier", "UPLOAD_BUCKET").await?;
+    judge_objects(context, &found, uploads.is_some(), &mut problems);
     let forwarded = context.named("forwarded");
     match bus(&client, context, Some(&context.session.name), &queue).await {
         Ok(central) => judge_forwarded(&forwarded, &central, &mut problems),
@@ -82,10 +88,30 @@ fn judge_forwarded(name: &str, central: &Bus, problems: &mut Problems) {
     }
 }
 
-/// The rules for log files and uploads, which are there when a bucket is configured.
-fn judge_objects(context: &Context, found: &Bus, problems: &mut Problems) {
-    for name in ["log-files", "uploads"].map(|suffix| context.named(suffix)) {
-        let Some(Deployed { state, pattern }) = found.rules.get(&name) else { continue };
+/// The bucket whose log files the deployment reads; `None` when it reads none.
+pub async fn log_file_bucket(context: &Context) -> Result<Option<String>, Refusal> {
+    let call = Client::new(context.session.config()).describe_rule().name(context.named(LOG_FILES));
+    let answer = match Box::pin(call.send()).await {
+        Ok(answer) => answer,
+        Err(error) => match Refusal::of("events:DescribeRule", &error) {
+            Refusal { kind: Kind::Missing, .. } => return Ok(None),
+            refusal => return Err(refusal),
+        },
+    };
+    let pattern: Value = answer.event_pattern.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    Ok(pattern["detail"]["bucket"]["name"][0].as_str().map(str::to_owned))
+}
+
+/// The rules for log files and uploads, which are there when a bucket is configured. That of log files only its rule knows.
+fn judge_objects(context: &Context, found: &Bus, inspects_uploads: bool, problems: &mut Problems) {
+    for (suffix, is_wanted) in [(LOG_FILES, false), (UPLOADS, inspects_uploads)] {
+        let name = context.named(suffix);
+        let Some(Deployed { state, pattern }) = found.rules.get(&name) else {
+            if is_wanted {
+                problems.fail(format!("{name} is missing, though the classifier is to inspect uploads"));
+            }
+            continue;
+        };
         if state == "DISABLED" {
             problems.fail(format!("{name} is disabled"));
         } else if found.sending.as_ref().is_some_and(|sending| !sending.contains(&name)) {
@@ -239,7 +265,13 @@ mod tests {
     const ALL_EVENTS: &str = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS";
 
     async fn checked(rules: &Value, names: &Value, central: [Answer; 2]) -> Check {
-        let (context, _server) = answering([json(rules), json(names)].into_iter().chain(central));
+        checked_with(rules, names, "", central).await
+    }
+
+    async fn checked_with(rules: &Value, names: &Value, uploads: &str, central: [Answer; 2]) -> Check {
+        let classifier = json!({"Environment": {"Variables": {"UPLOAD_BUCKET": uploads}}});
+        let answers = [json(rules), json(names), json(&classifier)].into_iter().chain(central);
+        let (context, _server) = answering(answers);
         super::rules(&context).await
     }
 
@@ -326,6 +358,9 @@ mod tests {
             assert!(check.said.contains(said), "{said}: {check:?}");
             assert_eq!(check.status == Status::Ok, said == "are enabled", "{check:?}");
         }
+        let none = deployed(|_, _| {});
+        let check = checked_with(&none, &names(&none), "inbox", central(ALL_EVENTS)).await;
+        assert!(check.status == Status::Failed && check.said.contains("uploads is missing"), "{check:?}");
     }
 
     #[tokio::test]

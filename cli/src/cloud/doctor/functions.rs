@@ -67,6 +67,22 @@ async fn mappings(client: &Client, name: &str, problems: &mut Problems) -> Resul
     Ok(())
 }
 
+/// An environment variable of a function; `None` when it is empty, and when there is no such function, which the check of
+/// the functions says.
+pub async fn variable(context: &Context, component: &str, name: &str) -> Result<Option<String>, Refusal> {
+    let client = Client::new(context.session.config());
+    let call = client.get_function_configuration().function_name(context.named(component));
+    let answer = match Box::pin(call.send()).await {
+        Ok(answer) => answer,
+        Err(error) => match Refusal::of("lambda:GetFunctionConfiguration", &error) {
+            Refusal { kind: Kind::Missing, .. } => return Ok(None),
+            refusal => return Err(refusal),
+        },
+    };
+    let variables = answer.environment.and_then(|environment| environment.variables).unwrap_or_default();
+    Ok(variables.get(name).filter(|value| !value.is_empty()).cloned())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

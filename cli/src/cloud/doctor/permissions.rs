@@ -7,8 +7,9 @@ use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 use serde::Deserialize;
 
-use super::Context;
+use super::functions::variable;
 use super::report::{Check, Problems};
+use super::{Context, events};
 use crate::cloud::refusal::{Kind, Refusal};
 
 const CHECK: &str = "permissions";
@@ -63,39 +64,34 @@ async fn ask(context: &Context) -> Result<Check, Refusal> {
     Ok(problems.into_check(CHECK, format!("the four roles allow all {asked} that their functions need"), todo))
 }
 
-/// What else this deployment needs, as its functions' settings say: responses, uploads.
+/// What else this deployment needs, as its functions' settings and its rules say: responses, uploads, log files, the log
+/// group that alarms lead into. Not known here: the bucket of files that settings name, and keys.
 async fn asked_for(context: &Context) -> Result<Vec<(&'static str, Vec<Statement>)>, Refusal> {
+    let statement = |actions: &[&str], resource: String| Statement {
+        actions: actions.iter().map(|&action| action.to_owned()).collect(),
+        resources: vec![resource],
+        leading_keys: Vec::new(),
+    };
     let mut more = Vec::new();
     if variable(context, "responder", "RESPONSES").await?.is_some_and(|value| value == "carry-out") {
         more.push(("responder", responses()));
     }
     if let Some(bucket) = variable(context, "classifier", "UPLOAD_BUCKET").await? {
         let bucket = format!("arn:{}:s3:::{bucket}", context.partition);
-        let statement = |actions: &[&str], resource: &str| Statement {
-            actions: actions.iter().map(|&action| action.to_owned()).collect(),
-            resources: vec![resource.to_owned()],
-            leading_keys: Vec::new(),
-        };
-        let objects = statement(&["s3:GetObject", "s3:GetObjectVersion"], &format!("{bucket}/*"));
-        more.push(("classifier", vec![objects, statement(&["s3:ListBucket"], &bucket)]));
+        let objects = statement(&["s3:GetObject", "s3:GetObjectVersion"], format!("{bucket}/*"));
+        more.push(("classifier", vec![objects, statement(&["s3:ListBucket"], bucket)]));
+    }
+    if let Some(bucket) = events::log_file_bucket(context).await? {
+        let bucket = format!("arn:{}:s3:::{bucket}", context.partition);
+        let objects = statement(&["s3:GetObject"], format!("{bucket}/*/CloudTrail/*"));
+        more.push(("classifier", vec![objects, statement(&["s3:ListBucket"], bucket)]));
+    }
+    if let Some(group) = variable(context, "classifier", "ALARM_LOG_GROUP").await? {
+        let groups = context.arn("logs", "log-group");
+        let query = statement(&["logs:StartQuery"], format!("{groups}:{group}:*"));
+        more.push(("classifier", vec![query, statement(&["logs:GetQueryResults"], format!("{groups}:*"))]));
     }
     Ok(more)
-}
-
-/// An environment variable of a function; `None` when it is empty, and when there is no such function, which another check
-/// says.
-async fn variable(context: &Context, component: &str, name: &str) -> Result<Option<String>, Refusal> {
-    let client = aws_sdk_lambda::Client::new(context.session.config());
-    let call = client.get_function_configuration().function_name(context.named(component));
-    let answer = match Box::pin(call.send()).await {
-        Ok(answer) => answer,
-        Err(error) => match Refusal::of("lambda:GetFunctionConfiguration", &error) {
-            Refusal { kind: Kind::Missing, .. } => return Ok(None),
-            refusal => return Err(refusal),
-        },
-    };
-    let variables = answer.environment.and_then(|environment| environment.variables).unwrap_or_default();
-    Ok(variables.get(name).filter(|value| !value.is_empty()).cloned())
 }
 
 /// The statements of the policy that carries responses out.
@@ -201,16 +197,24 @@ mod tests {
         assert!(filled.contains(&"arn:aws:sns:eu-central-1:123456789012:security-pipeline-alerts".to_owned()));
     }
 
-    /// What Lambda says of the responder and of the classifier.
-    fn settings(variables: &Value) -> Vec<Answer> {
-        let function = json!({"Environment": {"Variables": variables}});
-        vec![answer(&function), answer(&function)]
+    /// What Lambda says of the responder and twice of the classifier, and in between EventBridge of the rule for log files.
+    fn settings(variables: &Value, log_files: Answer) -> Vec<Answer> {
+        let function = || answer(&json!({"Environment": {"Variables": variables}}));
+        vec![function(), function(), log_files, function()]
+    }
+
+    fn no_rule() -> Answer {
+        Answer::json("400 Bad Request", &json!({"__type": "ResourceNotFoundException"}))
     }
 
     #[tokio::test]
     async fn what_a_deployment_was_asked_for_is_asked_too() {
-        let plain = settings(&json!({"RESPONSES": "plan", "UPLOAD_BUCKET": ""}));
-        let all = settings(&json!({"RESPONSES": "carry-out", "UPLOAD_BUCKET": "inbox"}));
+        let plain = settings(&json!({"RESPONSES": "plan", "UPLOAD_BUCKET": ""}), no_rule());
+        let pattern = json!({"source": ["aws.s3"], "detail": {"bucket": {"name": ["trail"]}}});
+        let all = settings(
+            &json!({"RESPONSES": "carry-out", "UPLOAD_BUCKET": "inbox", "ALARM_LOG_GROUP": "trail-logs"}),
+            answer(&json!({"EventPattern": pattern.to_string()})),
+        );
         let mut requests = Vec::new();
         for settings in [plain, all] {
             let answers = settings.into_iter().chain((0..100).map(|_| evaluated("allowed")));
@@ -218,7 +222,13 @@ mod tests {
             assert_eq!(check(&context).await.status, Status::Ok);
             requests.push(server.requests().join("\n"));
         }
-        for call in ["iam%3AUpdateAccessKey", "ec2%3ARevokeSecurityGroupIngress", "s3%3AGetObjectVersion"] {
+        for call in [
+            "iam%3AUpdateAccessKey",
+            "ec2%3ARevokeSecurityGroupIngress",
+            "s3%3AGetObjectVersion",
+            "s3%3A%3A%3Atrail%2F%2A%2FCloudTrail%2F%2A",
+            "logs%3AStartQuery",
+        ] {
             assert!(!requests[0].contains(call) && requests[1].contains(call), "{call}: {requests:?}");
         }
         assert!(requests[0].contains("dynamodb%3ALeadingKeys"), "{requests:?}");
@@ -230,11 +240,11 @@ mod tests {
             [("allowed", Status::Ok), ("implicitDeny", Status::Failed), ("explicitDeny", Status::Failed)]
         {
             let (context, _server) =
-                answering(settings(&json!({})).into_iter().chain((0..100).map(|_| evaluated(decision))));
+                answering(settings(&json!({}), no_rule()).into_iter().chain((0..100).map(|_| evaluated(decision))));
             let check = check(&context).await;
             assert_eq!(check.status, status, "{check:?}");
         }
-        let (context, _server) = answering(settings(&json!({})).into_iter().chain([denied_xml()]));
+        let (context, _server) = answering(settings(&json!({}), no_rule()).into_iter().chain([denied_xml()]));
         let check = check(&context).await;
         assert!(check.status == Status::Skipped && check.said.contains("iam:SimulatePrincipalPolicy"), "{check:?}");
     }
