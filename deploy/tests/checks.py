@@ -327,6 +327,9 @@ def responses_are_permitted_only_when_asked_for(all_templates: Templates) -> Pro
         yield "responder: ResponsesPolicy is not deploy/generated/response-policy.json"
     if policy.get("Condition") != "CarryOut":
         yield "responder: responses are permitted without being asked for"
+    tags = responder["Resources"]["Function"]["Properties"].get("Tags", {})
+    if {"Fn::If": ["CarryOut", {"Ref": "ResponsesPolicy"}, "none"]} not in tags.values():
+        yield "responder: the function may be told to carry out before it is permitted to"
     if responder["Conditions"].get("CarryOut") != {"Fn::Equals": [{"Ref": "Responses"}, "carry-out"]}:
         yield "responder: the condition CarryOut is not that Responses says carry-out"
     for name in ("template.yaml", "responder/template.yaml"):

@@ -89,6 +89,7 @@ BROKEN = [
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Action"), ["iam:UpdateAccessKey"]),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "ResponsesPolicy", *STATEMENTS, 0, "Resource"), {"Fn::Sub": "arn:${AWS::Partition}:iam::*:user/*"}),
     (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "FunctionRole", *ROLE, "Action"), "iam:UpdateAccessKey"),
+    (checks.responses_are_permitted_only_when_asked_for, at(RESPONDER, "Function", P, "Tags"), {}),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 60),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Function", P, "Timeout"), 49),
     (checks.responses_fit_the_queue_and_the_function, at(RESPONDER, "Queue", P, "VisibilityTimeout"), 60),
