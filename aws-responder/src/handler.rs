@@ -33,7 +33,6 @@ pub struct Responder<L, N, G, C, A> {
 struct Work<'m> {
     message: &'m Message,
     finding: Box<Finding>,
-    outcomes: Vec<String>,
     failure: Option<PortError>,
 }
 
@@ -68,13 +67,12 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Responder<L, N, G, C, 
         self.responses.counts()
     }
 
-    /// Sends what `bodies` picks from each message to both queues. All at once; when that fails one message at a time, so
-    /// that a failure stays with its own message.
-    async fn send(&self, works: &mut [Work<'_>], bodies: impl Fn(&Work<'_>) -> Vec<String>) {
-        let each: Vec<Vec<String>> = works.iter().map(bodies).collect();
+    /// Sends the bodies of each message to both queues. All at once; when that fails one message at a time, so that a
+    /// failure stays with its own message.
+    async fn send(&self, works: &mut [Work<'_>], each: &[Vec<String>]) {
         // The logger first: a receipt of the notifier should not overtake the finding it is about.
-        let failed_logger = send_each(&self.logger, &each).await;
-        let failed_notifier = send_each(&self.notifier, &each).await;
+        let failed_logger = send_each(&self.logger, each).await;
+        let failed_notifier = send_each(&self.notifier, each).await;
         for (i, error) in failed_logger.into_iter().chain(failed_notifier) {
             works[i].fail(error);
         }
@@ -84,10 +82,14 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Responder<L, N, G, C, 
 impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<L, N, G, C, A> {
     async fn handle(&self, batch: &[Message]) -> BatchResult {
         let mut result = BatchResult::default();
-        let mut works = Vec::with_capacity(batch.len());
+        let now = self.responses.now();
+        let (mut works, mut onward) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for message in batch {
-            match finding_of(&message.body) {
-                Ok(finding) => works.push(Work { message, finding, outcomes: Vec::new(), failure: None }),
+            match received(&message.body, now) {
+                Ok((finding, body)) => {
+                    works.push(Work { message, finding, failure: None });
+                    onward.push(vec![body]);
+                }
                 Err(reason) => result.failed.push(FailedMessage {
                     message_id: message.message_id.clone(),
                     reason,
@@ -95,8 +97,7 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
                 }),
             }
         }
-        let now = self.responses.now();
-        self.send(&mut works, |work| vec![passed_on(&work.message.body, now)]).await;
+        self.send(&mut works, &onward).await;
         for work in &mut works {
             if self.responses.now() > now.plus_seconds(BEGIN_S_MAX) {
                 let what = format!("not reached: the messages before took more than {BEGIN_S_MAX} s");
@@ -104,9 +105,8 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
                 continue;
             }
             let Report { bodies, failures } = self.responses.answer(&work.finding, work.message.receive_count).await;
-            work.outcomes = bodies;
             failures.into_iter().for_each(|error| work.fail(error));
-            self.send(std::slice::from_mut(work), |work| work.outcomes.clone()).await;
+            self.send(std::slice::from_mut(work), &[bodies]).await;
         }
         for Work { message, finding, failure, .. } in works {
             let Some(error) = failure else { continue };
@@ -127,25 +127,21 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
     }
 }
 
-/// The finding in a message body, or why there is none.
-fn finding_of(body: &str) -> Result<Box<Finding>, String> {
-    match Envelope::from_body(body) {
-        Ok(Envelope { payload: Payload::Finding(finding), .. }) => Ok(finding),
-        Ok(Envelope { payload: Payload::Outcome { .. }, .. }) => {
-            Err("the responder takes findings, this is an outcome".to_owned())
-        }
-        Ok(Envelope { payload: Payload::Receipt(_), .. }) => {
-            Err("the responder takes findings, this is a receipt".to_owned())
-        }
-        Err(error) => Err(reason_of(&error)),
-    }
-}
-
-/// The body as it is passed on: as received, with the time where findings carry times.
-fn passed_on(body: &str, now: Timestamp) -> String {
-    match Envelope::from_body(body) {
-        Ok(envelope) if !envelope.passed.is_empty() => envelope.passed_by("responder", now).to_body(),
-        _ => body.to_owned(),
+/// The finding in a message body, and the body as it is passed on: as received, with the time where findings carry times.
+/// Or why there is none.
+fn received(body: &str, now: Timestamp) -> Result<(Box<Finding>, String), String> {
+    let envelope = Envelope::from_body(body).map_err(|error| reason_of(&error))?;
+    let (envelope, onward) = if envelope.passed.is_empty() {
+        (envelope, body.to_owned())
+    } else {
+        let envelope = envelope.passed_by("responder", now);
+        let onward = envelope.to_body();
+        (envelope, onward)
+    };
+    match envelope.payload {
+        Payload::Finding(finding) => Ok((finding, onward)),
+        Payload::Outcome { .. } => Err("the responder takes findings, this is an outcome".to_owned()),
+        Payload::Receipt(_) => Err("the responder takes findings, this is a receipt".to_owned()),
     }
 }
 

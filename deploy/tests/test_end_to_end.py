@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import attack
@@ -211,17 +212,15 @@ def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, loc
     same(local.incidents(), day["incidents"])
 
 
-def test_killed_functions_lose_and_double_nothing(day, local):
-    """Lambda ends processes whenever it likes; here by SIGKILL, in the middle of their work, twenty times."""
-    # A killed function leaves its claims behind, which end after 60 s: before the last of five receives, as with the 300 s of
-    # the templates.
-    local.shorten_visibility(20)
+@contextmanager
+def killing(local: emulators.LocalAws, every_s: float):
+    """Kills functions by SIGKILL, in the middle of their work, twenty times at most and once at least."""
     done = threading.Event()
     killed = 0
 
     def kill() -> None:
         nonlocal killed
-        while not done.wait(0.2) and killed < 20:
+        while not done.wait(every_s) and killed < 20:
             for process in bootstraps(local)[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed += 1
@@ -229,12 +228,21 @@ def test_killed_functions_lose_and_double_nothing(day, local):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        local.put(day["records"])
-        time.sleep(5)
+        yield
     finally:
         done.set()
         killer.join()
     assert killed, "nothing ran"
+
+
+def test_killed_functions_lose_and_double_nothing(day, local):
+    """Lambda ends processes whenever it likes; here by SIGKILL, in the middle of their work, twenty times."""
+    # A killed function leaves its claims behind, which end after 60 s: before the last of five receives, as with the 300 s of
+    # the templates.
+    local.shorten_visibility(20)
+    with killing(local, every_s=0.2):
+        local.put(day["records"])
+        time.sleep(5)
     left = local.settle()
     # Five receives are what the templates give a message; one that met as many kills waits for a redrive.
     redrive(local, left)
@@ -375,25 +383,9 @@ def test_killed_responders_change_everything_once(carrying_out):
     local.shorten_visibility(20)
     groups = [attack.open_group(local, f"web-{n}") for n in range(6)]
     keys = [attack.create_key(local, f"user-{n}") for n in range(6)]
-    done = threading.Event()
-    killed = 0
-
-    def kill() -> None:
-        nonlocal killed
-        while not done.wait(0.1) and killed < 20:
-            for process in bootstraps(local)[:1]:
-                os.kill(process, signal.SIGKILL)
-                killed += 1
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
+    with killing(local, every_s=0.1):
         local.put([record for _, record in groups + keys])
         time.sleep(5)
-    finally:
-        done.set()
-        killer.join()
-    assert killed, "nothing ran"
     redrive(local, local.settle(delayed=False), delayed=False)
     state = local.changeable()
     for group, _ in groups:
