@@ -24,8 +24,9 @@ use crate::surroundings::Surroundings;
 
 /// What a name of an object begins with.
 const SCHEME: &str = "s3://";
-/// A larger object is refused: our choice, a quarter of the function's memory and some four million addresses.
-const OBJECT_BYTES_MAX: usize = 64 << 20;
+/// More bytes of all objects together are refused: our choice, half a million addresses. While they are read again, the
+/// function holds their text, what was made of it before and what is made of it now, in 256 MB: a million takes 145.
+const BYTES_MAX: usize = 8 << 20;
 /// Settings name at most this many: our choice.
 const OBJECTS_MAX: usize = 32;
 /// How often a running function asks whether objects have changed: our choice, as current as public lists of addresses are
@@ -87,7 +88,7 @@ impl<O: Objects, F: Files> ObjectFiles<O, F> {
     /// Makes something of files, and fetches the objects that it asks for.
     ///
     /// # Errors
-    /// Those of `make`, and when an object cannot be fetched, is not there or is larger than 64 MiB.
+    /// Those of `make`, and when an object cannot be fetched or is not there, or all are larger than 8 MiB together.
     pub async fn make<T>(&self, make: impl Fn(&dyn Files) -> Result<T, Error>) -> Result<T, Error> {
         self.make_of(BTreeMap::new(), make).await
     }
@@ -100,7 +101,7 @@ impl<O: Objects, F: Files> ObjectFiles<O, F> {
         let mut changed = BTreeMap::new();
         let etags = self.etags.borrow().clone();
         for (name, etag) in etags {
-            if let Some(fetched) = self.fetch(&name, etag.as_deref()).await? {
+            if let Some(fetched) = self.fetch(&name, etag.as_deref(), left(&changed)).await? {
                 changed.insert(name, fetched);
             }
         }
@@ -130,15 +131,15 @@ impl<O: Objects, F: Files> ObjectFiles<O, F> {
                 if fetched.len() == OBJECTS_MAX {
                     return Err(format!("settings name more than {OBJECTS_MAX} objects, such as {name}").into());
                 }
-                if let Some(object) = self.fetch(&name, None).await? {
+                if let Some(object) = self.fetch(&name, None, left(&fetched)).await? {
                     fetched.insert(name, object);
                 }
             }
         }
     }
 
-    /// The object; `None` when it still has that entity tag.
-    async fn fetch(&self, name: &str, unless_etag: Option<&str>) -> PortResult<Option<Fetched>> {
+    /// The object, of at most so many bytes; `None` when it still has that entity tag.
+    async fn fetch(&self, name: &str, unless_etag: Option<&str>, bytes_max: usize) -> PortResult<Option<Fetched>> {
         let refused = |why: &str| PortError::Permanent { what: format!("{name}: {why}"), source: None };
         let (bucket, key) = name
             .strip_prefix(SCHEME)
@@ -155,12 +156,17 @@ impl<O: Objects, F: Files> ObjectFiles<O, F> {
         let mut content = Vec::new();
         while let Some(chunk) = body.next().await? {
             content.extend_from_slice(&chunk);
-            if content.len() > OBJECT_BYTES_MAX {
-                return Err(refused("is larger than 64 MiB"));
+            if content.len() > bytes_max {
+                return Err(refused("the objects that settings name have more than 8 MiB together"));
             }
         }
         Ok(Some(Fetched { content, etag }))
     }
+}
+
+/// How many bytes may still be fetched.
+fn left(fetched: &BTreeMap<String, Fetched>) -> usize {
+    BYTES_MAX.saturating_sub(fetched.values().map(|object| object.content.len()).sum())
 }
 
 /// A classifier that is made anew when an object that its settings name has changed. What cannot be fetched or used

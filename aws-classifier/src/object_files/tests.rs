@@ -174,10 +174,10 @@ fn objects_are_fetched_as_they_are_asked_for_and_each_once() {
 #[test]
 fn what_cannot_be_fetched_is_named() {
     let bucket = Bucket::default();
-    bucket.put("s3://a/large", &"x".repeat(OBJECT_BYTES_MAX + 1));
+    bucket.put("s3://a/large", &"x".repeat(BYTES_MAX + 1));
     for (name, why) in [
         ("s3://a/none", "s3://a/none: there is no such object"),
-        ("s3://a/large", "s3://a/large: is larger than 64 MiB"),
+        ("s3://a/large", "s3://a/large: the objects that settings name have more than 8 MiB together"),
         ("s3://a", "s3://a: must be s3://BUCKET/KEY"),
         ("s3:///k", "s3:///k: must be s3://BUCKET/KEY"),
         ("s3://a/", "s3://a/: must be s3://BUCKET/KEY"),
@@ -186,6 +186,14 @@ fn what_cannot_be_fetched_is_named() {
         let error = run(files.make(|files| files.read(name).map_err(Into::into))).expect_err(name);
         assert_eq!(error.to_string(), why);
     }
+    bucket.put("s3://a/half", &"x".repeat(BYTES_MAX / 2));
+    bucket.put("s3://a/more", &"x".repeat(BYTES_MAX / 2 + 1));
+    let both = |files: &dyn Files| -> Result<(), Error> {
+        ["s3://a/half", "s3://a/more"].iter().try_for_each(|name| files.read(name).map(drop))?;
+        Ok(())
+    };
+    let error = run(ObjectFiles::new(&bucket, NoFiles).make(both)).expect_err("together");
+    assert!(error.to_string().contains("s3://a/more"), "{error}");
     let many = |files: &dyn Files| -> Result<(), Error> {
         (0..=OBJECTS_MAX).try_for_each(|i| files.read(&format!("s3://m/{i}")).map(drop))?;
         Ok(())
