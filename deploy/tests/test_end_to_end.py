@@ -86,8 +86,9 @@ def tampering_and_the_rest(incidents: list[dict]) -> tuple[list[dict], list[dict
 
 
 def same(ours: list[dict], theirs: list[dict], *, in_order: bool = True) -> None:
-    """The same incidents, each once; without those of what is learnt unless records came about in order. But tampering right after a sign-in is told by whichever record arrives last, and batches
-    are handled at the same time: it is critical by itself, or the sign-in makes a second incident that is, or both are."""
+    """The same incidents, each once; without those of what is learnt unless records came about in order. But tampering right
+    after a sign-in is told by whichever record arrives last, and batches are handled at the same time: it is critical by
+    itself, or the sign-in makes a second incident that is, or both are."""
     (tampering, ours), (expected, theirs) = map(tampering_and_the_rest, (ours, theirs))
     if not in_order:
         ours, theirs = ([i for i in incidents if i["event_type"] not in LEARNING] for incidents in (ours, theirs))
