@@ -3,7 +3,8 @@
 //! **What it detects.** Policies that are attached to resources, read statement by statement as AWS reads them: who is
 //! named, which conditions limit it, what a `Deny` takes back. Anyone at all is critical for roles and high for the
 //! rest. Another account is told apart from that, also where the own account is named beside it: high for roles that
-//! exist, keys, backups and catalogues, medium for the rest. Roles (`CreateRole`, `UpdateAssumeRolePolicy`), KMS keys,
+//! exist, keys, backups and catalogues, medium for the rest. An identity provider that many share, such as GitHub's, is
+//! anyone unless the conditions say whose tokens are meant. Roles (`CreateRole`, `UpdateAssumeRolePolicy`), KMS keys,
 //! secrets, repositories and registries of images, queues, topics, event buses, backup vaults, the Glue catalogue,
 //! tables, streams, Kafka clusters, code repositories, access points, archives, log destinations, file systems, search
 //! domains, senders of mail and certificate authorities. Buckets have `s3_public_exposure`, functions rules of their
@@ -15,7 +16,7 @@
 //! An organization as a condition is a limit. Infrastructure as code (`deployment_tools`) may share with accounts,
 //! except trust in roles that exist; it and AWS services may not open to anyone. Of one resource the same is told once
 //! until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because
-//! the record leaves it out or it is no JSON, is not judged, and neither are identity providers that a role trusts.
+//! the record leaves it out or it is no JSON, is not judged, and neither are identity providers of one company.
 //!
 //! **Response.** Ask who it is for; put the policy back.
 //!

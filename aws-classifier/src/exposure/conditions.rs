@@ -74,7 +74,7 @@ pub(super) fn spared(condition: &Value) -> Result<Option<Limit>, Unreadable> {
 }
 
 /// Operator and key in lower case, with the values.
-fn entries(condition: &Value) -> Result<Vec<(String, String, Vec<String>)>, Unreadable> {
+pub(super) fn entries(condition: &Value) -> Result<Vec<(String, String, Vec<String>)>, Unreadable> {
     const BLOCK: Unreadable = Unreadable { field: "Statement.Condition", expected: "an object of operators" };
     let operators = match condition {
         Value::Null => return Ok(Vec::new()),
@@ -182,7 +182,7 @@ fn accounts<'v>(values: &'v [String], account: impl Fn(&'v str) -> Option<&'v st
 }
 
 /// Neither wildcard nor policy variable, and not empty.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.contains(['*', '?']) && !text.contains("${")
 }
 

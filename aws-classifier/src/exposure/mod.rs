@@ -7,6 +7,7 @@
 
 mod acl;
 mod conditions;
+mod identity_providers;
 mod load_balancers;
 mod policy;
 
@@ -27,6 +28,11 @@ pub struct Unreadable {
 fn account_of(arn: &str) -> Option<&str> {
     let account = arn.strip_prefix("arn:")?.split(':').nth(3)?;
     (!account.is_empty()).then_some(account)
+}
+
+/// The resource of an ARN, with its kind; `None` when it is no ARN.
+fn resource_of(arn: &str) -> Option<&str> {
+    arn.strip_prefix("arn:")?.splitn(5, ':').nth(4)
 }
 
 /// Twelve digits.

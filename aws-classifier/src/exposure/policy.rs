@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::conditions::{self, Limit};
-use super::{Unreadable, account_of, is_account, texts};
+use super::{Unreadable, account_of, identity_providers, is_account, texts};
 
 /// S3 takes policies of at most 20 KB; written as JSON in a record they are not much longer.
 const POLICY_BYTES_MAX: usize = 64 * 1024;
@@ -178,8 +178,13 @@ impl<'p> Statement<'p> {
 
     /// Adds what this `Allow` opens and no `Deny` takes back.
     fn openings(&self, denials: &[Denial<'_>], owner: &str, into: &mut Vec<Opening>) -> Result<(), Unreadable> {
-        let limit = conditions::allowed(&self.body["Condition"])?;
+        let condition = &self.body["Condition"];
+        let limit = conditions::allowed(condition)?;
         let callers = Callers::read(self.body)?;
+        let mut anyone = callers.anyone;
+        for provider in &callers.providers {
+            anyone |= identity_providers::lets_anyone_in(provider, condition)?;
+        }
         let foreign = |accounts: &BTreeSet<String>| {
             Audience::Accounts(accounts.iter().filter(|a| a.as_str() != owner).cloned().collect())
         };
@@ -189,7 +194,7 @@ impl<'p> Statement<'p> {
             Limit::Accounts(accounts) => Some(foreign(&accounts.iter().cloned().collect())),
         };
         let mut audiences = Vec::new();
-        if callers.anyone {
+        if anyone {
             audiences.extend(to_anyone);
         }
         audiences.push(foreign(&callers.accounts));
@@ -293,6 +298,8 @@ struct Callers {
     /// The owner's among them.
     accounts: BTreeSet<String>,
     services: BTreeSet<String>,
+    /// Whose users they are that come without an identity of AWS.
+    providers: BTreeSet<String>,
 }
 
 impl Callers {
@@ -326,6 +333,7 @@ impl Callers {
         match kind {
             _ if value == "*" => self.anyone = true,
             "Service" => drop(self.services.insert(value)),
+            "Federated" => drop(self.providers.insert(value)),
             "CanonicalUser" => drop(self.accounts.insert(value)),
             "AWS" if is_account(&value) => drop(self.accounts.insert(value)),
             "AWS" => match account_of(&value) {
@@ -336,7 +344,6 @@ impl Callers {
                 // `AIDA…`: what S3 puts in place of a user that was deleted.
                 None => {}
             },
-            // Federated users enter through a role of an account they must be given first.
             _ => {}
         }
     }
