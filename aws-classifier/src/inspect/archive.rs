@@ -143,13 +143,14 @@ impl Opened<'_> {
         let (mut encrypted, mut unknown, mut left) = (0_usize, 0_usize, 0_usize);
         // What it says, and what came out: either may be the larger.
         let (mut declared, mut inflated) = (0_u64, 0_u64);
+        let mut bombs = 0_usize;
         for index in 0..archive.len() {
             // As it is stored: the crate's own inflating trusts the size that an entry says it has.
             let Ok(mut entry) = archive.by_index_raw(index) else {
                 unknown += 1;
                 continue;
             };
-            let said = entry.size();
+            let (said, packed) = (entry.size(), entry.compressed_size());
             declared = declared.saturating_add(said);
             let name = entry.name().map_or_else(|_| format!("entry {index}"), std::borrow::Cow::into_owned);
             if entry.is_dir() {
@@ -172,13 +173,21 @@ impl Opened<'_> {
                 }
             };
             inflated += size;
+            if is_bomb(size.max(said), packed) {
+                bombs += 1;
+                if self.report.reasons.len() < REASONS_MAX {
+                    let what = format!("{}: inflates from {packed} to {} bytes or more", shown(&name), size.max(said));
+                    self.report.add("archive", Judgement::Suspicious, what);
+                }
+            }
             if size > said && self.report.reasons.len() < REASONS_MAX {
                 let what = format!("{}: holds more than the {said} bytes it says", shown(&name));
                 self.report.add("archive", Judgement::Suspicious, what);
             }
         }
+        // Members that share their bytes are none by themselves.
         let size = declared.max(inflated);
-        if is_bomb(size, content.len() as u64) {
+        if bombs == 0 && is_bomb(size, content.len() as u64) {
             let what = format!("inflates from {} to {size} bytes", content.len());
             self.report.add("archive", Judgement::Suspicious, what);
         }
@@ -205,9 +214,12 @@ impl Opened<'_> {
             Some(stem) => format!("{}.tar", &name[..stem.len()]),
             None => name[..lower.strip_suffix(".gz").map_or(name.len(), str::len)].to_owned(),
         };
-        let inflated = self.member(&inner, &mut MultiGzDecoder::new(content));
-        if is_bomb(inflated, content.len() as u64) {
-            let what = format!("inflates from {} to {inflated} bytes or more", content.len());
+        let mut rest = content;
+        let inflated = self.member(&inner, &mut MultiGzDecoder::new(&mut rest));
+        // Of the part that was read: what follows is not inflated, and may be anything.
+        let read = content.len() - rest.len();
+        if is_bomb(inflated, read as u64) {
+            let what = format!("inflates from {read} to {inflated} bytes or more");
             self.report.add("archive", Judgement::Suspicious, what);
         }
     }
@@ -227,6 +239,9 @@ impl Opened<'_> {
             }
         }
         let size = content.len() as u64;
+        if size > limit {
+            self.remark(format!("{}: only the first {limit} bytes were looked at", shown(name)));
+        }
         content.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         // The true size of a cut member is not known; it is more than was read, which is all that is needed.
         let object = Object { name, content_type: None, size, content: &content };
@@ -327,6 +342,18 @@ mod tests {
         file
     }
 
+    /// Bytes that do not get smaller.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()[0]
+        };
+        std::iter::repeat_with(&mut next).take(len).collect()
+    }
+
     const SHELL: &[u8] =
         b"<?php eval(base64_decode($_POST['x'])); // a web shell, long enough to have the size of one. \
         It goes on a little.";
@@ -353,7 +380,14 @@ mod tests {
         for (name, content) in [("log.gz", gzip(&zeros)), ("log.zip", zip(&[("log", &zeros)], 0))] {
             let report = inspect(name, &content);
             assert_eq!(report.judgement, Judgement::Suspicious, "{name}: {report:?}");
-            assert!(report.reasons.iter().any(|r| r.what.starts_with("inflates from")), "{name}");
+            assert!(report.reasons.iter().any(|r| r.what.contains("inflates from")), "{name}");
+        }
+        // What stands beside a bomb does not hide it.
+        let noise = noise(2 << 20);
+        let padded = [gzip(&zeros), gzip(&noise)].concat();
+        for (name, content) in [("log.gz", padded), ("log.zip", zip(&[("log", &zeros), ("noise", &noise)], 0))] {
+            let report = inspect(name, &content);
+            assert!(report.reasons.iter().any(|r| r.what.contains("inflates from")), "{name}: {report:?}");
         }
         let mut nested = zip(&[("a.txt", b"hello")], 0);
         for _ in 0..6 {
@@ -379,8 +413,9 @@ mod tests {
         let mut small = zip(&[("log", &zeros)], 0);
         lie(&mut small, 24, 7);
         let report = inspect("log.zip", &small);
-        assert_eq!(report.reasons[0].what, "log: holds more than the 7 bytes it says", "{report:?}");
-        assert!(report.reasons.iter().any(|r| r.what.starts_with("inflates from")), "{report:?}");
+        for said in ["log: holds more than the 7 bytes it says", "log: inflates from"] {
+            assert!(report.reasons.iter().any(|r| r.what.starts_with(said)), "{said}: {report:?}");
+        }
         let mut large = zip(&[("a.txt", b"hello")], 0);
         lie(&mut large, 24, u32::MAX - 1);
         assert_eq!(inspect("a.zip", &large).judgement, Judgement::Suspicious, "it claims to be a bomb");
@@ -460,6 +495,17 @@ mod tests {
             let report = inspect(name, &content);
             assert_eq!(report.judgement, Judgement::Clean, "{name}");
             assert_eq!(report.reasons[0].what, format!("{said}such archives are not looked into"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_the_limit_of_a_member_is_said_to_be_unseen() {
+        let mut long = noise(17 << 20);
+        long.extend(SHELL);
+        for (name, content) in [("data.gz", gzip(&long)), ("data.zip", zip(&[("data", &long)], 0))] {
+            let report = inspect(name, &content);
+            assert_eq!(report.reasons.len(), 1, "{name}: {report:?}");
+            assert_eq!(report.reasons[0].what, "data: only the first 16777216 bytes were looked at", "{name}");
         }
     }
 
