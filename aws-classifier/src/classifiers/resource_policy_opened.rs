@@ -13,9 +13,9 @@
 //! **Why it matters.** Such a policy is a door that needs no key of this account and stays open when every key is changed.
 //!
 //! **False positives.** What vendors are given, and accounts of the own organization: name them in `trusted_accounts`.
-//! An organization as a condition is a limit. Infrastructure as code (`deployment_tools`) may share with accounts,
-//! except trust in roles that exist; it and AWS services may not open to anyone. Of one resource the same is told once
-//! until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because
+//! An organization as a condition is a limit, and so is a network, but for roles. Infrastructure as code (`deployment_tools`) may share with accounts,
+//! except trust in roles that exist; it and AWS services may not open to anyone. Of one resource the same actions for the
+//! same strangers are told once until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because
 //! the record leaves it out or it is no JSON, is not judged, and neither are identity providers of one company.
 //!
 //! **Response.** Ask who it is for; put the policy back.
@@ -207,7 +207,8 @@ impl Classifier for ResourcePolicyOpened {
         if event.account.is_empty() {
             return Ok(None);
         }
-        let Ok(verdict) = exposure::judge_attached(&policy, &event.account) else { return Ok(None) };
+        let judge = if kind.is_role() { exposure::judge_trust } else { exposure::judge_attached };
+        let Ok(verdict) = judge(&policy, &event.account) else { return Ok(None) };
         let resource = text_at(request, kind.resource).unwrap_or_default();
 
         let public: Vec<&Opening> = verdict.public().collect();
@@ -216,7 +217,7 @@ impl Classifier for ResourcePolicyOpened {
             let evidence = Evidence::about(resource)
                 .titled(format!("Policy opens {} to anyone", named(kind.what)))
                 .severity(severity);
-            return Ok(Some(self.once(event, resource, "anyone", stated(evidence, &public))));
+            return Ok(Some(self.once(event, resource, "anyone", evidence, &public)));
         }
 
         let mut strangers: BTreeSet<&String> = BTreeSet::new();
@@ -239,18 +240,21 @@ impl Classifier for ResourcePolicyOpened {
             .titled(format!("Policy opens {} to another account", named(kind.what)))
             .severity(kind.to_account)
             .fact("accounts", accounts.clone());
-        Ok(Some(self.once(event, resource, &accounts.join(","), stated(evidence, &foreign))))
+        Ok(Some(self.once(event, resource, &accounts.join(","), evidence, &foreign)))
     }
 }
 
 impl ResourcePolicyOpened {
-    fn once(&self, event: &Event<'_>, resource: &str, to: &str, evidence: Evidence) -> Evidence {
+    /// States the openings, and says what would make the same news again: who may do what.
+    fn once(&self, event: &Event<'_>, resource: &str, to: &str, evidence: Evidence, openings: &[&Opening]) -> Evidence {
+        let actions: BTreeSet<&str> = openings.iter().flat_map(|o| o.actions.iter().map(String::as_str)).collect();
+        let actions = Vec::from_iter(actions);
+        let key = [&*event.account, &*event.region, &*event.source, resource, to, &actions.join(",")].join("/");
+        let evidence = evidence
+            .fact("statements", openings.iter().map(|o| o.statement.clone()).collect::<Vec<_>>())
+            .fact("actions", actions);
         // What is not named yet, such as a new key, cannot be told from others and is told each time.
-        if resource.is_empty() {
-            return evidence;
-        }
-        let key = [&*event.account, &*event.region, &*event.source, resource, to].join("/");
-        evidence.once_in(key, self.settings.repeat_s)
+        if resource.is_empty() { evidence } else { evidence.once_in(key, self.settings.repeat_s) }
     }
 
     fn is_deployment(&self, event: &Event<'_>) -> bool {
@@ -263,13 +267,6 @@ impl ResourcePolicyOpened {
 fn named(what: &str) -> String {
     let article = if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
     format!("{article} {what}")
-}
-
-fn stated(evidence: Evidence, openings: &[&Opening]) -> Evidence {
-    let all: BTreeSet<&str> = openings.iter().flat_map(|o| o.actions.iter().map(String::as_str)).collect();
-    evidence
-        .fact("statements", openings.iter().map(|o| o.statement.clone()).collect::<Vec<_>>())
-        .fact("actions", Vec::from_iter(all))
 }
 
 /// The policy the call writes. Topics have other attributes too; buses, topics and queues are also opened by naming

@@ -8,6 +8,7 @@
 //! `aws:userid` may leave the session name open; `${aws:ResourceAccount}` and its kin are the bucket's own account.
 //! In the other direction, many address ranges that cover half of IPv4 together are public too.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -23,7 +24,7 @@ pub(super) enum Limit {
     /// Fixed callers, networks or services.
     Fixed,
     /// Only callers of these accounts.
-    Accounts(Vec<String>),
+    Accounts(BTreeSet<String>),
 }
 
 impl Limit {
@@ -31,7 +32,10 @@ impl Limit {
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::None, limit) | (limit, Self::None) => limit,
-            (Self::Accounts(a), Self::Accounts(b)) => Self::Accounts(a.into_iter().filter(|x| b.contains(x)).collect()),
+            (Self::Accounts(mut a), Self::Accounts(b)) => {
+                a.retain(|account| b.contains(account));
+                Self::Accounts(a)
+            }
             (accounts @ Self::Accounts(_), Self::Fixed) | (Self::Fixed, accounts @ Self::Accounts(_)) => accounts,
             (Self::Fixed, Self::Fixed) => Self::Fixed,
         }
@@ -51,10 +55,20 @@ impl Limit {
     }
 }
 
+/// What conditions about the place of a caller are worth: networks and their endpoints, which anyone may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    Limit,
+    DoNotLimit,
+}
+
 /// Whom an `Allow` with these conditions lets in.
-pub(super) fn allowed(condition: &Value) -> Result<Limit, Unreadable> {
+pub(super) fn allowed(condition: &Value, places: Places) -> Result<Limit, Unreadable> {
     let mut limit = Limit::None;
     for (operator, key, values) in entries(condition)? {
+        if places == Places::DoNotLimit && ["aws:sourceip", "aws:sourcevpc", "aws:sourcevpce"].contains(&&*key) {
+            continue;
+        }
         limit = limit.and(positive(&operator, &key, &values));
     }
     Ok(limit)
@@ -145,11 +159,12 @@ fn fixed(key: &str, values: &[String]) -> Limit {
                 Limit::None
             }
         }
+        "aws:sourceowner" | "aws:sourceaccount" | "aws:vpceaccount" => match accounts(values, Some) {
+            Limit::None => all(is_plain_or_own),
+            limit => limit,
+        },
         "aws:sourcevpc"
         | "aws:sourcevpce"
-        | "aws:sourceowner"
-        | "aws:sourceaccount"
-        | "aws:vpceaccount"
         | "aws:principalservicename"
         | "aws:principalservicenameslist"
         | "s3:x-amz-server-side-encryption-aws-kms-key-id" => all(is_plain_or_own),
@@ -170,10 +185,10 @@ fn fixed(key: &str, values: &[String]) -> Limit {
 
 /// The accounts that values name; `None` when one names none. The bucket's own is left out.
 fn accounts<'v>(values: &'v [String], account: impl Fn(&'v str) -> Option<&'v str>) -> Limit {
-    let mut named = Vec::new();
+    let mut named = BTreeSet::new();
     for value in values {
         match account(value) {
-            Some(id) if is_account(id) => named.push(id.to_owned()),
+            Some(id) if is_account(id) => drop(named.insert(id.to_owned())),
             Some("${aws:ResourceAccount}") => {}
             _ => return Limit::None,
         }
@@ -223,7 +238,7 @@ mod tests {
     use serde_json::json;
 
     fn limit(condition: &Value) -> Limit {
-        allowed(condition).unwrap()
+        allowed(condition, Places::Limit).unwrap()
     }
 
     #[test]
@@ -251,10 +266,10 @@ mod tests {
             json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::210987654321:role/*"}}),
             json!({"ArnLike": {"s3:DataAccessPointArn": "arn:aws:s3:eu-west-1:210987654321:accesspoint/*"}}),
         ] {
-            assert_eq!(limit(&condition), Limit::Accounts(vec!["210987654321".to_owned()]), "{condition}");
+            assert_eq!(limit(&condition), Limit::Accounts(BTreeSet::from(["210987654321".to_owned()])), "{condition}");
         }
         let own = json!({"StringEquals": {"aws:PrincipalAccount": "${aws:ResourceAccount}"}});
-        assert_eq!(limit(&own), Limit::Accounts(Vec::new()));
+        assert_eq!(limit(&own), Limit::Accounts(BTreeSet::new()));
     }
 
     #[test]
@@ -319,7 +334,7 @@ mod tests {
     #[test]
     fn conditions_of_another_shape_are_named() {
         for condition in [json!([]), json!({"StringEquals": "x"}), json!({"StringEquals": {"aws:SourceVpc": {}}})] {
-            assert_eq!(allowed(&condition).unwrap_err().field, "Statement.Condition", "{condition}");
+            assert_eq!(allowed(&condition, Places::Limit).unwrap_err().field, "Statement.Condition", "{condition}");
         }
     }
 }

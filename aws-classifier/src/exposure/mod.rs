@@ -7,13 +7,15 @@
 
 mod acl;
 mod conditions;
+mod denials;
 mod identity_providers;
 mod load_balancers;
 mod policy;
+mod scope;
 
 pub use acl::{Grant, Grantee, grants};
 pub use load_balancers::writes_load_balancer_logs;
-pub use policy::{Audience, Opening, Verdict, judge, judge_attached};
+pub use policy::{Audience, Opening, Verdict, judge, judge_attached, judge_trust};
 
 /// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
