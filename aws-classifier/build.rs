@@ -1,9 +1,14 @@
 //! Makes the rules of `rules/` part of the program: what is read from their YAML, packed, so that a start reads none of
-//! it. Uses the part of `src/rules` that only reads rules.
+//! it; the detections, which repeat one another, deflated, as the size of a function is bounded. Uses the part of
+//! `src/rules` that only reads rules.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 #[path = "src/selector.rs"]
 mod selector;
@@ -44,9 +49,10 @@ fn main() -> io::Result<()> {
     paths.sort();
     let mut list = String::from("&[\n");
     let mut packed: Vec<Vec<u8>> = Vec::new();
+    let mut detections = Vec::new();
     for path in &paths {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let documents = pack(&file, &fs::read_to_string(path)?);
+        let documents = pack(&file, &fs::read_to_string(path)?, &mut detections);
         packed.extend(documents.map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?);
         // Writing to a String cannot fail.
         let _ = writeln!(list, "    {file:?},");
@@ -57,23 +63,29 @@ fn main() -> io::Result<()> {
     packed.iter().for_each(|document| all.extend(document));
     let out = PathBuf::from(variable("OUT_DIR")?);
     fs::write(out.join("own_rules.postcard"), all)?;
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+    deflated.write_all(&detections)?;
+    fs::write(out.join("own_detections.deflate"), deflated.finish()?)?;
     fs::write(out.join("own_rules.rs"), list)
 }
 
-/// The documents of a file.
-fn pack(file: &str, text: &str) -> Result<Vec<Vec<u8>>, String> {
+/// The documents of a file; their detections go to the others.
+fn pack(file: &str, text: &str, detections: &mut Vec<u8>) -> Result<Vec<Vec<u8>>, String> {
     let documents = yaml::documents(text)?;
     let many = documents.len() > 1;
     let mut packed = Vec::with_capacity(documents.len());
     for (at, document) in documents.iter().enumerate() {
         let id = document::id_of(document, file, many.then_some(at), Origin::Own);
         let unpackable = |error: postcard::Error| error.to_string();
-        let (head, detection, correlation) = match document::read(document, Origin::Own)? {
-            Read::Rule(head, detection) => (head, postcard::to_stdvec(&detection).map_err(unpackable)?, None),
-            Read::Correlation(head, correlation) => (head, Vec::new(), Some(correlation)),
+        let (head, body) = match document::read(document, Origin::Own)? {
+            Read::Rule(head, detection) => {
+                let at = detections.len();
+                detections.extend(postcard::to_stdvec(&detection).map_err(unpackable)?);
+                (head, PackedBody::Detection(at..detections.len()))
+            }
+            Read::Correlation(head, correlation) => (head, PackedBody::Correlation(correlation)),
             Read::Elsewhere => return Err("is for another log source".to_owned()),
         };
-        let body = correlation.map_or(PackedBody::Detection(&detection), PackedBody::Correlation);
         packed.push(postcard::to_stdvec(&Packed { file, id: &id, head, body }).map_err(unpackable)?);
     }
     Ok(packed)

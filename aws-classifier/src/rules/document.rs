@@ -14,6 +14,8 @@
 //!   correlation the group is the correlation's own unless it says another, and our own correlations are told once a
 //!   day without it: a window fills again as long as something goes on, and that it still goes on is no news.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::detection::Node;
@@ -167,15 +169,14 @@ pub struct Packed<'p> {
     /// Its head.
     pub head: Head,
     /// What it holds.
-    #[serde(borrow)]
-    pub body: PackedBody<'p>,
+    pub body: PackedBody,
 }
 
 /// A detection is unpacked when it is first asked about an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum PackedBody<'p> {
-    /// A [`Detection`].
-    Detection(&'p [u8]),
+pub enum PackedBody {
+    /// A [`Detection`]: where it is among all of them.
+    Detection(Range<usize>),
     /// A correlation, which is short.
     Correlation(Correlation),
 }

@@ -30,8 +30,10 @@ mod yaml;
 
 use std::fmt;
 use std::hash::Hasher;
-use std::sync::Arc;
+use std::io::Read as _;
+use std::sync::{Arc, LazyLock};
 
+use flate2::read::DeflateDecoder;
 use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
 use shared::classifier::FailedCalls;
@@ -49,6 +51,14 @@ pub static OWN: &[&str] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
 /// Their documents, as the build packed them.
 static OWN_DOCUMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.postcard"));
+
+/// Their detections, one after another; inflated when the first is asked about an event.
+static OWN_DETECTIONS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let deflated: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_detections.deflate"));
+    let mut detections = Vec::new();
+    DeflateDecoder::new(deflated).read_to_end(&mut detections).expect("what the build packed");
+    detections
+});
 
 /// The `[rules]` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,8 +224,8 @@ impl Loader {
             return self.refuse(&file, why);
         }
         match body {
-            PackedBody::Detection(bytes) => {
-                let (names, rule) = named(id, head, Source::Packed(bytes));
+            PackedBody::Detection(place) => {
+                let (names, rule) = named(id, head, Source::Packed(place));
                 self.rules.push(Named { names, rule: Arc::new(rule) });
             }
             PackedBody::Correlation(correlation) => self.correlations.push(Waiting { file, id, head, correlation }),

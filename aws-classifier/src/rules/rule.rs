@@ -2,6 +2,7 @@
 //! detection is made ready to be asked when the first one comes.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use shared::classifier::{Evidence, FailedCalls, Malformed};
@@ -13,7 +14,7 @@ use shared::observation::{Known, Observations};
 use super::check::Check;
 use super::document::{self, Calls, Detection, Head, Level};
 use super::field::Field;
-use super::index;
+use super::{OWN_DETECTIONS, index};
 use crate::registry::{Declaration, Detector};
 
 /// A rule about single events.
@@ -32,8 +33,8 @@ pub struct Rule {
 pub enum Source {
     /// It was read.
     Read(Box<Detection>),
-    /// The build packed it.
-    Packed(&'static [u8]),
+    /// The build packed it here, among our own.
+    Packed(Range<usize>),
 }
 
 #[derive(Debug)]
@@ -63,7 +64,10 @@ impl Rule {
     pub(super) fn detection(&self) -> Cow<'_, Detection> {
         match &self.source {
             Source::Read(detection) => Cow::Borrowed(detection),
-            Source::Packed(bytes) => Cow::Owned(postcard::from_bytes(bytes).expect("what the build packed")),
+            Source::Packed(place) => {
+                let packed = &OWN_DETECTIONS[place.clone()];
+                Cow::Owned(postcard::from_bytes(packed).expect("what the build packed"))
+            }
         }
     }
 
