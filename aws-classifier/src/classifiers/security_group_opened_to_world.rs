@@ -1,8 +1,9 @@
 //! Security group opened to the world.
 //!
 //! **What it detects.** An inbound security group rule that lets the whole internet reach a remote-access, database
-//! or file-transfer port: any `/0` range, or ranges that cover the world only together, on a port, a port range or
-//! all ports. Also when the parts come in separate calls within a day, and when an existing rule is modified.
+//! or file-transfer port, on a port, a port range or all ports: any `/0` range, or ranges that together hold half or
+//! more of the addresses anyone can have. Also when large parts (`/7` and larger) come in separate calls within a day,
+//! and when an existing rule is modified.
 //!
 //! **Why it matters.** An open SSH or RDP port is found by scanners within minutes and is a usual first step to a
 //! foothold or to carrying data out. AWS and the CIS benchmark advise against every such rule.
