@@ -92,9 +92,15 @@ impl Rule {
             && prefix_len(&self.cidr).is_some_and(|len| len <= WIDE_PREFIX_LEN_MAX)
     }
 
-    /// The rule as a fact for the responder, as EC2 keeps it: `tcp` for `6`, no host bits in the range, and ports −1
-    /// when the protocol is `-1`, which has none.
+    /// The rule as a fact for the responder, as EC2 keeps it.
     pub fn to_fact(&self) -> Value {
+        let (protocol, from, to, cidr) = self.kept();
+        json!({ "protocol": protocol, "from_port": from, "to_port": to, "cidr": cidr })
+    }
+
+    /// What makes it this rule of its group, as EC2 keeps it: `tcp` for `6`, no host bits in the range, and ports −1 when
+    /// the protocol is `-1`, which has none.
+    fn kept(&self) -> (&str, i32, i32, String) {
         let (from, to) = (i32::from(self.from_port), i32::from(self.to_port));
         let (protocol, from, to) = match self.protocol {
             Protocol::All => ("-1", -1, -1),
@@ -102,7 +108,29 @@ impl Rule {
             Protocol::Other => (self.protocol_text.as_str(), from, to),
         };
         let cidr = self.cidr.parse::<IpNet>().map_or_else(|_| self.cidr.clone(), |range| range.trunc().to_string());
-        json!({ "protocol": protocol, "from_port": from, "to_port": to, "cidr": cidr })
+        (protocol, from, to, cidr)
+    }
+
+    /// Its names in its group, with a space between them: what it admits, as no group has two rules that admit the same
+    /// from the same, and its id where that is known. What state keeps of a rule that stands.
+    pub fn names(&self) -> String {
+        let (protocol, from, to, cidr) = self.kept();
+        let admits = format!("{protocol}|{from}|{to}|{cidr}").replace(char::is_whitespace, "");
+        if is_rule_id(&self.rule_id) { format!("{admits} {}", self.rule_id) } else { admits }
+    }
+
+    /// Reads [`Rule::names`]; `None` when the text was cut.
+    pub fn from_names(names: &str) -> Option<Self> {
+        let (admits, rule_id) = names.split_once(' ').unwrap_or((names, ""));
+        let mut parts = admits.splitn(4, '|');
+        let protocol_text = parts.next()?.to_owned();
+        let protocol = protocol(&protocol_text);
+        let (from, to) = (parts.next()?, parts.next()?);
+        let (from_port, to_port) =
+            if protocol == Protocol::All { (0, u16::MAX) } else { (from.parse().ok()?, to.parse().ok()?) };
+        let (cidr, rule_id) = (parts.next()?.to_owned(), rule_id.to_owned());
+        prefix_len(&cidr)?;
+        Some(Self { protocol, protocol_text, from_port, to_port, cidr, rule_id, description: String::new() })
     }
 
     /// A short text that [`Rule::from_memory`] reads back: what state remembers of a rule.
@@ -273,7 +301,13 @@ pub fn rule_ids(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
     for update in modified(request) {
         ids.extend(update["SecurityGroupRuleId"].as_str().map(str::to_owned));
     }
+    ids.retain(|id| is_rule_id(id));
     Ok(ids)
+}
+
+/// `sgr-` and what EC2 writes behind it.
+fn is_rule_id(text: &str) -> bool {
+    text.strip_prefix("sgr-").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// The group a call is about: its id, else its name.
@@ -659,7 +693,14 @@ mod tests {
         fn memory_reads_back(from: u16, to: u16, all: bool) {
             let rules = [rule(if all { "-1" } else { "tcp" }, from, to, "0.0.0.0/1"), tcp(from, to, "::/0")];
             let read: Vec<Rule> = from_memory(&to_memory(&rules, 500)).collect();
-            prop_assert_eq!(read, rules);
+            prop_assert_eq!(&read[..], &rules);
+            for rule in rules {
+                let named = Rule { rule_id: "sgr-1".to_owned(), ..rule.clone() };
+                for rule in [rule, named] {
+                    let read = Rule::from_names(&rule.names()).unwrap();
+                    prop_assert_eq!((read.to_fact(), &read.rule_id), (rule.to_fact(), &rule.rule_id));
+                }
+            }
         }
 
         #[test]
