@@ -7,8 +7,8 @@
 //! **Why it matters.** An open group harms nobody until something stands behind it. From this moment on scanners reach
 //! the instance within minutes.
 //!
-//! **False positives.** Bastions that are meant to be public: tag the instance `RemediationExclusion=Ignore`.
-//! *Not knowable:* groups that were opened before the
+//! **False positives.** Bastions that are meant to be public: tag the instance `RemediationExclusion=Ignore`, or accept the
+//! group by an entry of the allow-list whose `resource` is its id. *Not knowable:* groups that were opened before the
 //! records begin; the groups of an instance whose `RunInstances`, `ModifyInstanceAttribute` or
 //! `ModifyNetworkInterfaceAttribute` is not among the records of the last `membership_days` (`StartInstances` names
 //! none); and, for an instance with several interfaces, the groups of all of them after one was changed: the last
@@ -166,7 +166,7 @@ impl Classifier for Ec2InstanceInOpenGroup {
                 let Some((group, open)) = all.first() else { return Ok(None) };
                 let ids: Vec<&str> = having(&named, group).collect();
                 let evidence = evidence(group, &ids, open, event.time);
-                Ok(Some(evidence))
+                Ok(Some(evidence.caused_by(all.iter().map(|(group, _)| *group))))
             }
         }
     }
@@ -282,7 +282,7 @@ impl Ec2InstanceInOpenGroup {
         // What was open without this call was known when the instance's record came.
         open.retain(|way| before.iter().all(|known| known.gate != way.gate));
         let ids: Vec<&str> = ids.split(',').filter(|id| !id.is_empty()).collect();
-        Ok((!open.is_empty()).then(|| evidence(&change.group, &ids, &open, joined)))
+        Ok((!open.is_empty()).then(|| evidence(&change.group, &ids, &open, joined).caused_by([&*change.group])))
     }
 }
 
