@@ -35,6 +35,9 @@ use crate::membership::{self, Member};
 /// State cuts values at 512 bytes: so many instance ids fit.
 const IDS_REMEMBERED_MAX: usize = 20;
 
+/// Instances of one call whose tags are read: as many as are read at all.
+const MADE_MAX: usize = 1000;
+
 /// See the module.
 pub struct Ec2InstanceInOpenGroup {
     settings: Settings,
@@ -344,7 +347,7 @@ fn is_tagged(event: &Event<'_>, instance: &str, settings: &Settings) -> Result<b
     let asked = event.request()?["tagSpecificationSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
     let made = event.response()?["instancesSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(asked.iter().any(|set| set["resourceType"] == "instance" && has_tag(&set["tags"], settings))
-        || made.iter().any(|i| i["instanceId"] == instance && has_tag(&i["tagSet"]["items"], settings)))
+        || made.iter().take(MADE_MAX).any(|i| i["instanceId"] == instance && has_tag(&i["tagSet"]["items"], settings)))
 }
 
 /// Whether a list of `{"key", "value"}` has the tag. `DeleteTags` may leave the value out.
