@@ -290,6 +290,28 @@ pub fn rules_revoked(event: &Event<'_>) -> Result<Vec<Rule>, Malformed> {
     Ok(asked)
 }
 
+/// What `CreateManagedPrefixList` and `ModifyManagedPrefixList` put into a list, each as a rule that admits everything from
+/// there. `Entry` and `AddEntry` are one entry or a list of them.
+///
+/// # Errors
+/// When a range has the wrong type.
+pub fn prefix_list_entries(event: &Event<'_>) -> Result<Vec<Rule>, Malformed> {
+    let request = event.request()?;
+    let mut rules = Vec::new();
+    for (call, key) in [("CreateManagedPrefixListRequest", "Entry"), ("ModifyManagedPrefixListRequest", "AddEntry")] {
+        let entries = match &request[call][key] {
+            Value::Array(entries) => entries,
+            one @ Value::Object(_) => std::slice::from_ref(one),
+            _ => &[],
+        };
+        let everything = template(&Value::Null)?;
+        for entry in entries {
+            push(entry, "Cidr", &everything, &mut rules)?;
+        }
+    }
+    Ok(rules)
+}
+
 /// The ids of rules that a request names by id.
 pub fn rule_ids(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
     let request = event.request()?;

@@ -10,7 +10,8 @@
 //!
 //! **False positives.** Bastions that are meant to be public. `ModifySecurityGroupRules` does not say whether a rule
 //! is inbound, so an outbound rule rewritten to the world on a watched port is reported too. A range that is not the
-//! world is reported (as `info`) only with `restricted_reported`; denied calls change nothing and are not reported.
+//! world is reported (as `info`) only with `restricted_reported`; denied calls change nothing and are not reported. *Not judged:* rules whose source is a prefix list, as the rule
+//! does not say what the list holds; `ec2_prefix_list_opened_to_world` reports the list itself.
 //!
 //! **Response.** `security_group_rule_revoke` revokes exactly the rules of the fact `world_rules`.
 //!
