@@ -91,7 +91,8 @@ pub struct Entry {
     pub account: OneOf,
     /// Networks or addresses the call came from. Calls that name a service instead do not match.
     pub network: OneOf,
-    /// What the finding is about, as findings print it.
+    /// What the finding is about, as findings print it; or all that makes it a threat, such as the open security groups of an
+    /// instance: an accepted bastion's group stays accepted when an instance is started in it.
     pub resource: OneOf,
     /// Ids of classifiers.
     pub classifier: OneOf,
@@ -169,6 +170,8 @@ pub struct Candidate<'c> {
     pub account: &'c str,
     /// What it was done to, uncut.
     pub resource: &'c str,
+    /// What makes it a threat to that, uncut; see [`shared::classifier::Evidence::causes`].
+    pub causes: &'c [String],
 }
 
 /// What the allow-list says. Entries are named by their position.
@@ -237,7 +240,7 @@ impl AllowList {
 }
 
 impl Allowed {
-    fn matches(&self, Candidate { classifier, event, account, resource }: Candidate<'_>) -> bool {
+    fn matches(&self, Candidate { classifier, event, account, resource, causes }: Candidate<'_>) -> bool {
         let entry = &self.entry;
         let identity = event.identity();
         let is_own = !identity.account.is_empty() && identity.account == account;
@@ -247,7 +250,9 @@ impl Allowed {
         let is_role = identity.issuer_arn.contains(":role/");
         entry.classifier.matches(|pattern| matches_glob(pattern, classifier))
             && entry.account.matches(|pattern| matches_glob(pattern, account))
-            && entry.resource.matches(|pattern| matches_glob(pattern, resource))
+            && (entry.resource.matches(|pattern| matches_glob(pattern, resource))
+                || (!causes.is_empty()
+                    && causes.iter().all(|cause| entry.resource.matches(|pattern| matches_glob(pattern, cause)))))
             && entry.principal.matches(|pattern| named(pattern, &identity.arn, &identity.user_name))
             && entry.role.matches(|pattern| is_role && named(pattern, &identity.issuer_arn, &identity.issuer_name))
             && (self.networks.is_empty() || self.is_from_network(&event.source_ip))
@@ -292,6 +297,11 @@ mod tests {
     }
 
     fn judge(list: &AllowList, record: &Value) -> Judgement {
+        judge_caused(list, record, &[])
+    }
+
+    fn judge_caused(list: &AllowList, record: &Value, causes: &[&str]) -> Judgement {
+        let causes: Vec<String> = causes.iter().map(|cause| (*cause).to_owned()).collect();
         let text = record.to_string();
         let event = Event::from_cloudtrail(&text).unwrap();
         list.judge(Candidate {
@@ -299,6 +309,7 @@ mod tests {
             event: &event,
             account: &event.account,
             resource: "alice",
+            causes: &causes,
         })
     }
 
@@ -331,6 +342,17 @@ mod tests {
         ] {
             assert_eq!(judge(&entry(conditions), &session()), Judgement::Unknown, "{conditions}");
         }
+    }
+
+    #[test]
+    fn who_accepts_all_causes_accepts_what_they_do() {
+        let list = entry(r#"resource = ["sg-1*", "sg-2"]"#);
+        assert_eq!(judge_caused(&list, &session(), &["sg-1a"]), Judgement::Allowed(0));
+        assert_eq!(judge_caused(&list, &session(), &["sg-1a", "sg-2"]), Judgement::Allowed(0));
+        assert_eq!(judge_caused(&list, &session(), &["sg-1a", "sg-3"]), Judgement::Unknown);
+        assert_eq!(judge_caused(&list, &session(), &[]), Judgement::Unknown);
+        let narrower = entry("resource = \"sg-1a\"\nrole = \"other\"");
+        assert_eq!(judge_caused(&narrower, &session(), &["sg-1a"]), Judgement::Unknown, "all conditions must hold");
     }
 
     #[test]

@@ -418,6 +418,7 @@ impl Engine {
                     event,
                     account,
                     resource: &evidence.resource,
+                    causes: &evidence.causes,
                 })
             }
             Effect::Resolves | Effect::Notice => Judgement::Unknown,

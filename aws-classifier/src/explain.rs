@@ -166,6 +166,10 @@ fn line(asked: &Observation, label: &str, answer: &Answer) -> String {
             (Some(first), Some(last)) => format!("{label}: {key} is known, first seen {first}, last {last}"),
             _ => format!("{label}: {key} is new"),
         },
+        (Answer::Stood(stood), _) => {
+            let shown: Vec<String> = stood.iter().map(|s| format!("{} since {}", s.what, s.since)).collect();
+            format!("{label}: for {key}: {}", if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") })
+        }
         (Answer::Turn(turn), _) if turn.leads => format!("{label}: the first of its kind for {key}"),
         (Answer::Turn(_), _) => format!("{label}: one of several for {key}"),
         _ => format!("{label}: what came before is forgotten for {key}"),

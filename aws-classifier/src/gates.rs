@@ -1,16 +1,20 @@
 //! What security group calls change about the ways in from the world, in the form that state remembers.
 //!
-//! A *gate* is one watched port in one address family; each is remembered apart, so that closing one says nothing about
-//! the others. Two rules that open the same gate are not told apart unless their ids are known. Pure, like
-//! [`crate::ingress`], on which it is built.
+//! What stands in a group are its rules, told apart by what they admit and by their ids where those are known; both name the
+//! same rule, so closing one says nothing about another. A *gate* is one watched port in one address family, and open while
+//! the rules that stand let the world in there, whichever call made them. Pure, like [`crate::ingress`], on which it is
+//! built.
 
+use serde_json::Value;
 use shared::Timestamp;
 use shared::classifier::Malformed;
 use shared::event::Event;
-use shared::observation::{LastValues, Observations};
+use shared::observation::{Known, Observations, Stood};
 
 use crate::ingress::{self, Rule};
 
+/// The label of what stands in groups.
+const STANDING: &str = "standing";
 /// State cuts values at 512 bytes.
 const MEMORY_BYTES_MAX: usize = 500;
 
@@ -28,11 +32,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// All gates of the watched ports.
-    pub fn all(ports: &[u16]) -> impl Iterator<Item = Self> {
-        ports.iter().flat_map(|&port| [false, true].map(|is_v6| Self { port, is_v6 }))
-    }
-
     /// The state key of the gate of `group`, which names account and region too.
     pub fn key(self, group: &str) -> String {
         format!("{group}/{}/{}", self.port, if self.is_v6 { 6 } else { 4 })
@@ -51,12 +50,14 @@ pub struct Change {
     pub group: String,
     /// Its [`group_key`].
     pub key: String,
-    /// Gates opened to the world, each with the rules that do it.
+    /// Gates that the rules it makes open to the world by themselves, each with those rules.
     pub opened: Vec<(Gate, Vec<Rule>)>,
-    /// Gates closed.
-    pub closed: Vec<Gate>,
-    /// Ids of rules that no longer let the world in.
-    pub closed_rules: Vec<String>,
+    /// Rules it makes on watched ports that let in the world or a large part of it.
+    pub begun: Vec<Rule>,
+    /// Such rules that it takes away, as far as the record shows them.
+    pub revoked: Vec<Rule>,
+    /// Names of rules that it takes away or rewrites; `*` when the whole group goes.
+    pub ended: Vec<String>,
 }
 
 impl Change {
@@ -69,27 +70,28 @@ impl Change {
         let key = group_key(&event.account, &event.region, &group);
         let mut change = Self { group, key, ..Self::default() };
         match event.name.to_ascii_lowercase().as_str() {
-            "deletesecuritygroup" => change.closed = Gate::all(ports).collect(),
+            "deletesecuritygroup" => change.ended.push("*".to_owned()),
             "revokesecuritygroupingress" => {
-                let revoked = ingress::rules_revoked(event)?;
-                change.closed = gates(&revoked, ports).into_iter().map(|(gate, _)| gate).collect();
-                change.closed_rules = ingress::rule_ids(event)?;
+                change.revoked = wide_on(&ingress::rules_revoked(event)?, ports);
+                change.ended = ingress::rule_ids(event)?;
+                change.ended.extend(
+                    change
+                        .revoked
+                        .iter()
+                        .flat_map(|rule| rule.names().split(' ').map(str::to_owned).collect::<Vec<_>>()),
+                );
             }
             name => {
                 let made = ingress::rules_made(event)?;
                 change.opened = gates(&made, ports);
-                // A rule rewritten without opening anything no longer opens what it did.
-                if name == "modifysecuritygrouprules" && change.opened.is_empty() {
-                    change.closed_rules = ingress::rule_ids(event)?;
+                change.begun = wide_on(&made, ports);
+                if name == "modifysecuritygrouprules" {
+                    // What a rule was before it was rewritten ends; what it is now begins with the same call.
+                    change.ended = ingress::rule_ids(event)?;
                 }
             }
         }
         Ok(change)
-    }
-
-    /// The ports opened, ascending.
-    pub fn ports_opened(&self) -> Vec<u16> {
-        ports(self.opened.iter().map(|(gate, _)| *gate))
     }
 
     /// Remembers the openings under `opened`, by gate, as the rules' memory.
@@ -102,32 +104,66 @@ impl Change {
         observations
     }
 
-    /// Remembers the closings under `closed`, by gate and by rule id.
+    /// Notes what the call makes and takes away for `ttl_s` seconds; [`stood`] has the answer.
     #[must_use]
-    pub fn remember_closed(&self, mut observations: Observations, ttl_s: u32) -> Observations {
-        let rules = self.closed_rules.iter().map(|id| format!("{}/{id}", self.key));
-        for key in self.closed.iter().map(|gate| gate.key(&self.key)).chain(rules) {
-            observations = observations.remember("closed", key, "closed", ttl_s);
+    pub fn note(&self, observations: Observations, ttl_s: u32) -> Observations {
+        if self.begun.is_empty() && self.ended.is_empty() {
+            return observations;
         }
-        observations
+        observations.stand(STANDING, &*self.key, self.begun.iter().map(Rule::names), self.ended.iter().cloned(), ttl_s)
+    }
+
+    /// Whether the thing is a rule that this call makes.
+    pub fn makes(&self, thing: &Stood) -> bool {
+        self.begun.iter().any(|rule| rule.names() == thing.what)
     }
 }
 
-/// The keys under which the closing of what `rules` opened at `gate` is remembered: the gate's, then those of the rules.
-pub fn closing_keys<'k>(group: &'k str, gate: Gate, rules: &'k [Rule]) -> impl Iterator<Item = String> + 'k {
-    let ids = rules.iter().map(|rule| &rule.rule_id).filter(|id| !id.is_empty());
-    std::iter::once(gate.key(group)).chain(ids.map(move |id| format!("{group}/{id}")))
+/// Asks what stands in a group, by its [`group_key`].
+#[must_use]
+pub fn ask(observations: Observations, group: String, ttl_s: u32) -> Observations {
+    observations.stand(STANDING, group, [], [], ttl_s)
 }
 
-/// Whether a gate opened at `opened` was still open at `at`, given the answers to its [`closing_keys`]. When the ids of all
-/// rules that opened it are known, all of them must be gone; the gate's own answer always counts.
-pub fn is_open_still(opened: Timestamp, at: Timestamp, closings: &[&LastValues]) -> bool {
-    let gone = |last: &&LastValues| last.by(at).is_some_and(|(closed, _)| *closed > opened);
-    match closings {
-        [] => true,
-        [gate] => !gone(gate),
-        [gate, rules @ ..] => !gone(gate) && !rules.iter().all(gone),
+/// What stood in the groups that were asked about, in their order.
+pub fn stood(known: &Known) -> impl Iterator<Item = &[Stood]> {
+    known.stood(STANDING)
+}
+
+/// A way in: an open gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The gate.
+    pub gate: Gate,
+    /// Since when it is open.
+    pub since: Timestamp,
+    /// What keeps it open, with the time each rule began.
+    pub rules: Vec<(Rule, Timestamp)>,
+}
+
+/// The gates that things which stand keep open.
+pub fn open<'s>(things: impl IntoIterator<Item = &'s Stood>, ports: &[u16]) -> Vec<Way> {
+    let standing: Vec<(Rule, Timestamp)> =
+        things.into_iter().filter_map(|thing| Some((Rule::from_names(&thing.what)?, thing.since))).collect();
+    let rules: Vec<Rule> = standing.iter().map(|(rule, _)| rule.clone()).collect();
+    let ways = gates(&rules, ports).into_iter().map(|(gate, rules)| {
+        let rules: Vec<(Rule, Timestamp)> = standing.iter().filter(|(rule, _)| rules.contains(rule)).cloned().collect();
+        let alone = rules.iter().filter(|(rule, _)| rule.is_world()).map(|(_, since)| *since).min();
+        let since = alone.or_else(|| rules.iter().map(|(_, since)| *since).max()).unwrap_or_default();
+        Way { gate, since, rules }
+    });
+    ways.collect()
+}
+
+/// The rules of some ways as facts, each once.
+pub fn rule_facts<'w>(ways: impl IntoIterator<Item = &'w Way>) -> Vec<Value> {
+    let mut facts: Vec<Value> = Vec::new();
+    for fact in ways.into_iter().flat_map(|way| &way.rules).map(|(rule, _)| rule.to_fact()) {
+        if !facts.contains(&fact) {
+            facts.push(fact);
+        }
     }
+    facts
 }
 
 /// Ports of gates, ascending, each once.
@@ -136,6 +172,15 @@ pub fn ports(gates: impl IntoIterator<Item = Gate>) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
+}
+
+/// The rules on watched ports that let in the world, a large part of it, or the world together with others of them.
+fn wide_on(rules: &[Rule], ports: &[u16]) -> Vec<Rule> {
+    let together = ingress::world_open(rules, ports).1;
+    let bears = |rule: &&Rule| {
+        (rule.is_world() || rule.is_wide() || together.contains(rule)) && !rule.admitted(ports).is_empty()
+    };
+    rules.iter().filter(bears).cloned().collect()
 }
 
 /// The gates that the rules open, with the rules that do it.

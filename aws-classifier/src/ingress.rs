@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::classifier::Malformed;
 use shared::event::Event;
 
-/// Address ranges at least this wide (`/7`) are worth remembering: a few of them together can cover the world.
+/// Address ranges at least this wide (`/7`) are worth remembering: a few of them together can be the world.
 /// Our choice: nobody owns a range wider than `/8`, so no honest rule is that wide.
 const WIDE_PREFIX_LEN_MAX: u8 = 7;
 
@@ -18,12 +18,23 @@ const WIDE_PREFIX_LEN_MAX: u8 = 7;
 /// interface). Keeps a forged record from costing time.
 const RULES_MAX: usize = 1000;
 
-/// The addresses anyone can have. Everything routable in IPv4: 0.0.0.0/8 is "this network" and 224.0.0.0 upwards is
-/// multicast and reserved (IANA IPv4 special-purpose registry).
-const WORLD_V4: (u128, u128) =
-    (Ipv4Addr::new(1, 0, 0, 0).to_bits() as u128, Ipv4Addr::new(223, 255, 255, 255).to_bits() as u128);
-/// Everything routable in IPv6: 2000::/3 (RFC 4291).
-const WORLD_V6: (u128, u128) = (0x2000 << 112, (0x4000 << 112) - 1);
+/// First and last address of the ranges whose addresses anyone can have, of IPv4 and of IPv6, ascending. IPv4: all but "this
+/// network", private, shared, loopback and link-local addresses, multicast and what is reserved (IANA IPv4 special-purpose
+/// registry). IPv6: 2000::/3 (RFC 4291).
+const PUBLIC_V4: [(u128, u128); 7] = [
+    between([1, 0, 0, 0], [9, 255, 255, 255]),
+    between([11, 0, 0, 0], [100, 63, 255, 255]),
+    between([100, 128, 0, 0], [126, 255, 255, 255]),
+    between([128, 0, 0, 0], [169, 253, 255, 255]),
+    between([169, 255, 0, 0], [172, 15, 255, 255]),
+    between([172, 32, 0, 0], [192, 167, 255, 255]),
+    between([192, 169, 0, 0], [223, 255, 255, 255]),
+];
+const PUBLIC_V6: [(u128, u128); 1] = [(0x2000 << 112, (0x4000 << 112) - 1)];
+
+const fn between(first: [u8; 4], last: [u8; 4]) -> (u128, u128) {
+    (u32::from_be_bytes(first) as u128, u32::from_be_bytes(last) as u128)
+}
 
 /// What a rule lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +92,15 @@ impl Rule {
             && prefix_len(&self.cidr).is_some_and(|len| len <= WIDE_PREFIX_LEN_MAX)
     }
 
-    /// The rule as a fact for the responder, as EC2 keeps it: `tcp` for `6`, no host bits in the range, and ports −1
-    /// when the protocol is `-1`, which has none.
+    /// The rule as a fact for the responder, as EC2 keeps it.
     pub fn to_fact(&self) -> Value {
+        let (protocol, from, to, cidr) = self.kept();
+        json!({ "protocol": protocol, "from_port": from, "to_port": to, "cidr": cidr })
+    }
+
+    /// What makes it this rule of its group, as EC2 keeps it: `tcp` for `6`, no host bits in the range, and ports −1 when
+    /// the protocol is `-1`, which has none.
+    fn kept(&self) -> (&str, i32, i32, String) {
         let (from, to) = (i32::from(self.from_port), i32::from(self.to_port));
         let (protocol, from, to) = match self.protocol {
             Protocol::All => ("-1", -1, -1),
@@ -91,7 +108,29 @@ impl Rule {
             Protocol::Other => (self.protocol_text.as_str(), from, to),
         };
         let cidr = self.cidr.parse::<IpNet>().map_or_else(|_| self.cidr.clone(), |range| range.trunc().to_string());
-        json!({ "protocol": protocol, "from_port": from, "to_port": to, "cidr": cidr })
+        (protocol, from, to, cidr)
+    }
+
+    /// Its names in its group, with a space between them: what it admits, as no group has two rules that admit the same
+    /// from the same, and its id where that is known. What state keeps of a rule that stands.
+    pub fn names(&self) -> String {
+        let (protocol, from, to, cidr) = self.kept();
+        let admits = format!("{protocol}|{from}|{to}|{cidr}").replace(char::is_whitespace, "");
+        if is_rule_id(&self.rule_id) { format!("{admits} {}", self.rule_id) } else { admits }
+    }
+
+    /// Reads [`Rule::names`]; `None` when the text was cut.
+    pub fn from_names(names: &str) -> Option<Self> {
+        let (admits, rule_id) = names.split_once(' ').unwrap_or((names, ""));
+        let mut parts = admits.splitn(4, '|');
+        let protocol_text = parts.next()?.to_owned();
+        let protocol = protocol(&protocol_text);
+        let (from, to) = (parts.next()?, parts.next()?);
+        let (from_port, to_port) =
+            if protocol == Protocol::All { (0, u16::MAX) } else { (from.parse().ok()?, to.parse().ok()?) };
+        let (cidr, rule_id) = (parts.next()?.to_owned(), rule_id.to_owned());
+        prefix_len(&cidr)?;
+        Some(Self { protocol, protocol_text, from_port, to_port, cidr, rule_id, description: String::new() })
     }
 
     /// A short text that [`Rule::from_memory`] reads back: what state remembers of a rule.
@@ -137,22 +176,32 @@ pub fn from_memory(text: &str) -> impl Iterator<Item = Rule> {
     text.split(',').filter_map(Rule::from_memory)
 }
 
-/// The rules that let the world in on `port`: those whose range is the world, and those whose ranges cover it only
-/// together, such as 0.0.0.0/1 and 128.0.0.0/1. Ranges that such a cover does not need are left out: they are no fault.
+/// The rules that let the world in on `port`: those whose range is the world, and those whose ranges together hold half or
+/// more of the addresses anyone can have, in one family, such as 0.0.0.0/1 and 128.0.0.0/1, or all blocks but one. Half is
+/// our choice, the measure of `exposure/` too: what cloud providers and content networks publish is a small part of it, and
+/// leaving out what one does not need must not hide the rest. Of these, all large ranges are named, and of the narrower
+/// ones only as many of the widest as half takes: an office beside them is no fault.
 pub fn world_rules_on(rules: &[Rule], port: u16) -> Vec<&Rule> {
     let (mut found, rest): (Vec<&Rule>, Vec<&Rule>) =
         rules.iter().filter(|r| r.admits(port)).partition(|r| r.is_world());
-    for (is_v6, world) in [(false, WORLD_V4), (true, WORLD_V6)] {
+    for (is_v6, public) in [(false, &PUBLIC_V4[..]), (true, &PUBLIC_V6[..])] {
         let mut parts: Vec<Part<'_>> = rest
             .iter()
             .filter_map(|rule| {
                 let (part_is_v6, from, to) = span(&rule.cidr)?;
                 (part_is_v6 == is_v6).then_some(Part { from, to, rule })
             })
+            .filter(|part| held(std::slice::from_ref(part), public) > 0)
             .collect();
-        while let Some(cover) = cover(&parts, world) {
-            parts.retain(|p| !cover.contains(&p.rule));
-            found.extend(cover);
+        let half = public.iter().map(|(from, to)| to - from + 1).sum::<u128>().div_ceil(2);
+        parts.sort_by_key(|part| std::cmp::Reverse(part.to - part.from));
+        // Once more while what would be left is the world again: the same blocks may stand there several times.
+        while held(&parts, public) >= half {
+            let wide = parts.partition_point(|part| part.rule.is_wide());
+            // What the first so many hold only grows, so the fewest can be searched for.
+            let counts: Vec<usize> = (1..=parts.len()).collect();
+            let needed = counts.partition_point(|&n| held(&parts[..n], public) < half) + 1;
+            found.extend(parts.drain(..wide.max(needed)).map(|part| part.rule));
         }
     }
     found
@@ -164,16 +213,19 @@ struct Part<'r> {
     rule: &'r Rule,
 }
 
-/// The fewest parts that together reach from the first to the last address of `world`.
-fn cover<'r>(parts: &[Part<'r>], world: (u128, u128)) -> Option<Vec<&'r Rule>> {
-    let mut chosen = Vec::new();
-    let mut next = world.0;
-    while next <= world.1 {
-        let widest = parts.iter().filter(|p| p.from <= next && next <= p.to).max_by_key(|p| p.to)?;
-        chosen.push(widest.rule);
-        next = widest.to.saturating_add(1);
+/// How many of the `public` addresses the parts hold together.
+fn held(parts: &[Part<'_>], public: &[(u128, u128)]) -> u128 {
+    let mut spans: Vec<(u128, u128)> = parts.iter().map(|part| (part.from, part.to)).collect();
+    spans.sort_unstable();
+    let (mut held, mut next) = (0, 0);
+    for (from, to) in spans {
+        let from = from.max(next);
+        for (first, last) in public {
+            held += (to.min(*last) + 1).saturating_sub(from.max(*first));
+        }
+        next = next.max(to.saturating_add(1));
     }
-    Some(chosen)
+    held
 }
 
 /// The ports of `ports` on which the rules let the world in, ascending, and the rules that do it.
@@ -238,6 +290,28 @@ pub fn rules_revoked(event: &Event<'_>) -> Result<Vec<Rule>, Malformed> {
     Ok(asked)
 }
 
+/// What `CreateManagedPrefixList` and `ModifyManagedPrefixList` put into a list, each as a rule that admits everything from
+/// there. `Entry` and `AddEntry` are one entry or a list of them.
+///
+/// # Errors
+/// When a range has the wrong type.
+pub fn prefix_list_entries(event: &Event<'_>) -> Result<Vec<Rule>, Malformed> {
+    let request = event.request()?;
+    let mut rules = Vec::new();
+    for (call, key) in [("CreateManagedPrefixListRequest", "Entry"), ("ModifyManagedPrefixListRequest", "AddEntry")] {
+        let entries = match &request[call][key] {
+            Value::Array(entries) => entries,
+            one @ Value::Object(_) => std::slice::from_ref(one),
+            _ => &[],
+        };
+        let everything = template(&Value::Null)?;
+        for entry in entries {
+            push(entry, "Cidr", &everything, &mut rules)?;
+        }
+    }
+    Ok(rules)
+}
+
 /// The ids of rules that a request names by id.
 pub fn rule_ids(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
     let request = event.request()?;
@@ -249,7 +323,13 @@ pub fn rule_ids(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
     for update in modified(request) {
         ids.extend(update["SecurityGroupRuleId"].as_str().map(str::to_owned));
     }
+    ids.retain(|id| is_rule_id(id));
     Ok(ids)
+}
+
+/// `sgr-` and what EC2 writes behind it.
+fn is_rule_id(text: &str) -> bool {
+    text.strip_prefix("sgr-").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// The group a call is about: its id, else its name.
@@ -497,23 +577,35 @@ mod tests {
     }
 
     #[test]
-    fn halves_cover_the_world_only_together_and_on_the_same_port() {
+    fn halves_are_the_world_together_and_on_the_same_port() {
         let halves = [tcp(22, 22, "0.0.0.0/1"), tcp(0, 1000, "128.0.0.0/1")];
         assert_eq!(world_rules_on(&halves, 22).len(), 2);
         assert_eq!(world_rules_on(&halves, 80).len(), 0);
-        assert_eq!(world_rules_on(&halves[..1], 22).len(), 0);
+        assert_eq!(world_rules_on(&halves[1..], 22).len(), 0, "the upper half is 43 % of what anyone can have");
+        assert_eq!(world_rules_on(&halves[..1], 22).len(), 1, "the lower half is 57 %");
         let quarters = ["0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/3"].map(|c| tcp(22, 22, c));
         assert_eq!(world_rules_on(&quarters, 22).len(), 4, "224.0.0.0/3 cannot call anyone");
         assert_eq!(world_rules_on(&[tcp(22, 22, "2000::/3")], 22).len(), 1);
         assert_eq!(world_rules_on(&[tcp(22, 22, "::/1")], 22).len(), 1, "::/1 holds all of 2000::/3");
         let crowd = ["0.0.0.0/1", "203.0.113.9/32", "128.0.0.0/1", "0.0.0.0/2", "10.0.0.0/8"].map(|c| tcp(22, 22, c));
         let cidrs: Vec<&str> = world_rules_on(&crowd, 22).iter().map(|r| r.cidr.as_str()).collect();
-        assert_eq!(cidrs, ["0.0.0.0/1", "128.0.0.0/1"], "what the cover does not need stays out of it");
+        assert_eq!(cidrs, ["0.0.0.0/1", "128.0.0.0/1", "0.0.0.0/2"], "what is narrow or nobody's is no fault");
         let twice = ["0.0.0.0/1", "128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/2"];
         let twice = twice.map(|c| tcp(22, 22, c));
-        assert_eq!(world_rules_on(&twice, 22).len(), 6, "closing one cover would leave the other");
-        let mixed = [tcp(22, 22, "0.0.0.0/1"), tcp(22, 22, "8000::/1")];
+        assert_eq!(world_rules_on(&twice, 22).len(), 6, "closing some would leave the others");
+        let mixed = [tcp(22, 22, "128.0.0.0/1"), tcp(22, 22, "2000::/5")];
         assert_eq!(world_rules_on(&mixed, 22).len(), 0);
+    }
+
+    #[test]
+    fn narrow_ranges_are_the_world_when_they_are_half_of_it() {
+        let blocks = |n: u8| -> Vec<Rule> { (11..11 + n).map(|a| tcp(22, 22, &format!("{a}.0.0.0/8"))).collect() };
+        assert_eq!(world_rules_on(&blocks(60), 22).len(), 0, "as many as a group takes by default");
+        assert!(world_rules_on(&blocks(112), 22).len() > 100);
+        let mut some = blocks(60);
+        some.push(tcp(22, 22, "128.0.0.0/2"));
+        let found = world_rules_on(&some, 22);
+        assert_eq!((&*found[0].cidr, found.len()), ("128.0.0.0/2", 48), "only as many as half takes");
     }
 
     #[test]
@@ -586,18 +678,51 @@ mod tests {
                 format!("{}/{depth}", Ipv4Addr::from_bits(i << (32 - depth)))
             };
             let all: Vec<Rule> = (0..n).map(|i| tcp(22, 22, &cidr(i))).collect();
-            prop_assert!(!world_rules_on(&all, 22).is_empty());
-            // A part inside the routable space is missed: 64.0.0.0 and 2000:: lie in it whatever the depth.
-            let hole = if v6 { 1_u128 << 125 >> (128 - depth) } else { u128::from(0x4000_0000_u32 >> (32 - depth)) };
-            let holed: Vec<Rule> = all.iter().enumerate().filter(|(i, _)| *i as u128 != hole).map(|(_, r)| r.clone()).collect();
-            prop_assert_eq!(world_rules_on(&holed, 22).len(), 0);
+            prop_assert_eq!(world_open(&all, &[22]).0, [22]);
+        }
+
+        #[test]
+        fn leaving_out_one_address_hides_nothing(v4: u32, v6: u128) {
+            // The other half of every network that holds it.
+            let v4 = (1..=32).map(|len| format!("{}/{len}", Ipv4Addr::from_bits((v4 ^ 1 << (32 - len)) & u32::MAX << (32 - len))));
+            let v6 = (1..=128).map(|len| format!("{}/{len}", Ipv6Addr::from_bits((v6 ^ 1 << (128 - len)) & u128::MAX << (128 - len))));
+            for cidrs in [v4.collect::<Vec<_>>(), v6.collect()] {
+                let rules: Vec<Rule> = cidrs.iter().map(|cidr| tcp(22, 22, cidr)).collect();
+                prop_assert!(!world_rules_on(&rules, 22).is_empty());
+            }
+        }
+
+        #[test]
+        fn half_of_what_anyone_can_have_is_the_world(nets in proptest::collection::vec((1_u32..=16, any::<u32>()), 0..12)) {
+            let nets: Vec<(u32, u32)> = nets.into_iter().map(|(len, bits)| (len, bits & u32::MAX << (32 - len))).collect();
+            let rules: Vec<Rule> = nets.iter().map(|(len, bits)| tcp(22, 22, &format!("{}/{len}", Ipv4Addr::from_bits(*bits)))).collect();
+            // Every special range is made of whole /16, so counting those is exact.
+            let is_public = |block: &u32| {
+                let (a, b) = (block >> 8, block & 0xff);
+                (1..224).contains(&a) && a != 10 && a != 127 && !(a == 100 && b & 0xc0 == 64) && (a, b) != (169, 254)
+                    && !(a == 172 && b & 0xf0 == 16) && (a, b) != (192, 168)
+            };
+            let public: Vec<u32> = (0..1 << 16).filter(is_public).collect();
+            let holds = |block: &&u32| nets.iter().any(|(len, bits)| (**block << 16) & u32::MAX << (32 - len) == *bits);
+            let held = public.iter().filter(holds).count();
+            let found = world_rules_on(&rules, 22);
+            prop_assert_eq!(!found.is_empty(), held * 2 >= public.len());
+            let rest: Vec<Rule> = rules.iter().filter(|r| !found.contains(r)).cloned().collect();
+            prop_assert!(world_rules_on(&rest, 22).is_empty(), "closing what is named closes it");
         }
 
         #[test]
         fn memory_reads_back(from: u16, to: u16, all: bool) {
             let rules = [rule(if all { "-1" } else { "tcp" }, from, to, "0.0.0.0/1"), tcp(from, to, "::/0")];
             let read: Vec<Rule> = from_memory(&to_memory(&rules, 500)).collect();
-            prop_assert_eq!(read, rules);
+            prop_assert_eq!(&read[..], &rules);
+            for rule in rules {
+                let named = Rule { rule_id: "sgr-1".to_owned(), ..rule.clone() };
+                for rule in [rule, named] {
+                    let read = Rule::from_names(&rule.names()).unwrap();
+                    prop_assert_eq!((read.to_fact(), &read.rule_id), (rule.to_fact(), &rule.rule_id));
+                }
+            }
         }
 
         #[test]

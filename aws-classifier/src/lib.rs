@@ -27,4 +27,5 @@ pub mod routing;
 pub mod rules;
 mod selector;
 pub mod sign_in;
+pub mod source_network;
 pub mod surroundings;

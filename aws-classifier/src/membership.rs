@@ -2,6 +2,8 @@
 //!
 //! Pure: it reads request and response shapes. What a call does not say is left empty, never guessed.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use shared::classifier::Malformed;
 use shared::event::Event;
@@ -10,6 +12,10 @@ use shared::event::Event;
 const MEMBERS_MAX: usize = 1000;
 /// Groups of one interface beyond this many are not read: EC2 allows 16 at most (VPC quotas).
 const GROUPS_MAX: usize = 16;
+
+/// Different groups of one call beyond this many are not read: one call starts instances of one kind, with at most 15
+/// interfaces of 16 groups each.
+const GROUPS_OF_CALL_MAX: usize = 256;
 
 /// An instance or interface, and the groups it was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,21 +68,13 @@ pub fn members(event: &Event<'_>) -> Result<Vec<Member>, Malformed> {
     })
 }
 
-/// The groups of all members, each once.
-pub fn groups_of(members: &[Member]) -> Vec<&str> {
-    let mut all: Vec<&str> = members.iter().flat_map(|m| &m.groups).map(String::as_str).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
 /// The interfaces of every instance that was started; what was asked for when the record does not tell what came of it.
 fn started(request: &Value, response: &Value) -> Vec<Member> {
     let mut members = Vec::new();
     for instance in items(&response["instancesSet"]) {
         let id = text(instance, "instanceId");
         let interfaces = items(&instance["networkInterfaceSet"]);
-        for interface in interfaces {
+        for interface in interfaces.iter().take(MEMBERS_MAX) {
             members.push(Member {
                 instance: id.clone(),
                 interface: text(interface, "networkInterfaceId"),
@@ -95,6 +93,12 @@ fn started(request: &Value, response: &Value) -> Vec<Member> {
         asked.extend(items(&request["networkInterfaceSet"]).iter().flat_map(|i| groups(&i["groupSet"])));
         asked.truncate(GROUPS_MAX);
         members.push(Member { groups: asked, ..Member::default() });
+    }
+    let mut different = HashSet::new();
+    for member in &mut members {
+        member.groups.retain(|group| {
+            different.contains(group) || (different.len() < GROUPS_OF_CALL_MAX && different.insert(group.clone()))
+        });
     }
     members
 }
@@ -127,5 +131,28 @@ fn needed(value: &Value, key: &'static str) -> Result<String, Malformed> {
         Value::String(text) if !text.is_empty() => Ok(text.clone()),
         Value::String(_) | Value::Null => Err(Malformed::missing(&format!("requestParameters.{key}"))),
         _ => Err(Malformed::wrong(&format!("requestParameters.{key}"), "a string")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_call_that_names_more_groups_than_can_be_stays_cheap() {
+        let groups =
+            |n: usize| json!({"items": (0..16).map(|g| json!({"groupId": format!("sg-{n}x{g}")})).collect::<Vec<_>>()});
+        let interface = |n: usize| json!({"networkInterfaceId": format!("eni-{n}"), "groupSet": groups(n)});
+        let instance =
+            |n: usize| json!({"instanceId": format!("i-{n}"), "networkInterfaceSet": {"items": [interface(n)]}});
+        let response = json!({"instancesSet": {"items": (0..2000).map(instance).collect::<Vec<_>>()}});
+        let members = started(&Value::Null, &response);
+        assert_eq!(members.len(), MEMBERS_MAX);
+        assert_eq!(members.iter().map(|m| m.groups.len()).sum::<usize>(), GROUPS_OF_CALL_MAX);
+        let crowded = json!({"instanceId": "i-1", "networkInterfaceSet": {"items": (0..5000).map(interface).collect::<Vec<_>>()}});
+        assert_eq!(started(&Value::Null, &json!({"instancesSet": {"items": [crowded]}})).len(), MEMBERS_MAX);
+        let alike = json!({"instancesSet": {"items": (0..500).map(|n| json!({"instanceId": format!("i-{n}"), "groupSet": groups(1)})).collect::<Vec<_>>()}});
+        assert!(started(&Value::Null, &alike).iter().all(|member| member.groups.len() == 16));
     }
 }

@@ -95,6 +95,30 @@ fn good_news_is_never_kept_back() {
 }
 
 #[test]
+fn an_accepted_group_stays_accepted_when_an_instance_is_started_in_it() {
+    let started = |groups: &[&str]| {
+        let groups: Vec<Value> = groups.iter().map(|group| json!({"groupId": group})).collect();
+        let mut record: Value = serde_json::from_str(&group("RunInstances", 60)).unwrap();
+        record["requestParameters"] = json!({"instancesSet": {"items": [{"minCount": 1, "maxCount": 1}]}});
+        record["responseElements"] =
+            json!({"instancesSet": {"items": [{"instanceId": "i-1", "groupSet": {"items": groups}}]}});
+        record.to_string()
+    };
+    let opened = |id: &str| group("AuthorizeSecurityGroupIngress", 0).replace("sg-1", id);
+    let allow = "[[allow]]\nowner = \"o\"\nreason = \"r\"\nexpires = 2026-03-01\nresource = \"sg-1\"\n";
+    let found = |allow: &str, groups: &[&str]| {
+        let records = [opened("sg-1"), opened("sg-2").replace("\"e-", "\"f-"), started(groups)];
+        let verdicts = run(&engine(allow), &MemoryState::default(), &records);
+        verdicts[2].findings.iter().filter(|f| f.classifier == "ec2_instance_in_open_group").count()
+    };
+    assert_eq!(found("", &["sg-1"]), 1);
+    assert_eq!(found(allow, &["sg-1"]), 0);
+    assert_eq!(found(allow, &["sg-1", "sg-2"]), 1, "the other group is nobody's");
+    let elsewhere = allow.replace("sg-1", "sg-3");
+    assert_eq!(found(&elsewhere, &["sg-1"]), 1);
+}
+
+#[test]
 fn everything_goes_out_by_default() {
     let state = MemoryState::default();
     let verdicts = run(&engine(""), &state, &[key_created("bob", 0), key_created("bob", 1)]);
@@ -180,7 +204,7 @@ fn an_explanation_says_what_every_classifier_made_of_it() {
         seen.iter().any(|(id, said, _)| id == "ec2_mass_instance_creation" && *said == Said::FailedCall),
         "{seen:?}"
     );
-    let seen = said(&group("RevokeSecurityGroupIngress", 5).replace("0.0.0.0/0", "192.0.2.0/24"));
+    let seen = said(&group("RevokeSecurityGroupIngress", 5).replace("0.0.0.0/0", "128.0.0.0/2"));
     let closed = seen.iter().find(|(id, _, _)| id == "security_group_closed").unwrap();
     assert_eq!((closed.1, closed.2.len()), (Said::No, 1), "{seen:?}");
 }

@@ -193,7 +193,7 @@ fn fires_fixtures_fire_and_ignores_fixtures_do_not() {
 /// [`Event::is_by_aws_service`] is the one notion of who that is.
 #[test]
 fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
-    const WANTED: [&str; 14] = [
+    const WANTED: [&str; 15] = [
         // Services do not sign in; the records say who did.
         "console_login_failed_repeatedly",
         "console_login_new_device",
@@ -202,6 +202,7 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
         "cloudtrail_tampered",
         // A group, bucket, machine or policy is open to the world whoever opened it, and closed likewise.
         "ec2_instance_in_open_group",
+        "ec2_prefix_list_opened_to_world",
         "resource_policy_opened",
         "s3_public_exposure",
         "security_group_accessed_after_opening",

@@ -137,6 +137,9 @@ pub struct Evidence {
     pub severity: Option<Severity>,
     /// What it was done to; empty when the event names nothing.
     pub resource: String,
+    /// What makes it a threat to the resource, such as the open groups of an instance: whoever accepts all of these accepts
+    /// the finding too.
+    pub causes: Vec<String>,
     /// Threat, good news or notice.
     pub effect: Effect,
     /// Joins threats with the good news that ends them, such as `security_group_open/sg-1`; the engine
@@ -177,6 +180,13 @@ impl Evidence {
     #[must_use]
     pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Names what makes it a threat to the resource, where that is something else.
+    #[must_use]
+    pub fn caused_by(mut self, causes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.causes = causes.into_iter().map(Into::into).collect();
         self
     }
 

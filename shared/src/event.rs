@@ -332,6 +332,18 @@ impl Identity {
         }
     }
 
+    /// Who is counted for what is done again and again: as [`Identity::person_key`], with all sessions of any other role, and
+    /// all federated users of one user, as one. Whoever takes a role chooses the name of the session, so twenty names would
+    /// make twenty callers of one.
+    pub fn actor_key(&self) -> Cow<'_, str> {
+        match self.principal_kind() {
+            PrincipalKind::RoleSession | PrincipalKind::FederatedUser if !self.issuer_arn.is_empty() => {
+                Cow::Borrowed(&self.issuer_arn)
+            }
+            _ => self.person_key(),
+        }
+    }
+
     /// As [`Identity::principal_key`], with all sessions of one role as one: for habits, because the names of sessions are
     /// often made up each time.
     pub fn habit_key(&self) -> Cow<'_, str> {
@@ -975,6 +987,7 @@ mod tests {
     fn sessions_of_a_role_share_their_habits_and_users_do_not() {
         let session = identity(&SESSION.replace("PATH", "").replace("NAME", "Admin"));
         assert_eq!(session.habit_key(), "arn:aws:iam::123456789012:role/Admin");
+        assert_eq!(session.actor_key(), "arn:aws:iam::123456789012:role/Admin");
         let user = identity(r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#);
         assert_eq!(user.habit_key(), "123456789012/alice");
     }

@@ -10,7 +10,7 @@
 //!   that arrives last completes the window, whichever it is. What exactly that gives: see [`Count::reaches`].
 //! * **Expiry is compared at read**, with event time; nothing depends on when a record is deleted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ pub const MAX_COUNT_ENTRIES: usize = 1000;
 pub const MAX_DISTINCT_ENTRIES: usize = 256;
 /// Values kept of one last-value history, and recalls whose answers are kept.
 pub const MAX_LAST_ENTRIES: usize = 16;
+/// Beginnings and ends kept of one key: our choice, above the 1,000 rules a security group can have at most (VPC quotas).
+pub const MAX_STANDING_ENTRIES: usize = 1024;
 /// The highest threshold of a rate: our choice, what one key may take of a store is then 40 KB a window.
 pub const MAX_RATE: u32 = 10_000;
 /// Longer keys are cut, keeping a hash of the rest; longer values are cut.
@@ -77,6 +79,15 @@ pub enum Op {
     /// Notes that the key was seen and answers when it was first and last seen before.
     See {
         /// How long the key is known after it was last seen, in seconds of event time.
+        ttl_s: u32,
+    },
+    /// Notes what begins and what ends with the event among the things of the key, and answers what stood there until then.
+    Stand {
+        /// Things that begin, each as its names with spaces between them, such as a rule's own text and its id.
+        begins: Vec<String>,
+        /// Names of things that end: whatever has one of them. `*` ends everything.
+        ends: Vec<String>,
+        /// How long a thing is known that does not end, in seconds of event time.
         ttl_s: u32,
     },
     /// Lets one event of the key lead for `window_s` seconds and makes those near it its followers; answers which this
@@ -160,6 +171,21 @@ impl Observations {
     #[must_use]
     pub fn see(self, label: &'static str, key: impl Into<String>, ttl_s: u32) -> Self {
         self.with(label, key, Op::See { ttl_s })
+    }
+
+    /// [`Op::Stand`]; with nothing that begins or ends, it only asks.
+    #[must_use]
+    pub fn stand(
+        self,
+        label: &'static str,
+        key: impl Into<String>,
+        begins: impl IntoIterator<Item = String>,
+        ends: impl IntoIterator<Item = String>,
+        ttl_s: u32,
+    ) -> Self {
+        let bounded = |texts: &mut dyn Iterator<Item = String>| texts.map(bounded_key).collect();
+        let (begins, ends) = (bounded(&mut begins.into_iter()), bounded(&mut ends.into_iter()));
+        self.with(label, key, Op::Stand { begins, ends, ttl_s })
     }
 
     /// [`Op::Lead`].
@@ -251,6 +277,26 @@ impl Seen {
     }
 }
 
+/// One thing of the answer of [`Op::Stand`]: it began at or before the event and had not ended before it. In whatever
+/// order events arrive, what began and did not end is there, as long as it is among the entries kept; of what
+/// ended long ago, events that come late may hear that it stood longer than it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stood {
+    /// The thing, as it began.
+    pub what: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ended, at the event's time or later; `None` when that is not known.
+    pub until: Option<Timestamp>,
+}
+
+impl Stood {
+    /// Whether it goes on after `at`.
+    pub fn stands_after(&self, at: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > at)
+    }
+}
+
 /// The answer of [`Op::Lead`]. In whatever order events arrive and however often, as long as they are among those kept:
 /// every event leads or is at most `window_s` from one that does, and no two leaders are that near to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,6 +323,8 @@ pub enum Answer {
     Last(LastValues),
     /// To `See`.
     Seen(Seen),
+    /// To `Stand`: oldest first, each thing once.
+    Stood(Vec<Stood>),
     /// To `Lead`.
     Turn(Turn),
     /// To `Reset`.
@@ -347,6 +395,14 @@ impl Known {
         }
     }
 
+    /// What stood, by the keys asked for under `label`, in their order.
+    pub fn stood<'k>(&'k self, label: &'k str) -> impl Iterator<Item = &'k [Stood]> {
+        self.0.iter().filter(move |(l, _)| *l == label).filter_map(|(_, answer)| match answer {
+            Answer::Stood(stood) => Some(&**stood),
+            _ => None,
+        })
+    }
+
     /// The turn under `label`.
     pub fn turn(&self, label: &str) -> Turn {
         match self.find(label) {
@@ -374,6 +430,19 @@ pub enum StateRecord {
     Leaders(Vec<Leader>),
     /// A rate.
     Rate(Rate),
+    /// What began and ended.
+    Standing(Standing),
+}
+
+/// What began and ended under one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Things and when they began, oldest first; at most [`MAX_STANDING_ENTRIES`].
+    pub begun: Vec<(Timestamp, String)>,
+    /// Names and when what has them ended, oldest first; at most [`MAX_STANDING_ENTRIES`].
+    pub ended: Vec<(Timestamp, String)>,
+    /// The last events that arrived and their answers, for redelivery; at most [`MAX_LAST_ENTRIES`].
+    pub recent: Vec<(u64, Vec<Stood>)>,
 }
 
 /// Events in buckets of a thirtieth of a window.
@@ -489,6 +558,13 @@ impl StateRecord {
             Op::Remember { value, ttl_s } => Answer::Last(Self::last(record, Some(value), at, event, *ttl_s)),
             Op::Recall { ttl_s } => Answer::Last(Self::last(record, None, at, event, *ttl_s)),
             Op::See { ttl_s } => Answer::Seen(see(record, at, event, i64::from(*ttl_s))),
+            Op::Stand { begins, ends, ttl_s } => {
+                if !matches!(record, Some(Self::Standing(_))) {
+                    *record = Some(Self::Standing(Standing::default()));
+                }
+                let Some(Self::Standing(standing)) = record else { unreachable!("just set") };
+                Answer::Stood(standing.add(begins, ends, at, event, i64::from(*ttl_s)))
+            }
             Op::Lead { window_s } => Answer::Turn(lead(record, at, event, i64::from(*window_s) * 1000)),
         }
     }
@@ -537,6 +613,8 @@ impl StateRecord {
             Self::Seen(sighting) => forget(&mut sighting.recent),
             Self::Leaders(leaders) => forget(leaders),
             Self::Rate(rate) => forget(&mut rate.buckets),
+            // Forgetting an end makes something stand, so ends go after answers and before beginnings.
+            Self::Standing(Standing { begun, ended, recent }) => forget(recent) || forget(ended) || forget(begun),
         }
     }
 
@@ -555,6 +633,9 @@ impl StateRecord {
                 let end = |(bucket, _): &(i64, Vec<u32>)| Timestamp::from_millis((bucket + 1) * rate.bucket_ms);
                 (rate.buckets.last().map(end), i64::from(*window_s))
             }
+            (Self::Standing(standing), Op::Stand { ttl_s, .. }) => {
+                (standing.begun.last().max(standing.ended.last()).map(|(at, _)| *at), i64::from(*ttl_s))
+            }
             (Self::Seen(sighting), Op::See { ttl_s }) => (Some(sighting.last), i64::from(*ttl_s)),
             // A leader's followers are told to the next one: kept as long again as it leads.
             (Self::Leaders(leaders), Op::Lead { window_s }) => {
@@ -563,6 +644,87 @@ impl StateRecord {
             _ => (None, 0),
         };
         newest.unwrap_or_default().plus_seconds(life_s.saturating_add(LATENESS_S))
+    }
+}
+
+impl Standing {
+    fn add(&mut self, begins: &[String], ends: &[String], at: Timestamp, event: u64, ttl_s: i64) -> Vec<Stood> {
+        if let Some((_, answer)) = self.recent.iter().find(|(known, _)| *known == event) {
+            return answer.clone();
+        }
+        for (marks, whats) in [(&mut self.begun, begins), (&mut self.ended, ends)] {
+            for what in whats {
+                let mark = (at, what.clone());
+                if let Err(place) = marks.binary_search(&mark) {
+                    marks.insert(place, mark);
+                }
+            }
+        }
+        let answer = self.until(at, ttl_s);
+        self.forget(ttl_s);
+        if self.recent.len() >= MAX_LAST_ENTRIES {
+            self.recent.remove(0);
+        }
+        self.recent.push((event, answer.clone()));
+        answer
+    }
+
+    /// What stood until `at`.
+    fn until(&self, at: Timestamp, ttl_s: i64) -> Vec<Stood> {
+        let (ends, mut known) = (Ends::of(&self.ended), HashSet::new());
+        let begun = self.begun.iter().filter(|(since, _)| *since <= at && at.seconds_since(*since) <= ttl_s);
+        let stood =
+            begun.map(|(since, what)| Stood { what: what.clone(), since: *since, until: ends.of_thing(*since, what) });
+        stood.filter(|s| s.until.is_none_or(|until| until >= at) && known.insert(s.what.clone())).collect()
+    }
+
+    /// Forgets what ended and is late for nobody any more, earlier ends of the same name, and what is too old or too much:
+    /// of that, first what has ended.
+    fn forget(&mut self, ttl_s: i64) {
+        let Some((newest, _)) = self.begun.last().max(self.ended.last()).cloned() else { return };
+        let is_past = |at: Timestamp, life_s: i64| newest.seconds_since(at) > life_s.saturating_add(LATENESS_S);
+        let ends = Ends::of(&self.ended);
+        let end = |(since, what): &(Timestamp, String)| ends.of_thing(*since, what);
+        self.begun.retain(|b| !is_past(b.0, ttl_s) && end(b).is_none_or(|end| !is_past(end, 0)));
+        let mut surplus = self.begun.len().saturating_sub(MAX_STANDING_ENTRIES);
+        if surplus > 0 {
+            self.begun.retain(|b| {
+                let goes = surplus > 0 && end(b).is_some();
+                surplus -= usize::from(goes);
+                !goes
+            });
+            self.begun.drain(..surplus);
+        }
+        let mut later = HashSet::new();
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.reverse();
+        ended.retain(|(at, name)| (later.insert(name.clone()) || !is_past(*at, 0)) && !is_past(*at, ttl_s));
+        ended.truncate(MAX_STANDING_ENTRIES);
+        ended.reverse();
+        self.ended = ended;
+    }
+}
+
+/// When names ended, ascending.
+struct Ends<'s>(HashMap<&'s str, Vec<Timestamp>>);
+
+impl<'s> Ends<'s> {
+    fn of(ended: &'s [(Timestamp, String)]) -> Self {
+        let mut ends: HashMap<&str, Vec<Timestamp>> = HashMap::new();
+        for (at, name) in ended {
+            ends.entry(name).or_default().push(*at);
+        }
+        Self(ends)
+    }
+
+    /// When the thing that began then ended. Times have seconds, so an end of the same second is one of what was before: a
+    /// thing that was replaced would seem gone otherwise.
+    fn of_thing(&self, since: Timestamp, what: &str) -> Option<Timestamp> {
+        let first_after = |name: &str| {
+            let times = self.0.get(name)?;
+            times.get(times.partition_point(|at| *at <= since)).copied()
+        };
+        what.split(' ').chain(["*"]).filter_map(first_after).min()
     }
 }
 
@@ -919,8 +1081,6 @@ impl ObserveRequest<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
     use proptest::sample::Index;
 
@@ -1184,6 +1344,38 @@ mod tests {
             }
         }
 
+        /// Against a list of everything: what began and did not end stands, whatever the order of arrival.
+        #[test]
+        fn what_began_and_did_not_end_stands_in_any_order(
+            given in prop::collection::vec((0..LATENESS_S, 0..4_usize, any::<bool>(), any::<bool>()), 1..40),
+            order in any::<u64>(),
+            asked in 0..LATENESS_S,
+        ) {
+            let ttl_s = 90 * 86_400;
+            let mut arrivals: Vec<usize> = (0..given.len()).collect();
+            arrivals.sort_by_key(|i| (*i as u64 + 1).wrapping_mul(order | 1));
+            let mut record = None;
+            for i in arrivals.iter().chain(&arrivals[..arrivals.len().min(5)]).copied() {
+                let (second, thing, is_end, by_id) = given[i];
+                let name = if by_id { format!("id-{thing}") } else { format!("rule-{thing}") };
+                let (begins, ends) =
+                    if is_end { (vec![], vec![name]) } else { (vec![format!("rule-{thing} id-{thing}")], vec![]) };
+                StateRecord::apply(&mut record, &Op::Stand { begins, ends, ttl_s }, T0.plus_seconds(second), i as u64);
+            }
+            let op = Op::Stand { begins: vec![], ends: vec![], ttl_s };
+            let Answer::Stood(stood) = StateRecord::apply(&mut record, &op, T0.plus_seconds(asked), 1000) else {
+                panic!("another answer");
+            };
+            for thing in 0..4 {
+                let times = |is_end: bool| given.iter().filter(move |g| g.1 == thing && g.2 == is_end).map(|g| g.0);
+                let end = |since: i64| times(true).filter(|end| *end > since).min();
+                let since = times(false).filter(|since| *since <= asked && end(*since).is_none_or(|end| end >= asked)).min();
+                let answer = stood.iter().find(|s| s.what == format!("rule-{thing} id-{thing}"));
+                prop_assert_eq!(answer.map(|s| s.since), since.map(|s| T0.plus_seconds(s)));
+                prop_assert_eq!(answer.and_then(|s| s.until), since.and_then(end).map(|s| T0.plus_seconds(s)));
+            }
+        }
+
         /// Whoever arrives first is new, and nobody else while the key is alive.
         #[test]
         fn one_event_of_a_life_is_new_in_any_order(
@@ -1284,6 +1476,33 @@ mod tests {
         let first = turns(&events);
         assert_eq!(first, [(true, 0), (false, 0), (false, 0), (true, 2), (false, 0), (true, 1)]);
         assert_eq!(turns(&events), first, "delivered again");
+    }
+
+    #[test]
+    fn what_came_and_went_pushes_out_nothing_that_stands() {
+        let mut record = None;
+        let mut event = 0;
+        let mut stand = |record: &mut _, begins: &[String], ends: &[String], second: i64| {
+            event += 1;
+            let op = Op::Stand { begins: begins.to_vec(), ends: ends.to_vec(), ttl_s: 90 * 86_400 };
+            match StateRecord::apply(record, &op, T0.plus_seconds(second), event) {
+                Answer::Stood(stood) => stood.into_iter().map(|s| s.what).collect::<Vec<_>>(),
+                _ => Vec::new(),
+            }
+        };
+        stand(&mut record, &["door".to_owned()], &[], 0);
+        for second in 0..1000 {
+            let decoy = [format!("decoy-{second}")];
+            stand(&mut record, &decoy, &[], 2 * second + 1);
+            stand(&mut record, &[], &decoy, 2 * second + 2);
+        }
+        assert_eq!(stand(&mut record, &[], &[], 10_000), ["door"]);
+        assert_eq!(stand(&mut record, &[], &[], 91 * 86_400), [""; 0], "known for ninety days");
+        let Some(StateRecord::Standing(standing)) = &record else { panic!("another record") };
+        assert!(standing.begun.len() <= MAX_STANDING_ENTRIES && standing.ended.len() <= MAX_STANDING_ENTRIES);
+        assert_eq!(stand(&mut record, &["a b".to_owned()], &["a".to_owned()], 100 * 86_400), ["a b"]);
+        assert_eq!(stand(&mut record, &[], &["*".to_owned()], 100 * 86_400 + 1), ["a b"]);
+        assert_eq!(stand(&mut record, &[], &[], 100 * 86_400 + 2), [""; 0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::finding::{Effect, Finding, FindingId, Severity};
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::observation::{
     Count, Known, LastValues, MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_LAST_ENTRIES, Observations,
-    ObserveRequest, Seen,
+    ObserveRequest, Seen, Stood,
 };
 use crate::ports::{
     Archive, Claim, FailedMessage, IncidentFilter, Incidents, LEDGER_RETENTION_S, Ledger, Message, Queue,
@@ -169,6 +169,7 @@ pub async fn state_suite(state: &impl State) {
     resets_are_borders(state).await;
     remembers_last_values(state).await;
     knows_what_was_seen(state).await;
+    knows_what_stands(state).await;
     keys_are_separate(state).await;
     a_batch_is_applied_in_order(state).await;
     bounds_are_kept(state).await;
@@ -247,6 +248,27 @@ async fn knows_what_was_seen(state: &impl State) {
     assert_eq!(see(7, 2302).await.seen("s"), seen(2301, 2301));
     assert!(see(8, -5000).await.seen("s").is_new(), "long before: belongs to no life that is known");
     assert_eq!(see(9, 2303).await.seen("s"), seen(2301, 2302), "and does not disturb the present one");
+}
+
+async fn knows_what_stands(state: &impl State) {
+    let stand = async |event, at_s, begins: &[&str], ends: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let asked = Observations::none().stand("d", "doors", owned(begins), owned(ends), 1000);
+        let known = observe(state, event, at_s, asked).await;
+        let stood = |s: &Stood| (s.what.clone(), s.since, s.until);
+        known.stood("d").flatten().map(stood).collect::<Vec<_>>()
+    };
+    let door = |what: &str, since, until: Option<i64>| (what.to_owned(), second(since), until.map(second));
+    assert_eq!(stand(1, 100, &["front f1"], &[]).await, [door("front f1", 100, None)]);
+    assert_eq!(stand(2, 200, &["back b1"], &[]).await, [door("front f1", 100, None), door("back b1", 200, None)]);
+    let last = [door("front f1", 100, None), door("back b1", 200, Some(300))];
+    assert_eq!(stand(3, 300, &[], &["b1"]).await, last, "what it ends stood until then");
+    assert_eq!(stand(4, 301, &[], &[]).await, [door("front f1", 100, None)], "and no longer");
+    assert_eq!(stand(5, 250, &[], &["front"]).await.len(), 2, "late: what stood at its time");
+    assert_eq!(stand(3, 300, &[], &["b1"]).await, last, "delivered again: the same answer");
+    assert_eq!(stand(6, 302, &[], &[]).await, []);
+    assert_eq!(stand(7, 310, &["front f1"], &[]).await, [door("front f1", 310, None)], "begun again");
+    assert_eq!(stand(8, 1311, &[], &[]).await, [], "known for as long as its time to live");
 }
 
 async fn keys_are_separate(state: &impl State) {

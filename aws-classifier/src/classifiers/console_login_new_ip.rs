@@ -16,12 +16,13 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use shared::event::PrincipalKind;
 use shared::ports::Files;
 
 use crate::sign_in;
+use crate::source_network;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
 };
@@ -102,7 +103,7 @@ impl Classifier for ConsoleLoginNewIp {
             Scope::Account => event.account.to_string(),
             Scope::Global => "global".to_owned(),
         };
-        let place = format!("{whose}/{}", place(&event.source_ip));
+        let place = format!("{whose}/{}", source_network::of(&event.source_ip));
         Ok(Observations::none().see("address", place, self.settings.known_days * 86_400).see(
             "anyone",
             whose,
@@ -145,14 +146,5 @@ fn person(event: &Event<'_>) -> String {
     match identity.principal_kind() {
         PrincipalKind::SsoUser => identity.person_key().into_owned(),
         _ => format!("{}/{}", event.account, event.principal()),
-    }
-}
-
-/// The address as a key: IPv6 by its /64, in one spelling; text that is no address stays what it is.
-fn place(address: &str) -> String {
-    match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(IpAddr::V6(ip)) => Ipv6Net::new_assert(ip, 64).trunc().to_string(),
-        Ok(IpAddr::V4(ip)) => ip.to_string(),
-        Err(_) => address.to_owned(),
     }
 }

@@ -7,12 +7,12 @@
 //! **Why it matters.** An open group harms nobody until something stands behind it. From this moment on scanners reach
 //! the instance within minutes.
 //!
-//! **False positives.** Bastions that are meant to be public: tag the instance `RemediationExclusion=Ignore`. Two rules
-//! that open one port are told apart by their ids only; where records lack them, the port counts as closed when the
-//! first of them goes. *Not knowable:* groups that were opened before the records begin; the groups of an instance whose
-//! `RunInstances`, `ModifyInstanceAttribute` or `ModifyNetworkInterfaceAttribute` is not among the records of the last
-//! `membership_days` (`StartInstances` names none); and, for an instance with several interfaces, the groups of all of
-//! them after one was changed: the last change counts.
+//! **False positives.** Bastions that are meant to be public: tag the instance `RemediationExclusion=Ignore`, or accept the
+//! group by an entry of the allow-list whose `resource` is its id. *Not knowable:* groups that were opened before the
+//! records begin; the groups of an instance whose `RunInstances`, `ModifyInstanceAttribute` or
+//! `ModifyNetworkInterfaceAttribute` is not among the records of the last `membership_days` (`StartInstances` names
+//! none); and, for an instance with several interfaces, the groups of all of them after one was changed: the last
+//! change counts.
 //!
 //! **Response.** `ec2_instance_quarantine` takes the instance off the network, `security_group_rule_revoke` closes the
 //! group.
@@ -26,15 +26,17 @@ use shared::Timestamp;
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 use shared::event::Event;
 use shared::finding::Severity;
-use shared::observation::{Known, LastValues, Observations};
+use shared::observation::{Known, LastValues, Observations, Stood};
 use shared::ports::Files;
 
-use crate::gates::{self, Change, Gate};
-use crate::ingress::{self, Rule};
+use crate::gates::{self, Change, Way};
 use crate::membership::{self, Member};
 
 /// State cuts values at 512 bytes: so many instance ids fit.
 const IDS_REMEMBERED_MAX: usize = 20;
+
+/// Instances of one call whose tags are read: as many as are read at all.
+const MADE_MAX: usize = 1000;
 
 /// See the module.
 pub struct Ec2InstanceInOpenGroup {
@@ -125,18 +127,10 @@ impl Classifier for Ec2InstanceInOpenGroup {
 
     fn observe_further(&self, event: &Event<'_>, known: &Known) -> Result<Observations, Malformed> {
         let mut observations = Observations::none();
-        if Call::of(event) != Call::Members || known.has("closed") {
+        if Call::of(event) != Call::Members || known.has("members") {
             return Ok(observations);
         }
         let named = self.named(event, known)?;
-        if known.has("members") {
-            for Way { group, gate, rules, .. } in self.ways(event, &named, known)? {
-                for key in gates::closing_keys(&gates::group_key(&event.account, &event.region, &group), gate, &rules) {
-                    observations = observations.recall("closed", key, self.known_s());
-                }
-            }
-            return Ok(observations);
-        }
         let days = self.membership_s();
         if let (Some((_, owner)), [member]) = (known.last("owner").by(event.time), &*membership::members(event)?)
             && member.instance.is_empty()
@@ -149,10 +143,12 @@ impl Classifier for Ec2InstanceInOpenGroup {
         for group in groups_of(&named) {
             let key = gates::group_key(&event.account, &event.region, group);
             let ids: Vec<&str> = having(&named, group).take(IDS_REMEMBERED_MAX).collect();
-            for gate in Gate::all(&self.settings.ports) {
-                observations = observations.recall("opened", gate.key(&key), self.known_s());
-            }
-            observations = observations.remember("members", key, ids.join(","), self.known_s());
+            observations = gates::ask(observations, key.clone(), self.known_s()).remember(
+                "members",
+                key,
+                ids.join(","),
+                self.known_s(),
+            );
         }
         Ok(observations)
     }
@@ -163,17 +159,17 @@ impl Classifier for Ec2InstanceInOpenGroup {
             Call::Group => self.joined_before_we_knew(event, known),
             Call::Members => {
                 let named = self.named(event, known)?;
-                let mut closings = known.lasts("closed");
-                let mut open = self.ways(event, &named, known)?;
-                open.retain(|way| {
-                    let asked = gates::closing_keys("", way.gate, &way.rules).count();
-                    let answers: Vec<&LastValues> = closings.by_ref().take(asked).collect();
-                    gates::is_open_still(way.since, event.time, &answers)
-                });
-                let Some(group) = open.first().map(|way| way.group.clone()) else { return Ok(None) };
-                open.retain(|way| way.group == group);
-                let ids: Vec<&str> = having(&named, &group).collect();
-                Ok(Some(evidence(&group, &ids, &open, event.time)))
+                let open = |(group, stood): (_, &[Stood])| {
+                    let stands = stood.iter().filter(|thing| thing.stands_after(event.time));
+                    let open = gates::open(stands, &self.settings.ports);
+                    (!open.is_empty()).then_some((group, open))
+                };
+                let all: Vec<(&str, Vec<Way>)> =
+                    groups_of(&named).into_iter().zip(gates::stood(known)).filter_map(open).collect();
+                let Some((group, open)) = all.first() else { return Ok(None) };
+                let ids: Vec<&str> = having(&named, group).collect();
+                let evidence = evidence(group, &ids, open, event.time);
+                Ok(Some(evidence.caused_by(all.iter().map(|(group, _)| *group))))
             }
         }
     }
@@ -185,14 +181,6 @@ struct Named {
     groups: Vec<String>,
 }
 
-/// A way in: a gate of a group, and what opened it when.
-struct Way {
-    group: String,
-    gate: Gate,
-    since: Timestamp,
-    rules: Vec<Rule>,
-}
-
 impl Ec2InstanceInOpenGroup {
     const fn known_s(&self) -> u32 {
         self.settings.known_days * 86_400
@@ -202,17 +190,13 @@ impl Ec2InstanceInOpenGroup {
         self.settings.membership_days * 86_400
     }
 
-    /// Remembers what the call opens and closes. For an opening, asks who joined the group and what closed it since:
-    /// their records may have been faster.
+    /// Notes what the call opens and closes. For an opening, asks who joined the group since: their records may have been
+    /// faster.
     fn observe_group(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let change = Change::of(event, &self.settings.ports)?;
-        let mut observations = change.remember_opened(Observations::none(), self.known_s());
-        observations = change.remember_closed(observations, self.known_s());
-        if !change.opened.is_empty() {
-            observations = observations.recall("members", change.key.clone(), self.known_s());
-            for (gate, _) in &change.opened {
-                observations = observations.recall("closed", gate.key(&change.key), self.known_s());
-            }
+        let mut observations = change.note(Observations::none(), self.known_s());
+        if !change.begun.is_empty() {
+            observations = observations.recall("members", change.key, self.known_s());
         }
         Ok(observations)
     }
@@ -290,34 +274,18 @@ impl Ec2InstanceInOpenGroup {
         Ok(named)
     }
 
-    /// The gates of the groups of `named` that were opened, in the order in which they were asked for.
-    fn ways(&self, event: &Event<'_>, named: &[Named], known: &Known) -> Result<Vec<Way>, Malformed> {
-        let mut answers = known.lasts("opened");
-        let mut ways = Vec::new();
-        for group in groups_of(named) {
-            for gate in Gate::all(&self.settings.ports) {
-                if let Some((since, rules)) = answers.next().and_then(|l| l.by(event.time)) {
-                    let rules = ingress::from_memory(rules).collect();
-                    ways.push(Way { group: group.to_owned(), gate, since: *since, rules });
-                }
-            }
-        }
-        Ok(ways)
-    }
-
     /// The record of an opening comes after that of an instance which joined the group later.
     fn joined_before_we_knew(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let Some((joined, ids)) = known.last("members").next else { return Ok(None) };
         let change = Change::of(event, &self.settings.ports)?;
-        let open: Vec<Way> = change
-            .opened
-            .into_iter()
-            .zip(known.lasts("closed"))
-            .filter(|(_, closed)| closed.next.as_ref().is_none_or(|(at, _)| *at > joined))
-            .map(|((gate, rules), _)| Way { group: change.group.clone(), gate, since: event.time, rules })
-            .collect();
+        let stood: Vec<&Stood> = gates::stood(known).flatten().filter(|thing| thing.stands_after(joined)).collect();
+        let others = stood.iter().copied().filter(|thing| thing.since < event.time || !change.makes(thing));
+        let before = gates::open(others, &self.settings.ports);
+        let mut open = gates::open(stood.iter().copied(), &self.settings.ports);
+        // What was open without this call was known when the instance's record came.
+        open.retain(|way| before.iter().all(|known| known.gate != way.gate));
         let ids: Vec<&str> = ids.split(',').filter(|id| !id.is_empty()).collect();
-        Ok((!open.is_empty()).then(|| evidence(&change.group, &ids, &open, joined)))
+        Ok((!open.is_empty()).then(|| evidence(&change.group, &ids, &open, joined).caused_by([&*change.group])))
     }
 }
 
@@ -325,12 +293,6 @@ fn evidence(group: &str, ids: &[&str], open: &[Way], joined: Timestamp) -> Evide
     let ports = gates::ports(open.iter().map(|way| way.gate));
     let first = ids.first().copied().unwrap_or_default();
     let (instances, others): (Vec<&str>, Vec<&str>) = ids.iter().partition(|id| id.starts_with("i-"));
-    let mut rules: Vec<Value> = Vec::new();
-    for rule in open.iter().flat_map(|way| &way.rules).map(Rule::to_fact) {
-        if !rules.contains(&rule) {
-            rules.push(rule);
-        }
-    }
     let since = open.iter().map(|way| way.since).min().unwrap_or(joined);
     let who = if first.is_empty() { "An instance".to_owned() } else { first.chars().take(32).collect() };
     let group_shown: String = group.chars().take(32).collect();
@@ -339,7 +301,7 @@ fn evidence(group: &str, ids: &[&str], open: &[Way], joined: Timestamp) -> Evide
         .topic(format!("security_group_open/{group}"))
         .fact("group_id", group)
         .fact("ports", ports)
-        .fact("world_rules", rules)
+        .fact("world_rules", gates::rule_facts(open))
         .fact("open_for_s", joined.seconds_since(since));
     for (name, ids) in [("instance_ids", instances), ("interface_ids", others)] {
         if ids.iter().any(|id| !id.is_empty()) {
@@ -385,7 +347,7 @@ fn is_tagged(event: &Event<'_>, instance: &str, settings: &Settings) -> Result<b
     let asked = event.request()?["tagSpecificationSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
     let made = event.response()?["instancesSet"]["items"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(asked.iter().any(|set| set["resourceType"] == "instance" && has_tag(&set["tags"], settings))
-        || made.iter().any(|i| i["instanceId"] == instance && has_tag(&i["tagSet"]["items"], settings)))
+        || made.iter().take(MADE_MAX).any(|i| i["instanceId"] == instance && has_tag(&i["tagSet"]["items"], settings)))
 }
 
 /// Whether a list of `{"key", "value"}` has the tag. `DeleteTags` may leave the value out.

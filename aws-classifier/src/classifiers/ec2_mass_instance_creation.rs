@@ -1,15 +1,18 @@
 //! Many instances started by one principal.
 //!
 //! **What it detects.** One principal starts more than ten instances within five minutes, counted from the
-//! `RunInstances` records themselves, over all regions. They come as events or in log files; where a trail writes to
-//! CloudWatch Logs, `[alarms]` names the alarms on many new instances that lead to the records around their time, five
-//! minutes before and after. However often and whichever way a record comes, it counts once.
+//! `RunInstances` records themselves, over all regions. All sessions of a role count as one principal, as whoever takes
+//! the role names the session; people of Identity Center count each for themselves. The records come as events or in log
+//! files; where a trail writes to CloudWatch Logs, `[alarms]` names the alarms on many new instances that lead to the
+//! records around their time, five minutes before and after. However often and whichever way a record comes, it counts
+//! once.
 //!
 //! **Why it matters.** Stolen credentials are most often turned into money: as many large instances as the quota
 //! allows, for mining.
 //!
-//! **False positives.** Batch jobs, load tests, blue-green deployments by people. AWS services (Auto Scaling, EC2 Fleet,
-//! EMR, CloudFormation) are left out unless `service_roles_counted`; name your own build principals in `principals_exempt`.
+//! **False positives.** Batch jobs, load tests, blue-green deployments by people, and a role with which many builds start
+//! their machines. AWS services (Auto Scaling, EC2 Fleet, EMR, CloudFormation) are left out unless
+//! `service_roles_counted`; name your own build principals in `principals_exempt`.
 //!
 //! **Response.** `ec2_instances_stop` stops the instances of this finding (fact `instance_ids`), `iam_user_restrict`
 //! keeps the principal from starting more.
@@ -89,7 +92,7 @@ impl Classifier for Ec2MassInstanceCreation {
         if started == 0 || self.is_exempt(event) {
             return Ok(Observations::none());
         }
-        let principal = [&*event.account, event.principal()].join("/");
+        let principal = [&*event.account, &*event.identity().actor_key()].join("/");
         let mut ids = instance_ids(event)?;
         ids.truncate(IDS_REMEMBERED_MAX);
         Ok(Observations::none().distinct("ids", principal.clone(), ids.join(","), self.settings.window_s).count(

@@ -10,6 +10,7 @@ pub mod console_login_new_ip;
 pub mod console_login_without_mfa;
 pub mod ec2_instance_in_open_group;
 pub mod ec2_mass_instance_creation;
+pub mod ec2_prefix_list_opened_to_world;
 pub mod guardduty_finding;
 pub mod iam_access_key_created;
 pub mod iam_access_key_unusual_origin;
@@ -44,6 +45,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<console_login_without_mfa::ConsoleLoginWithoutMfa>(),
     plugin::<ec2_instance_in_open_group::Ec2InstanceInOpenGroup>(),
     plugin::<ec2_mass_instance_creation::Ec2MassInstanceCreation>(),
+    plugin::<ec2_prefix_list_opened_to_world::Ec2PrefixListOpenedToWorld>(),
     plugin::<guardduty_finding::GuarddutyFinding>(),
     plugin::<iam_access_key_created::IamAccessKeyCreated>(),
     plugin::<iam_access_key_unusual_origin::IamAccessKeyUnusualOrigin>(),

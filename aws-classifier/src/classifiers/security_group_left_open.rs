@@ -1,13 +1,14 @@
 //! Security group left open to the world.
 //!
 //! **What it detects.** A security group was opened to the world on a watched port, and an hour later nobody has revoked
-//! that. Asked once for each opening, by a follow-up at the end of the time of grace.
+//! that. Several rules count together, also when they came in separate calls within a day. Asked once for each opening,
+//! by a follow-up at the end of the time of grace.
 //!
 //! **Why it matters.** The alert about the opening was overlooked, or "just for a moment" was forgotten. What stays open
 //! is found by scanners.
 //!
 //! **False positives.** Bastions that are meant to be public. A rule that was taken away together with its whole stack by
-//! `DeleteSecurityGroup` counts as closed. Two rules that open one port are told apart by their ids only.
+//! `DeleteSecurityGroup` counts as closed.
 //!
 //! **Response.** `security_group_rule_revoke` revokes exactly the rules of the fact `world_rules`.
 //!
@@ -15,15 +16,16 @@
 //! <https://attack.mitre.org/techniques/T1562/007/>
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
 use shared::event::{Event, EventKind};
 use shared::finding::Severity;
-use shared::observation::{Known, LastValues, Observations};
+use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
-use crate::gates::{self, Change, Gate};
-use crate::ingress::Rule;
+use crate::gates::{self, Change, Way};
+
+/// Parts of the world opened by separate calls add up within a day, as in `security_group_opened_to_world`.
+const PARTS_WINDOW_S: u32 = 86_400;
 
 /// See the module.
 pub struct SecurityGroupLeftOpen {
@@ -77,16 +79,16 @@ impl Classifier for SecurityGroupLeftOpen {
 
     fn follow_up_s(&self, event: &Event<'_>) -> Option<u32> {
         let change = Change::of(event, &self.settings.ports).ok()?;
-        (!change.opened.is_empty()).then(|| self.grace_s())
+        (!change.begun.is_empty()).then(|| self.grace_s())
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let change = Change::of(event, &self.settings.ports)?;
-        if event.kind == EventKind::CloudTrail {
-            return Ok(change.remember_closed(Observations::none(), self.grace_s()));
-        }
-        let keys = change.opened.iter().flat_map(|(gate, rules)| gates::closing_keys(&change.key, *gate, rules));
-        Ok(keys.fold(Observations::none(), |observations, key| observations.recall("closed", key, self.grace_s())))
+        let known_s = self.grace_s() + PARTS_WINDOW_S;
+        Ok(match event.kind {
+            EventKind::CloudTrail => change.note(Observations::none(), known_s),
+            _ => gates::ask(Observations::none(), change.key, known_s),
+        })
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
@@ -95,27 +97,23 @@ impl Classifier for SecurityGroupLeftOpen {
         }
         let change = Change::of(event, &self.settings.ports)?;
         let opened = event.time.plus_seconds(-i64::from(self.grace_s()));
-        let mut closings = known.lasts("closed");
-        let open: Vec<(Gate, Vec<Rule>)> = change
-            .opened
-            .into_iter()
-            .filter(|(gate, rules)| {
-                let asked = gates::closing_keys("", *gate, rules).count();
-                let answers: Vec<&LastValues> = closings.by_ref().take(asked).collect();
-                gates::is_open_still(opened, event.time, &answers)
+        let stood = gates::stood(known).flatten().filter(|thing| thing.stands_after(event.time));
+        let mut open = gates::open(stood, &self.settings.ports);
+        // What others opened has follow-ups of its own, and so has what was closed and opened again. Of several parts, the last
+        // made it the world.
+        let is_own = |way: &Way| {
+            way.rules.iter().any(|(rule, since)| {
+                *since == opened
+                    && (rule.is_world() || way.since == opened)
+                    && change.begun.iter().any(|begun| begun.names() == rule.names())
             })
-            .collect();
+        };
+        open.retain(is_own);
         if open.is_empty() {
             return Ok(None);
         }
         let group = &change.group;
-        let ports = gates::ports(open.iter().map(|(gate, _)| *gate));
-        let mut world_rules: Vec<Value> = Vec::new();
-        for rule in open.iter().flat_map(|(_, rules)| rules).map(Rule::to_fact) {
-            if !world_rules.contains(&rule) {
-                world_rules.push(rule);
-            }
-        }
+        let ports = gates::ports(open.iter().map(|way| way.gate));
         let shown: String = group.chars().take(32).collect();
         Ok(Some(
             Evidence::about(group.clone())
@@ -127,7 +125,7 @@ impl Classifier for SecurityGroupLeftOpen {
                 .fact("group_id", group.clone())
                 .fact("ports", ports)
                 .fact("opened_at", opened.to_string())
-                .fact("world_rules", world_rules),
+                .fact("world_rules", gates::rule_facts(&open)),
         ))
     }
 }

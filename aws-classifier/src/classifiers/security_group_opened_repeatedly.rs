@@ -1,7 +1,8 @@
 //! Several security groups opened to the world on SSH by one principal.
 //!
 //! **What it detects.** One principal opens SSH to the world on three or more different security groups within ten
-//! minutes.
+//! minutes. All sessions of a role count as one principal, as whoever takes the role names the session; people of
+//! Identity Center count each for themselves.
 //!
 //! **Why it matters.** One opened group may be a mistake; several in a row are a script at work, preparing many ways
 //! in or out.
@@ -86,7 +87,7 @@ impl Classifier for SecurityGroupOpenedRepeatedly {
             return Ok(Observations::none());
         }
         // Regions are not told apart: an attacker goes through them one by one.
-        let actor = [&*event.account, event.principal()].join("/");
+        let actor = [&*event.account, &*event.identity().actor_key()].join("/");
         let group = [&*event.region, ingress::group_id(event)?].join("/");
         Ok(Observations::none().distinct("groups", actor, group, self.settings.window_s))
     }

@@ -1,15 +1,17 @@
 //! Security group opened to the world.
 //!
 //! **What it detects.** An inbound security group rule that lets the whole internet reach a remote-access, database
-//! or file-transfer port: any `/0` range, or ranges that cover the world only together, on a port, a port range or
-//! all ports. Also when the parts come in separate calls within a day, and when an existing rule is modified.
+//! or file-transfer port, on a port, a port range or all ports: any `/0` range, or ranges that together hold half or
+//! more of the addresses anyone can have. Also when large parts (`/7` and larger) come in separate calls within a day,
+//! and when an existing rule is modified.
 //!
 //! **Why it matters.** An open SSH or RDP port is found by scanners within minutes and is a usual first step to a
 //! foothold or to carrying data out. AWS and the CIS benchmark advise against every such rule.
 //!
 //! **False positives.** Bastions that are meant to be public. `ModifySecurityGroupRules` does not say whether a rule
 //! is inbound, so an outbound rule rewritten to the world on a watched port is reported too. A range that is not the
-//! world is reported (as `info`) only with `restricted_reported`; denied calls change nothing and are not reported.
+//! world is reported (as `info`) only with `restricted_reported`; denied calls change nothing and are not reported. *Not judged:* rules whose source is a prefix list, as the rule
+//! does not say what the list holds; `ec2_prefix_list_opened_to_world` reports the list itself.
 //!
 //! **Response.** `security_group_rule_revoke` revokes exactly the rules of the fact `world_rules`.
 //!
@@ -26,6 +28,12 @@ use shared::ports::Files;
 
 use crate::ingress::{self, Rule};
 
+/// For how long it is known what makes a group worse: 90 days, the reach of CloudTrail's event history.
+const MARK_KNOWN_S: u32 = 90 * 86_400;
+/// Groups of one tagging call beyond this many are not read: EC2 takes 1,000 resources a call.
+const TAGGED_MAX: usize = 1000;
+/// Remembered in place of a tag that makes a group worse once it is gone.
+const UNTAGGED: &str = "";
 /// Parts of the world opened by separate calls add up within a day: our choice, longer than any sitting.
 const PARTS_WINDOW_S: u32 = 86_400;
 /// State cuts values at 512 bytes.
@@ -74,7 +82,13 @@ impl Classifier for SecurityGroupOpenedToWorld {
         techniques: &["T1562.007", "T1133"],
         patterns: &[Pattern::Api {
             source: "ec2.amazonaws.com",
-            names: &["AuthorizeSecurityGroupIngress", "CreateSecurityGroup", "ModifySecurityGroupRules"],
+            names: &[
+                "AuthorizeSecurityGroupIngress",
+                "CreateSecurityGroup",
+                "CreateTags",
+                "DeleteTags",
+                "ModifySecurityGroupRules",
+            ],
         }],
         failed_calls: FailedCalls::Ignored,
         responses: &["security_group_rule_revoke"],
@@ -97,18 +111,29 @@ impl Classifier for SecurityGroupOpenedToWorld {
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        let call = Call::of(event);
+        if let Call::Tag | Call::Untag = call {
+            return self.observe_tags(event, call);
+        }
         let group = [&*event.account, &*event.region, ingress::group_id(event)?].join("/");
-        if event.name.eq_ignore_ascii_case("CreateSecurityGroup") {
-            return Ok(match self.raising_mark(event.request()?, "groupDescription") {
-                Some(mark) => Observations::none().remember("mark", group, mark, PARTS_WINDOW_S),
-                None => Observations::none(),
-            });
+        if call == Call::Create {
+            let request = event.request()?;
+            let mut observations = Observations::none();
+            if let Some(word) = request["groupDescription"].as_str().and_then(|d| self.raising_word(d)) {
+                let mark = format!("description says {word}");
+                observations = observations.remember("mark", group.clone(), mark, MARK_KNOWN_S);
+            }
+            if let Some(tag) = self.raising_tag(request) {
+                observations = observations.remember("tag", group, tag, MARK_KNOWN_S);
+            }
+            return Ok(observations);
         }
         let rules = ingress::rules_made(event)?;
         let watched = |r: &&Rule| !r.admitted(&self.ports).is_empty();
         let mut observations = Observations::none();
         if rules.iter().any(|r| watched(&r)) {
-            observations = observations.recall("mark", group.clone(), PARTS_WINDOW_S);
+            observations = observations.recall("mark", group.clone(), MARK_KNOWN_S);
+            observations = observations.recall("tag", group.clone(), MARK_KNOWN_S);
         }
         let wide = ingress::to_memory(rules.iter().filter(watched).filter(|r| r.is_wide()), MEMORY_BYTES_MAX);
         if !wide.is_empty() {
@@ -118,7 +143,7 @@ impl Classifier for SecurityGroupOpenedToWorld {
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        if event.name.eq_ignore_ascii_case("CreateSecurityGroup") {
+        if Call::of(event) != Call::Open {
             return Ok(None);
         }
         let group = ingress::group_id(event)?;
@@ -135,8 +160,13 @@ impl Classifier for SecurityGroupOpenedToWorld {
         let raised = rules
             .iter()
             .find_map(|r| self.raising_word(&r.description).map(|w| format!("rule description says {w}")))
-            .or_else(|| self.raising_mark(event.request().ok()?, ""))
-            .or_else(|| known.last("mark").previous.map(|(_, mark)| format!("group: {mark}")));
+            .or_else(|| self.raising_tag(event.request().ok()?))
+            .or_else(|| {
+                let remembered = |label| Some(known.last(label).by(event.time)?.1.clone());
+                let mark =
+                    [remembered("mark"), remembered("tag")].into_iter().flatten().find(|mark| mark != UNTAGGED)?;
+                Some(format!("group: {mark}"))
+            });
         let is_critical = open_ports.iter().any(|p| self.settings.ports_critical.contains(p)) || raised.is_some();
         let mut evidence = Evidence::about(group)
             .titled(format!("Security group {} opened to the world on {}", shortened(group), named(&open_ports)))
@@ -172,20 +202,41 @@ impl SecurityGroupOpenedToWorld {
         })
     }
 
-    /// What about the request makes it worse: a word of the described group, or the tag `environment`.
-    fn raising_mark(&self, request: &Value, description: &str) -> Option<String> {
-        let described = request[description].as_str().and_then(|d| self.raising_word(d));
-        if let Some(word) = described {
-            return Some(format!("description says {word}"));
-        }
+    /// `CreateTags` and `DeleteTags` on groups: the tag `environment` as it is from now on.
+    fn observe_tags(&self, event: &Event<'_>, call: Call) -> Result<Observations, Malformed> {
+        let request = event.request()?;
+        let list = |set: &str| request[set]["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let tags = list("tagSet");
+        let environment = tags.iter().find(|tag| tag["key"].as_str().is_some_and(is_environment));
+        let now = match (call, environment) {
+            (Call::Tag, Some(tag)) => self.raised(tag).unwrap_or_else(|| UNTAGGED.to_owned()),
+            // One that names a value takes away no other.
+            (Call::Untag, Some(tag)) if tag["value"].is_null() || self.raised(tag).is_some() => UNTAGGED.to_owned(),
+            // One that names no tag takes all.
+            (Call::Untag, None) if tags.is_empty() => UNTAGGED.to_owned(),
+            _ => return Ok(Observations::none()),
+        };
+        let groups = list("resourcesSet").iter().filter_map(|r| r["resourceId"].as_str());
+        let groups = groups.filter(|id| id.starts_with("sg-")).take(TAGGED_MAX);
+        Ok(groups.fold(Observations::none(), |observations, id| {
+            let group = [&*event.account, &*event.region, id].join("/");
+            observations.remember("tag", group, now.clone(), MARK_KNOWN_S)
+        }))
+    }
+
+    /// The tag `environment` of a request that makes it worse.
+    fn raising_tag(&self, request: &Value) -> Option<String> {
         let sets = request["tagSpecificationSet"]["items"].as_array()?;
         let mut tags = sets.iter().filter_map(|s| s["tags"].as_array()).flatten();
-        tags.find_map(|tag| {
-            let (key, value) = (tag["key"].as_str()?, tag["value"].as_str()?);
-            let is_raised = key.eq_ignore_ascii_case("environment")
-                && self.settings.environments_raised.iter().any(|e| e.eq_ignore_ascii_case(value));
-            is_raised.then(|| format!("tagged environment={}", value.to_ascii_lowercase()))
-        })
+        tags.find_map(|tag| self.raised(tag))
+    }
+
+    /// What a tag says that makes it worse.
+    fn raised(&self, tag: &Value) -> Option<String> {
+        let (key, value) = (tag["key"].as_str()?, tag["value"].as_str()?);
+        let is_raised =
+            is_environment(key) && self.settings.environments_raised.iter().any(|e| e.eq_ignore_ascii_case(value));
+        is_raised.then(|| format!("tagged environment={}", value.to_ascii_lowercase()))
     }
 
     fn raising_word(&self, text: &str) -> Option<&str> {
@@ -194,6 +245,33 @@ impl SecurityGroupOpenedToWorld {
         words.find_map(|word| {
             self.settings.words_raised.iter().find(|w| word.starts_with(&w.to_lowercase())).map(String::as_str)
         })
+    }
+}
+
+fn is_environment(key: &str) -> bool {
+    key.eq_ignore_ascii_case("environment")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Makes a group.
+    Create,
+    /// Tags it.
+    Tag,
+    /// Takes tags from it.
+    Untag,
+    /// Makes rules of it.
+    Open,
+}
+
+impl Call {
+    fn of(event: &Event<'_>) -> Self {
+        match event.name.to_ascii_lowercase().as_str() {
+            "createsecuritygroup" => Self::Create,
+            "createtags" => Self::Tag,
+            "deletetags" => Self::Untag,
+            _ => Self::Open,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! **What it detects.** One address sends a thousand requests to web servers within five minutes, or calls itself a known
 //! scanner, or asks for thirty different pages that do not exist within five minutes. Also a CloudWatch alarm that is
-//! named for it. Each is reported once for an address and window.
+//! named for it. Each is reported once for an address and window; the addresses of one IPv6 /64 are one, as a single
+//! host has them all.
 //!
 //! **Why it matters.** Scanning comes before the attack, and shows what the attacker now knows about the server.
 //!
@@ -27,6 +28,7 @@ use shared::observation::{Known, MAX_DISTINCT_ENTRIES, MAX_RATE, Observations};
 use shared::ports::Files;
 
 use crate::alarm_state::{self, AlarmState};
+use crate::source_network;
 
 /// What scanners call themselves; the format is in the file.
 const USER_AGENTS: &str = include_str!("../../data/scanner-user-agents.txt");
@@ -138,7 +140,7 @@ impl Classifier for WebScannerDetected {
             return Ok(Observations::none());
         }
         let Settings { requests_min, window_s, quiet_s, .. } = self.settings;
-        let source = [&*event.account, &*event.source_ip].join("/");
+        let source = [&*event.account, &*source_network::of(&event.source_ip)].join("/");
         let mut observations = Observations::none().rate("requests", source.clone(), requests_min, window_s);
         if let Some(tool) = self.tool(&event.user_agent) {
             observations = observations.see("tool", format!("{source}/{tool}"), quiet_s);

@@ -14,6 +14,9 @@
 //! *What it leaves alone.* Sources narrower than `/7`, which no part of the world-open whole needs to be. A finding with an
 //! unreadable rule gets no plan at all. Tracked connections live on (AWS: a rule change does not cut them).
 //!
+//! A finding keeps no more than 20 rules. When it lists as many, the rest is taken from the group: every rule there, no
+//! narrower than `/7`, that opens what the listed ones open. More than 200 such rules are left to people.
+//!
 //! *Before it acts.* It reads the group's rules. Only rules that still exist are revoked, and what is authorized again
 //! carries their descriptions. A rule that exists already is not authorized, and not revoked on undo. When other rules,
 //! which the finding does not name, keep an offending port open to the world, the response has failed, and says so.
@@ -38,8 +41,13 @@ use super::{is_account, is_region};
 /// too: nobody owns more than a `/8`.
 const WORLD_PREFIX_LEN_MAX: u8 = 7;
 
-/// The classifiers' engine cuts longer lists, so a list this long may lack something.
+/// The classifiers' engine cuts longer lists, so a list this long may lack something; of rules, the group knows the rest.
 const FACT_ITEMS_MAX: usize = 20;
+
+/// Rules beyond this many are not revoked in one go, and no more remainders authorized: our choice, three times what a group
+/// takes by default, and five remainders each, so that the journal entry with its undo stays below its 400 KB.
+const RULES_MAX: usize = 200;
+const REMAINDERS_MAX: usize = 5 * RULES_MAX;
 
 const ALL_PORTS: RangeInclusive<u16> = 0..=u16::MAX;
 
@@ -115,11 +123,17 @@ impl Action for SecurityGroupRuleRevoke {
 
     fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
         let group = group_of(finding)?;
-        let rules = offending_rules(finding)?;
+        let mut rules = offending_rules(finding)?;
         let live = live_rules(seen)?;
+        if may_lack_rules(finding) {
+            let rest = rest_of(&rules, offending_ports(finding).as_deref(), &live);
+            rules.extend(rest);
+        }
+        bounded(rules.len(), RULES_MAX, "rules open the group")?;
         let there: Vec<&Rule> = rules.keys().filter(|rule| live.contains_key(rule)).collect();
         let mut kept = if self.remainder_kept { remainders(&rules, there.iter().copied()) } else { BTreeMap::new() };
         kept.retain(|rest, _| !live.contains_key(rest));
+        bounded(kept.len(), REMAINDERS_MAX, "harmless remainders would have to be kept")?;
         let described = |rule: &Rule| live.get(rule).and_then(|live| live["Description"].as_str());
         let back: Vec<Value> = there.iter().map(|rule| rule.permission(described(rule))).collect();
         let gone: Vec<Value> = there.iter().map(|rule| rule.permission(None)).collect();
@@ -251,16 +265,9 @@ fn before_image(rules: Vec<&Value>) -> Vec<Value> {
 }
 
 /// Which other rules keep an offending port open to the world, in words; empty when none does.
-fn still_open(
-    rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>,
-    ports: Option<&[u16]>,
-    live: &BTreeMap<Rule, &Value>,
-) -> String {
-    let opens = |other: &Rule| rules.iter().any(|(rule, parts)| other.opens_part_of(rule, parts, ports));
-    let open: Vec<&Rule> = live
-        .keys()
-        .filter(|other| other.source.len <= WORLD_PREFIX_LEN_MAX && !rules.contains_key(other) && opens(other))
-        .collect();
+fn still_open(rules: &Offending, ports: Option<&[u16]>, live: &BTreeMap<Rule, &Value>) -> String {
+    let rest = rest_of(rules, ports, live);
+    let open: Vec<&Rule> = rest.keys().collect();
     if open.is_empty() {
         return String::new();
     }
@@ -422,21 +429,18 @@ impl Rule {
     }
 }
 
-/// The rules to revoke, each with its offending parts. One unreadable rule makes the whole finding unusable: a plan that
+/// Rules to revoke, each with its offending parts.
+type Offending = BTreeMap<Rule, Vec<RangeInclusive<u16>>>;
+
+/// The rules that the finding names. One unreadable rule makes the whole finding unusable: a plan that
 /// closes half of what is open would look like a success.
-fn offending_rules(finding: &Finding) -> Result<BTreeMap<Rule, Vec<RangeInclusive<u16>>>, NotApplicable> {
+fn offending_rules(finding: &Finding) -> Result<Offending, NotApplicable> {
     let Some(entries) = finding.evidence.get("world_rules").and_then(Value::as_array).filter(|list| !list.is_empty())
     else {
         return Err(NotApplicable("the finding names no world-open rule".to_owned()));
     };
-    if entries.len() >= FACT_ITEMS_MAX {
-        return Err(NotApplicable(format!(
-            "the finding lists {} rules and may lack some; look at the group",
-            entries.len()
-        )));
-    }
     let ports = offending_ports(finding);
-    let mut rules: BTreeMap<Rule, Vec<RangeInclusive<u16>>> = BTreeMap::new();
+    let mut rules = Offending::new();
     for (i, entry) in entries.iter().enumerate() {
         let (rule, parts) = offending_rule(entry, ports.as_deref())
             .map_err(|why| NotApplicable(format!("world-open rule {} {why}", i + 1)))?;
@@ -450,6 +454,35 @@ fn offending_rules(finding: &Finding) -> Result<BTreeMap<Rule, Vec<RangeInclusiv
     Ok(rules)
 }
 
+fn bounded(many: usize, max: usize, what: &str) -> Result<(), NotApplicable> {
+    if many <= max { Ok(()) } else { Err(NotApplicable(format!("{many} {what}, more than {max}; look at the group"))) }
+}
+
+/// Whether the finding may have been cut before its last rule.
+fn may_lack_rules(finding: &Finding) -> bool {
+    finding.evidence.get("world_rules").and_then(Value::as_array).is_some_and(|list| list.len() >= FACT_ITEMS_MAX)
+}
+
+/// The rules of the group that open what the named ones do, and are no less of the world, each with its offending parts.
+fn rest_of(named: &Offending, ports: Option<&[u16]>, live: &BTreeMap<Rule, &Value>) -> Offending {
+    let others = live.keys().filter(|other| other.source.len <= WORLD_PREFIX_LEN_MAX && !named.contains_key(other));
+    let opening = others.filter(|other| named.iter().any(|(rule, parts)| other.opens_part_of(rule, parts, ports)));
+    let parts = |other: &Rule| -> Vec<RangeInclusive<u16>> {
+        let Ports::Range(from, to) = other.ports else { return Vec::new() };
+        let offending: Vec<RangeInclusive<u16>> = match ports {
+            Some(ports) => ports.iter().map(|&port| port..=port).collect(),
+            None => {
+                named.iter().filter(|(rule, _)| rule.protocol == other.protocol).flat_map(|(_, p)| p.clone()).collect()
+            }
+        };
+        let within = |part: &RangeInclusive<u16>| from.max(*part.start())..=to.min(*part.end());
+        let held: Vec<_> = offending.iter().map(within).filter(|part| !part.is_empty()).collect();
+        // Where only rules of all protocols say what offends, it is the whole rule.
+        if held.is_empty() { vec![from..=to] } else { held }
+    };
+    opening.map(|other| (other.clone(), parts(other))).collect()
+}
+
 /// The fact `ports`; `None` when it is missing, unreadable or perhaps cut: then rules offend as a whole.
 fn offending_ports(finding: &Finding) -> Option<Vec<u16>> {
     let ports = finding.evidence.get("ports")?.as_array()?;
@@ -461,10 +494,7 @@ fn offending_ports(finding: &Finding) -> Option<Vec<u16>> {
 
 /// The harmless rest of some of the rules, each with the rule it is the rest of. A part that offends in one rule is kept out
 /// of the rest of every other, or it would be opened again.
-fn remainders<'r>(
-    rules: &BTreeMap<Rule, Vec<RangeInclusive<u16>>>,
-    some: impl Iterator<Item = &'r Rule>,
-) -> BTreeMap<Rule, &'r Rule> {
+fn remainders<'r>(rules: &Offending, some: impl Iterator<Item = &'r Rule>) -> BTreeMap<Rule, &'r Rule> {
     let parts_like = |rule: &Rule| -> Vec<RangeInclusive<u16>> {
         let alike = rules.iter().filter(|(other, _)| other.protocol == rule.protocol);
         alike.flat_map(|(_, parts)| parts.iter().cloned()).collect()
@@ -688,7 +718,6 @@ mod tests {
         };
         let cases = [
             (json!([]), "names no world-open rule"),
-            (json!(vec![good.clone(); 20]), "may lack some"),
             (json!("tcp/22"), "names no world-open rule"),
             (json!([good, "… 3 more"]), "rule 2 has no cidr"),
             (
@@ -752,6 +781,44 @@ mod tests {
         assert_eq!(settled.note, "1 of the rules not in the group any more");
         assert_eq!((settled.before.len(), &settled.before[0]["Description"]), (1, &json!("for a test")));
         assert_eq!(settled.remains, "");
+    }
+
+    #[test]
+    fn the_rules_that_a_cut_list_lacks_are_taken_from_the_group() {
+        let rule = |to: usize| json!({"protocol": "tcp", "from_port": 22, "to_port": to, "cidr": "0.0.0.0/0"});
+        let permission = |to: usize, cidr: &str| json!({"IpProtocol": "tcp", "FromPort": 22, "ToPort": to, "IpRanges": [{"CidrIp": cidr}]});
+        let listed = |n: usize| {
+            let mut finding = opened(json!((22..22 + n).map(rule).collect::<Vec<_>>()));
+            finding.evidence.insert("ports".to_owned(), json!([22]));
+            finding
+        };
+        let with = |n: usize| {
+            let mut rules: Vec<Value> = (22..22 + n).map(|to| permission(to, "0.0.0.0/0")).collect();
+            rules.push(permission(22, "203.0.113.0/24"));
+            rules.push(
+                json!({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}),
+            );
+            rules.push(json!({"IpProtocol": "-1", "FromPort": -1, "ToPort": -1, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}));
+            live(json!(rules))
+        };
+        let revoked =
+            |settled: &Settled| settled.plan.calls[0].parameters["IpPermissions"].as_array().map_or(0, Vec::len);
+        let cut = settled(&listed(20), &with(30));
+        assert_eq!((revoked(&cut), &*cut.remains), (31, ""), "all that open port 22, and no other");
+        let kept: Vec<u64> = cut.plan.calls[1].parameters["IpPermissions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["FromPort"].as_u64().unwrap())
+            .collect();
+        assert!(kept.iter().all(|from| *from == 23), "what was no offence comes back: {kept:?}");
+        let whole = settled(&listed(19), &with(30));
+        assert_eq!(revoked(&whole), 19, "a list that is whole is meant as it is");
+        assert!(whole.remains.ends_with(" and 9 more"), "{}", whole.remains);
+        let planned = plan(&listed(20)).unwrap().remove(0).1;
+        let action = SecurityGroupRuleRevoke { remainder_kept: true };
+        let refused = Action::settle(&action, &listed(20), &planned, &seen(&with(250))).unwrap_err().0;
+        assert!(refused.contains("251 rules open the group"), "{refused}");
     }
 
     #[test]
