@@ -263,6 +263,21 @@ fn generated_rules_select_every_record_that_fired() {
     }
 }
 
+/// Callers choose their user agent: whoever stole a key may call himself Terraform.
+#[test]
+fn serious_rules_do_not_believe_every_user_agent() {
+    for (file, text) in own() {
+        let believes = text.contains("\n    filter_infrastructure_as_code:\n");
+        let of_roles = text.contains("\n    filter_infrastructure_as_code:\n        userIdentity.type: AssumedRole\n");
+        if text.contains("\nlevel: critical") {
+            assert!(!believes, "{file} believes a user agent");
+        }
+        if text.contains("\nlevel: high") && !text.contains("\ncorrelation:") {
+            assert!(!believes || of_roles, "{file} believes a user agent of anybody");
+        }
+    }
+}
+
 /// SigmaHQ's rules for CloudTrail load unchanged. Set `SIGMA_AWS_RULES` to a checkout of
 /// `rules/cloud/aws/cloudtrail` of <https://github.com/SigmaHQ/sigma>; without it there is nothing to test.
 #[test]

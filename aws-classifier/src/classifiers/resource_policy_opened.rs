@@ -13,10 +13,11 @@
 //! **Why it matters.** Such a policy is a door that needs no key of this account and stays open when every key is changed.
 //!
 //! **False positives.** What vendors are given, and accounts of the own organization: name them in `trusted_accounts`.
-//! An organization as a condition is a limit, and so is a network, but for roles. Infrastructure as code (`deployment_tools`) may share with accounts,
-//! except trust in roles that exist; it and AWS services may not open to anyone. Of one resource the same actions for the
-//! same strangers are told once until `repeat_s` of quiet. Domains inside a network are not open to anyone. A policy that cannot be read, because
-//! the record leaves it out or it is no JSON, is not judged, and neither are identity providers of one company.
+//! An organization as a condition is a limit, and so is a network, but for roles. Roles that use infrastructure as code
+//! (`deployment_tools`) may share with accounts, except trust in roles that exist; it and AWS services may not open to
+//! anyone. Of one resource the same actions for the same strangers are told once until `repeat_s` of quiet. Domains
+//! inside a network are not open to anyone. A policy that cannot be read, because the record leaves it out or it is no
+//! JSON, is not judged, and neither are identity providers of one company.
 //!
 //! **Response.** Ask who it is for; put the policy back.
 //!
@@ -29,6 +30,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shared::event::PrincipalKind;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
@@ -40,8 +42,8 @@ use crate::exposure::{self, Audience, Opening};
 pub struct Settings {
     /// Accounts that may be given access: twelve-digit ids. Default none.
     pub trusted_accounts: Vec<String>,
-    /// Parts of user agents, in lower case, of tools that lay out what is to be; what they share with other accounts is not
-    /// reported, except trust in roles that exist. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK,
+    /// Parts of user agents, in lower case, of tools that lay out what is to be; what roles share with other accounts by them is
+    /// not reported, except trust in roles that exist. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK,
     /// Crossplane, Ansible and the AWS controllers for Kubernetes.
     pub deployment_tools: Vec<String>,
     /// Seconds without the same opening of a resource after which it is reported again: 1 to 7,776,000. Default 86,400, a
@@ -257,9 +259,11 @@ impl ResourcePolicyOpened {
         if resource.is_empty() { evidence } else { evidence.once_in(key, self.settings.repeat_s) }
     }
 
+    /// Of roles only: whoever holds a key of a user may call himself a tool.
     fn is_deployment(&self, event: &Event<'_>) -> bool {
+        let is_role = matches!(event.identity().principal_kind(), PrincipalKind::RoleSession | PrincipalKind::SsoUser);
         let agent = event.user_agent.to_ascii_lowercase();
-        self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
+        is_role && self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }
 }
 

@@ -172,7 +172,7 @@ fn fixed(key: &str, values: &[String]) -> Limit {
         "aws:principalorgpaths" | "aws:sourceorgpaths" | "aws:vpceorgpaths" => {
             all(|v| v == "${aws:ResourceOrgPaths}" || v.split_once('/').is_some_and(|(org, _)| is_plain(org)))
         }
-        "aws:sourcearn" => all(|v| is_plain(v) || account_of(v).is_some_and(is_account)),
+        "aws:sourcearn" => all(|v| is_plain(v) || account_of(v).is_some_and(is_account) || is_one_bucket(v)),
         "aws:userid" => all(|v| {
             let role = v.split_once(':').map_or(v, |(role, _)| role);
             is_plain(role)
@@ -194,6 +194,12 @@ fn accounts<'v>(values: &'v [String], account: impl Fn(&'v str) -> Option<&'v st
         }
     }
     Limit::Accounts(named)
+}
+
+/// `arn:aws:s3:*:*:reports`: the name of a bucket is its owner's alone, also where region and account are left open.
+fn is_one_bucket(arn: &str) -> bool {
+    let mut parts = arn.splitn(6, ':');
+    parts.next() == Some("arn") && parts.nth(1) == Some("s3") && parts.nth(2).is_some_and(is_plain)
 }
 
 /// Neither wildcard nor policy variable, and not empty.
