@@ -117,7 +117,7 @@ fn load_with(file: &ConfigFile, keys: bool) -> Result<Config, Failure> {
         Failure::Input(format!(
             "could not read the configuration {}: {error}\nname another file with --config, or write one with \
              `pipeline config --show-defaults > {DEFAULT_FILE}`",
-            path.display()
+            output::path(&path)
         ))
     })?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -125,16 +125,16 @@ fn load_with(file: &ConfigFile, keys: bool) -> Result<Config, Failure> {
     let variable = |name: &str| std::env::var(name).ok();
     let read_key = reputation::keys(&files, &variable);
     let read_key: Option<&ReadKey<'_>> = if keys { Some(&read_key) } else { None };
-    parse(&path.display().to_string(), &text, &files, &rule_folders(file)?, read_key)
+    parse(&output::path(&path), &text, &files, &rule_folders(file)?, read_key)
 }
 
 /// The folders of `--rules`. They are relative to where the program was started, not to the configuration file.
 fn rule_folders(file: &ConfigFile) -> Result<Vec<String>, Failure> {
     let absolute = |path: &PathBuf| {
         let absolute =
-            std::path::absolute(path).map_err(|e| Failure::machine(format!("find {}", path.display()), e))?;
+            std::path::absolute(path).map_err(|e| Failure::machine(format!("find {}", output::path(path)), e))?;
         let text = absolute.into_os_string().into_string();
-        text.map_err(|name| Failure::Input(format!("{} is no UTF-8 name", name.display())))
+        text.map_err(|name| Failure::Input(format!("{} is no UTF-8 name", output::path(Path::new(&name)))))
     };
     file.rules.iter().map(absolute).collect()
 }

@@ -8,6 +8,7 @@ use shared::ports::{Claim, Ledger, PortResult, QueueSettings};
 
 use crate::chain::{Four, Queues};
 use crate::failure::Failure;
+use crate::output;
 
 /// The database's name in the folder.
 const DATABASE: &str = "pipeline.redb";
@@ -34,7 +35,7 @@ impl DataFolder {
     /// When it cannot be made, is in use, or its database is damaged.
     pub fn open_or_make(path: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(path)
-            .map_err(|e| Failure::machine(format!("make the folder {}", path.display()), e))?;
+            .map_err(|e| Failure::machine(format!("make the folder {}", output::path(path)), e))?;
         if !path.join(DATABASE).exists() {
             make_database(path)?;
         }
@@ -47,7 +48,7 @@ impl DataFolder {
     /// When there is none, it is in use, or its database is damaged.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         if !path.join(DATABASE).is_file() {
-            let shown = path.display();
+            let shown = output::path(path);
             return Err(Failure::Input(format!(
                 "there is no data in {shown}: name the folder of an earlier run with --data, or make one with \
                  `pipeline run PATH --data {shown}`"
@@ -78,7 +79,7 @@ impl DataFolder {
 /// Makes the database under another name and puts it in place when it is whole: a process killed half-way through
 /// leaves no file that looks like one. When another process was faster, its database stays.
 fn make_database(folder: &Path) -> Result<(), Failure> {
-    let cannot = |error| Failure::machine(format!("make a database in {}", folder.display()), error);
+    let cannot = |error| Failure::machine(format!("make a database in {}", output::path(folder)), error);
     let prefix = format!("{DATABASE}.");
     let unfinished = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder).map_err(cannot)?;
     drop(Embedded::open(unfinished.path())?);

@@ -1,6 +1,7 @@
 //! The terminal: locked streams that drop colours when nobody sees them, and severities in colour.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
+use std::path::Path;
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -38,6 +39,19 @@ pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
+/// Characters of a path that are shown: as long as paths may be on Linux (`PATH_MAX`).
+const PATH_CHARS_MAX: usize = 4_096;
+
+/// A path in one line. Names of files are anyone's.
+pub fn path(path: &Path) -> String {
+    one_line(&path.to_string_lossy(), PATH_CHARS_MAX)
+}
+
+/// A text of several lines, every one of them neutralised. Errors quote names and values that are anyone's.
+pub fn lines(text: &str) -> String {
+    text.lines().map(|line| one_line(line, line.len())).collect::<Vec<_>>().join("\n")
+}
+
 /// The whole text of a message for people: JSON indented, every line neutralised. Attackers may have written it.
 ///
 /// # Errors
@@ -45,17 +59,17 @@ pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 pub fn body(out: &mut impl Write, body: &str) -> io::Result<()> {
     let indented =
         serde_json::from_str::<serde_json::Value>(body).and_then(|value| serde_json::to_string_pretty(&value));
-    for line in indented.as_deref().unwrap_or(body).lines() {
-        writeln!(out, "{}", one_line(line, line.len()))?;
+    match lines(indented.as_deref().unwrap_or(body)) {
+        text if text.is_empty() => Ok(()),
+        text => writeln!(out, "{text}"),
     }
-    Ok(())
 }
 
 /// A warning on standard error.
 pub fn warn(text: &str) {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     // Nothing can be done when standard error is closed.
-    let _ = writeln!(anstream::stderr().lock(), "{yellow}warning:{yellow:#} {text}");
+    let _ = writeln!(anstream::stderr().lock(), "{yellow}warning:{yellow:#} {}", lines(text));
 }
 
 /// Warnings of the components go to standard error; `RUST_LOG` says otherwise.

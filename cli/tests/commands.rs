@@ -226,6 +226,47 @@ fn errors_name_the_input_and_say_what_to_do() {
     refused(folder.path(), &["demos"]);
 }
 
+/// Names and values are anyone's: none steers the terminal or begins a line of its own.
+#[test]
+#[cfg(unix)]
+fn no_name_or_value_steers_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = "e\u{1b}[31mvil\nerror: all is well\u{202e}";
+    let harmless = "e·[31mvil·error: all is well·";
+    let day =
+        "{\"eventTime\":\"2026-03-01T12:00:00Z\",\"eventSource\":\"iam.amazonaws.com\",\"eventName\":\"ListUsers\"}\n";
+    fs::write(folder.path().join("day.jsonl"), day).unwrap();
+    fs::write(folder.path().join(format!("{odd}.toml")), "[\"a\\u001b[31m\\nb\"]\n[source]\n\"c\\u001b[2J\" = 3\n")
+        .unwrap();
+    fs::create_dir(folder.path().join("rules")).unwrap();
+    fs::write(folder.path().join(format!("rules/{odd}.yml")), "title: \"a\\u001b[31m\\nb\"\n").unwrap();
+    fs::write(folder.path().join(format!("{odd}.jsonl")), "no record\n").unwrap();
+    let (toml, jsonl, data) = (format!("{odd}.toml"), format!("{odd}.jsonl"), format!("{odd}/data"));
+    for (args, code) in [
+        (&["replay", odd][..], 2),
+        (&["replay", &jsonl], 2),
+        (&["replay", "day.jsonl", "--config", odd], 2),
+        (&["replay", "day.jsonl", "--config", &toml], 2),
+        (&["replay", "day.jsonl", "--rules", odd], 2),
+        (&["replay", "day.jsonl", "--rules", "rules"], 2),
+        (&["replay", "day.jsonl", "--summary", &data], 1),
+        (&["run", "day.jsonl", "--data", odd], 0),
+        (&["run", &jsonl, "--data", odd], 2),
+        (&["run", "day.jsonl", "--data", &jsonl], 1),
+        (&["incidents", "--data", &jsonl], 2),
+        (&["inspect", odd], 2),
+        (&["test-cases", odd], 2),
+        (&["demo", "--write", &data], 0),
+    ] {
+        let output = pipeline(folder.path(), args);
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}\n{said}");
+        assert!(!said.contains(['\u{1b}', '\u{202e}']), "{args:?}\n{said}");
+        assert!(!said.lines().any(|line| line.starts_with("error: all")), "{args:?}\n{said}");
+        assert!(args.contains(&"rules") || said.contains(harmless), "{args:?}\n{said}");
+    }
+}
+
 #[test]
 fn help_shows_examples_and_exit_codes() {
     let folder = tempfile::tempdir().unwrap();

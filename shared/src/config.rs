@@ -11,6 +11,15 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::text::one_line;
+
+/// Characters of a file's name that an error shows: as long as paths may be on Linux (`PATH_MAX`).
+const FILE_CHARS_MAX: usize = 4_096;
+/// Characters of a key that an error shows: our choice, twice what any of ours has.
+const KEY_CHARS_MAX: usize = 200;
+/// Characters that an error shows of what is wrong: our choice, so that an enum's words and a path fit.
+const WHY_CHARS_MAX: usize = 6_000;
+
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -34,13 +43,15 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.mistakes.len();
-        write!(f, "{} {} in {}", n, if n == 1 { "mistake" } else { "mistakes" }, self.file)?;
+        // Keys and values may be anything, also what steers a terminal.
+        let file = one_line(&self.file, FILE_CHARS_MAX);
+        write!(f, "{} {} in {file}", n, if n == 1 { "mistake" } else { "mistakes" })?;
         for m in &self.mistakes {
-            write!(f, "\n  {}:{}: ", self.file, m.line)?;
+            write!(f, "\n  {file}:{}: ", m.line)?;
             if !m.key.is_empty() {
-                write!(f, "{}: ", m.key)?;
+                write!(f, "{}: ", one_line(&m.key, KEY_CHARS_MAX))?;
             }
-            write!(f, "{}", m.why)?;
+            f.write_str(&one_line(&m.why, WHY_CHARS_MAX))?;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub fn execute(args: &DemoArgs) -> Result<(), Failure> {
     let records = attack_day::records();
     if let Some(path) = &args.write {
         write_lines(path, &records)?;
-        let shown = path.display();
+        let shown = output::path(path);
         let mut out = output::stdout();
         writeln!(out, "{} records written; now try: pipeline replay {shown}", grouped(records.len() as u64))?;
         return Ok(out.flush()?);
@@ -44,7 +44,7 @@ pub fn execute(args: &DemoArgs) -> Result<(), Failure> {
 }
 
 fn write_lines(path: &Path, records: &[String]) -> Result<(), Failure> {
-    let cannot = |error| Failure::machine(format!("write {}", path.display()), error);
+    let cannot = |error| Failure::machine(format!("write {}", output::path(path)), error);
     let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
     for record in records {
         writeln!(file, "{record}").map_err(cannot)?;

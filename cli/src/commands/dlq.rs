@@ -64,7 +64,7 @@ fn list(args: &DlqListArgs) -> Result<(), Failure> {
                 writeln!(out, "    {DIM}what: {}{DIM:#}", one_line(&letter.body, BODY_CHARS_MAX))?;
             }
             writeln!(out, "\n{} dead letters. `pipeline dlq list --format json` shows them whole,", rows.len())?;
-            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.place.data.display())?;
+            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", output::path(&args.place.data))?;
         }
     }
     Ok(out.flush()?)

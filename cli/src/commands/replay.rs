@@ -34,7 +34,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     let rejects = match &args.rejected {
         None => None,
         Some(path) => Some(BufWriter::new(
-            File::create(path).map_err(|e| Failure::machine(format!("write {}", path.display()), e))?,
+            File::create(path).map_err(|e| Failure::machine(format!("write {}", output::path(path)), e))?,
         )),
     };
     interrupt::listen();
@@ -72,7 +72,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Summary::new(&done.counts, done.findings, kept_back, &without_places, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
-            let failed = |e| Failure::machine(format!("write {}", path.display()), e);
+            let failed = |e| Failure::machine(format!("write {}", output::path(path)), e);
             let mut file = File::create(path).map_err(failed)?;
             output::json(&mut file, &summary).map_err(failed)?;
         }

@@ -9,6 +9,8 @@ use aws_classifier::intake::{Leaf, inflate};
 use memchr::memmem;
 use shared::Timestamp;
 
+use crate::output;
+
 /// Endings of files that are read when a folder is named. A file named itself is read whatever its ending.
 const ENDINGS: [&str; 8] = [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".log", ".log.gz", ".ndjson", ".ndjson.gz"];
 /// How much of a file is looked at for its first record's time.
@@ -61,13 +63,13 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
             inputs.push(Input { path: None, name: "-".to_owned(), bytes: 0, start: Timestamp::from_millis(i64::MIN) });
             continue;
         }
-        let unreadable = |source| SourceError::Unreadable { path: path.display().to_string(), source };
+        let unreadable = |source| SourceError::Unreadable { path: output::path(path), source };
         let meta = fs::metadata(path).map_err(unreadable)?;
         if meta.is_dir() {
             let before = inputs.len();
             search(path, &mut inputs)?;
             if inputs.len() == before {
-                return Err(SourceError::Empty { path: path.display().to_string() });
+                return Err(SourceError::Empty { path: output::path(path) });
             }
         } else {
             inputs.push(input(path.clone(), meta.len()).map_err(unreadable)?);
@@ -81,7 +83,7 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
 fn search(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), SourceError> {
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        let unreadable = |path: &Path, source| SourceError::Unreadable { path: path.display().to_string(), source };
+        let unreadable = |path: &Path, source| SourceError::Unreadable { path: output::path(path), source };
         for entry in fs::read_dir(&folder).map_err(|e| unreadable(&folder, e))? {
             let entry = entry.map_err(|e| unreadable(&folder, e))?;
             let path = entry.path();
