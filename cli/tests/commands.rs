@@ -267,6 +267,30 @@ fn no_name_or_value_steers_the_terminal() {
     }
 }
 
+/// `script` of util-linux runs it on a terminal of its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_terminal_every_line_begins_at_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    for (command, first) in [("replay day.jsonl", "2026-03-0"), ("replay day.jsonl --explain day-0", "error")] {
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!("{} {command}", env!("CARGO_BIN_EXE_pipeline")))
+            .arg("/dev/null")
+            .current_dir(folder.path())
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script runs");
+        let said = stdout(&output);
+        // What was drawn over or wiped away is not seen.
+        let shown = said.lines().next().unwrap().rsplit(['\r', 'K']).next().unwrap();
+        assert!(shown.starts_with(first), "{command}: {shown:?} in\n{said:?}");
+    }
+}
+
 #[test]
 fn help_shows_examples_and_exit_codes() {
     let folder = tempfile::tempdir().unwrap();

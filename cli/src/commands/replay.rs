@@ -39,7 +39,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     };
     interrupt::listen();
     let started = Instant::now();
-    let bar = Bar::new(inputs.iter().map(|i| i.bytes).sum());
+    let bar = Bar::beside_output(inputs.iter().map(|i| i.bytes).sum());
     // JSON has no colours to take out, and looking for them costs more than writing.
     let out: Box<dyn Write> = match args.format {
         LineFormat::Text => Box::new(output::stdout()),
