@@ -40,7 +40,9 @@ impl Policy {
     /// # Errors
     /// When a setting cannot be used, above all a mode without an executor.
     pub fn new(settings: &ResponderSettings) -> Result<Self, SettingsError> {
-        settings.responder.check()?;
+        if let Some(mistake) = settings.responder.mistakes().into_iter().next() {
+            return Err(mistake);
+        }
         let mut rules = Vec::new();
         for registered in REGISTRY {
             let defaults = (registered.defaults)();

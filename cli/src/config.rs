@@ -67,15 +67,16 @@ impl Default for SourceSection {
 const LATENESS_S_MAX: i64 = 86_400;
 
 impl SourceSection {
-    fn check(&self) -> Result<(), (String, String)> {
+    fn mistakes(&self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
         if self.threads > 256 {
-            return Err(("threads".to_owned(), format!("must be at most 256, is {}", self.threads)));
+            mistakes.push(("threads".to_owned(), format!("must be at most 256, is {}", self.threads)));
         }
         if !(0..=LATENESS_S_MAX).contains(&self.lateness_s) {
             let why = format!("must be from 0 to {LATENESS_S_MAX} (a day), is {}", self.lateness_s);
-            return Err(("lateness_s".to_owned(), why));
+            mistakes.push(("lateness_s".to_owned(), why));
         }
-        Ok(())
+        mistakes
     }
 
     /// What the reader is told; `threads` of the command line wins.
@@ -160,7 +161,7 @@ pub fn parse(
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
-    let source = document.section_with("source", SourceSection::check);
+    let source = document.section_with("source", SourceSection::mistakes);
     match (engine, inspector, document.finish()) {
         (Ok(engine), Some(inspector), Ok(())) => {
             let rules = engine.rules();

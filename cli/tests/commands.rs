@@ -204,6 +204,29 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
 }
 
 #[test]
+fn what_is_wrong_within_one_section_is_said_all_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "classifiers = 3\n[classifier]\ndisabled = [\"rot\", \"roott\"]\nseverity = { root_account_used = \"bad\" }\n\
+                dedup_window_s = 9999999\n[geo]\ncity = \"a.mmdb\"\nasn = \"b.mmdb\"\n[responder]\n\
+                account_responses_max_per_hour = 5000\nexempt_roles = [\"\", \" x\"]\n";
+    fs::write(folder.path().join("pipeline.toml"), text).unwrap();
+    let said = refused(folder.path(), &["config"]);
+    assert!(said.contains("10 mistakes in pipeline.toml"), "{said}");
+    for (line, key) in [
+        (1, "classifiers"),
+        (3, "classifier.disabled"),
+        (4, "classifier.severity"),
+        (5, "classifier.dedup_window_s"),
+        (7, "geo.city"),
+        (8, "geo.asn"),
+        (10, "responder.account_responses_max_per_hour"),
+        (11, "responder.exempt_roles"),
+    ] {
+        assert!(said.contains(&format!("pipeline.toml:{line}: {key}: ")), "{line} {key}\n{said}");
+    }
+}
+
+#[test]
 fn errors_name_the_input_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["replay", "run"] {
