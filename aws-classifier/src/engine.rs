@@ -83,11 +83,14 @@ pub struct EngineErrors {
     pub settings: Vec<(&'static str, SettingsError)>,
     /// Every rule that cannot be used.
     pub rules: Vec<RuleError>,
+    /// As [`Engine::ids`]; without those of the rules that cannot be used.
+    pub ids: Vec<String>,
 }
 
 /// The classifiers in use, with their index.
 pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
+    ids: Vec<String>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
     places: Arc<Places>,
@@ -158,17 +161,18 @@ impl Engine {
             window_s: settings.dedup_window_s,
             windows_s: settings.dedup_windows_s.clone(),
         };
+        let ids = ids.into_iter().map(str::to_owned).collect();
         loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
         detectors.append(&mut loaded.detectors);
         if rule_settings.unusable == Unusable::Refuse {
             errors.rules.append(&mut loaded.errors);
         }
-        if errors != EngineErrors::default() {
-            return Err(errors);
+        if !errors.settings.is_empty() || !errors.rules.is_empty() {
+            return Err(EngineErrors { ids, ..errors });
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
         let rules = RulesReport { skipped, elsewhere, fingerprint };
-        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity).with_places(places) })
+        Ok(Self { rules, noise, ids, ..Self::new(detectors, settings.severity).with_places(places) })
     }
 
     /// All classifiers with their default settings.
@@ -187,8 +191,10 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
+        let ids = detectors.iter().map(|detector| detector.declaration().id.clone()).collect();
         Self {
             detectors,
+            ids,
             routes,
             severity,
             noise: Noise::default(),
@@ -211,6 +217,11 @@ impl Engine {
             return Vec::new();
         }
         self.detectors.iter().filter(|d| d.needs_places()).map(|d| &*d.declaration().id).collect()
+    }
+
+    /// Ids of all classifiers and rules, also of those that are switched off: what other settings may name.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
     }
 
     /// With an allow-list and deduplication; without, everything found goes out.

@@ -49,7 +49,9 @@ pub struct ActionPolicy {
     /// Findings below this severity get no response. Default `high`: our choice, because the threats both shipped
     /// actions undo are high or critical.
     pub min_severity: Severity,
-    /// Classifier ids whose findings this action answers. Empty: those of the classifiers that suggest it.
+    /// Ids of classifiers and rules whose findings this action answers. Empty: those of the classifiers that suggest it.
+    /// The responder knows no classifiers: `pipeline config` refuses ids that nobody has, the deployed function takes
+    /// any.
     pub classifiers: Vec<String>,
 }
 
