@@ -25,7 +25,8 @@ pub struct Policy {
     /// Whether good news (something is closed again) is sent although its severity is informational.
     pub good_news: bool,
     /// Outcomes that are sent. `DRY_RUN` is among them because dry-run is how the product starts, and its mail is
-    /// what shows the exact calls before anyone turns a response on.
+    /// what shows the exact calls before anyone turns a response on. `SKIPPED` is that of a response in mode `auto`: who
+    /// has turned it on relies on it. What a dry run skips is only recorded.
     pub outcomes: Vec<OutcomeStatus>,
 }
 
@@ -40,6 +41,7 @@ impl Default for Policy {
                 OutcomeStatus::PendingApproval,
                 OutcomeStatus::Succeeded,
                 OutcomeStatus::Failed,
+                OutcomeStatus::Skipped,
             ],
         }
     }

@@ -382,10 +382,7 @@ mod tests {
             let said = of("\"iam_access_key_created\", \"iam_acess\"", rest).unwrap_err();
             assert!(said.contains(wrong), "{said}");
         }
-        let rule = aws_classifier::rules::load(&rules::Settings::default(), &[], &NoFiles).detectors[0]
-            .declaration()
-            .id
-            .clone();
+        let rule = rules::load(&rules::Settings::default(), &[], &NoFiles).detectors[0].declaration().id.clone();
         let off = format!("[classifier]\ndisabled = [\"iam_access_key_created\", \"{rule}\"]\n");
         of(&format!("\"iam_access_key_created\", \"{rule}\""), &off).unwrap();
     }
