@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use shared::config::Document;
 use shared::{Action, SettingsError, Severity};
 
-use crate::policy::check_pattern;
+use crate::policy::{check_pattern, check_principal_pattern};
 use crate::registry::REGISTRY;
 
 /// How far a response goes.
@@ -138,6 +138,9 @@ impl Default for ResponderSection {
     }
 }
 
+/// Says what is wrong with a pattern.
+type Check = fn(&str) -> Result<(), String>;
+
 impl ResponderSection {
     /// Everything in the section that cannot be used.
     pub fn mistakes(&self) -> Vec<SettingsError> {
@@ -154,14 +157,15 @@ impl ResponderSection {
                 format!("is {}, but must be 60 to 1209600 (14 days)", self.event_age_max_s),
             ));
         }
-        for (key, patterns) in [
-            ("exempt_principals", &self.exempt_principals),
-            ("exempt_roles", &self.exempt_roles),
-            ("exempt_resources", &self.exempt_resources),
-            ("break_glass", &self.break_glass),
-            ("own_roles", &self.own_roles),
+        let (principal, any): (Check, Check) = (check_principal_pattern, check_pattern);
+        for (key, patterns, check) in [
+            ("exempt_principals", &self.exempt_principals, principal),
+            ("exempt_roles", &self.exempt_roles, principal),
+            ("exempt_resources", &self.exempt_resources, any),
+            ("break_glass", &self.break_glass, principal),
+            ("own_roles", &self.own_roles, principal),
         ] {
-            let refused = patterns.iter().filter_map(|pattern| check_pattern(pattern).err());
+            let refused = patterns.iter().filter_map(|pattern| check(pattern).err());
             mistakes.extend(refused.map(|why| SettingsError::new(key, why)));
         }
         mistakes

@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod adapters;
+pub mod arn;
 pub mod canary;
 pub mod classifier;
 pub mod config;
