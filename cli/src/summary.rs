@@ -20,6 +20,8 @@ const NAME_CHARS_MAX: usize = 72;
 
 /// Characters of a title shown in a table.
 const TITLE_CHARS_MAX: usize = 80;
+/// Files that could not be read and are named: our choice, half a screen.
+const FILES_NAMED_MAX: usize = 10;
 /// Characters of a path shown in a message.
 const PATH_CHARS_MAX: usize = 400;
 
@@ -170,16 +172,25 @@ pub fn complain(counts: &Counts) -> Result<(), Failure> {
             one_line(why, 300)
         )?;
     }
-    let Some((file, why)) = counts.unreadable.first() else { return Ok(()) };
-    let others = match counts.unreadable.len() {
-        1 => String::new(),
-        n => format!(" (and {} more files)", n - 1),
-    };
-    Err(Failure::Input(format!(
-        "could not read {}: {}{others}; the other inputs were handled",
-        one_line(file, PATH_CHARS_MAX),
-        one_line(why, 300)
-    )))
+    unreadable(counts)
+}
+
+/// Names the files of which nothing at all could be read.
+///
+/// # Errors
+/// When there are any.
+pub fn unreadable(counts: &Counts) -> Result<(), Failure> {
+    if counts.unreadable.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for (file, why) in counts.unreadable.iter().take(FILES_NAMED_MAX) {
+        text += &format!("could not read {}: {}\n", one_line(file, PATH_CHARS_MAX), one_line(why, 300));
+    }
+    if let Some(more @ 1..) = counts.unreadable.len().checked_sub(FILES_NAMED_MAX) {
+        text += &format!("and {more} more\n");
+    }
+    Err(Failure::Input(text + "all other inputs were read"))
 }
 
 /// Prints incidents in the order given, two lines each, so that they fit into any terminal: when, how bad and what;

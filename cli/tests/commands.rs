@@ -226,6 +226,31 @@ fn what_is_wrong_within_one_section_is_said_all_together() {
     }
 }
 
+/// A link that leads nowhere, as whoever runs the tests may be allowed to open everything.
+#[test]
+#[cfg(unix)]
+fn what_cannot_be_opened_within_a_folder_stops_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    fs::write(folder.path().join("logs/a.jsonl"), key_created("e-1", 0)).unwrap();
+    for name in ["b.jsonl", "c_20260301T1200Z_x.json.gz"] {
+        std::os::unix::fs::symlink("nowhere", folder.path().join("logs").join(name)).unwrap();
+    }
+    for args in [&["replay", "logs", "--format", "jsonl"][..], &["run", "logs", "--data", "kept"]] {
+        let output = pipeline(folder.path(), args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for name in ["logs/b.jsonl: No such file", "logs/c_20260301T1200Z_x.json.gz: No such file", "all other inputs"]
+        {
+            assert!(said.contains(name), "{name}\n{said}");
+        }
+        assert!(stdout(&output).contains("iam_access_key_created") || args[0] == "run", "{}", stdout(&output));
+    }
+    let text = succeed(folder.path(), &["incidents", "--data", "kept", "--format", "json"]);
+    assert!(text.contains("e-1"), "{text}");
+    refused(folder.path(), &["replay", "logs/b.jsonl"]);
+}
+
 #[test]
 fn errors_name_the_input_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::{KeptBack, grouped, no_places};
+use crate::summary::{self, KeptBack, grouped, no_places};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -79,10 +79,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         // Nothing can be said when standard error is closed.
         None => drop(summary.print(&mut anstream::stderr().lock())),
     }
-    match done.counts.unreadable.first() {
-        None => Ok(()),
-        Some((file, reason)) => Err(Failure::Input(format!("could not read {file}: {reason}"))),
-    }
+    summary::unreadable(&done.counts)
 }
 
 struct Printer<W: Write> {

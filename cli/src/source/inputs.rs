@@ -52,10 +52,11 @@ pub enum SourceError {
 }
 
 /// All files that `paths` name, folders searched to their depth, ordered by start time and then by name. `-` is
-/// standard input. CloudTrail's digest files are left out.
+/// standard input. CloudTrail's digest files are left out. What within a folder cannot be opened is among them: it is
+/// for the reading to fail there, and for the others to be read.
 ///
 /// # Errors
-/// When a path cannot be read, or a folder holds no log file.
+/// When a path that is named cannot be read, or a folder holds no log file.
 pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     for path in paths {
@@ -81,26 +82,38 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
 }
 
 fn search(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), SourceError> {
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let unreadable = |path: &Path, source| SourceError::Unreadable { path: output::path(path), source };
-        for entry in fs::read_dir(&folder).map_err(|e| unreadable(&folder, e))? {
-            let entry = entry.map_err(|e| unreadable(&folder, e))?;
+    let unreadable = |source| SourceError::Unreadable { path: output::path(folder), source };
+    let mut folders = Vec::new();
+    let mut entries = fs::read_dir(folder).map_err(unreadable)?;
+    loop {
+        for entry in entries {
+            let entry = entry.map_err(unreadable)?;
             let path = entry.path();
-            let kind = entry.file_type().map_err(|e| unreadable(&path, e))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if kind.is_dir() {
-                // Links to folders are not followed: they may lead in circles.
+            // Links to folders are not followed: they may lead in circles.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
             } else if ENDINGS.iter().any(|e| name.ends_with(e)) && !name.contains("_CloudTrail-Digest_") {
-                let meta = fs::metadata(&path).map_err(|e| unreadable(&path, e))?;
-                if meta.is_file() {
-                    inputs.push(input(path.clone(), meta.len()).map_err(|e| unreadable(&path, e))?);
+                match fs::metadata(&path) {
+                    Ok(meta) if !meta.is_file() => {}
+                    Ok(meta) => inputs.push(input(path.clone(), meta.len()).unwrap_or_else(|_| closed(path))),
+                    Err(_) => inputs.push(closed(path)),
                 }
             }
         }
+        entries = loop {
+            let Some(folder) = folders.pop() else { return Ok(()) };
+            match fs::read_dir(&folder) {
+                Ok(entries) => break entries,
+                Err(_) => inputs.push(closed(folder)),
+            }
+        };
     }
-    Ok(())
+}
+
+/// What cannot be opened, or could not just now.
+fn closed(path: PathBuf) -> Input {
+    Input { name: path.display().to_string(), path: Some(path), bytes: 0, start: Timestamp::from_millis(i64::MIN) }
 }
 
 fn input(path: PathBuf, bytes: u64) -> io::Result<Input> {
