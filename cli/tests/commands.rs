@@ -252,6 +252,62 @@ fn what_cannot_be_opened_within_a_folder_stops_nothing_else() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_pipe_is_read_from_its_beginning_and_not_by_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let of_file = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl"]);
+    let day = || Stdio::from(fs::File::open(folder.path().join("day.jsonl")).unwrap());
+    let cat = || Command::new("cat").stdin(day()).stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap();
+    for name in ["-", "/dev/stdin"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(["replay", name, "--format", "jsonl"]).current_dir(folder.path());
+        let output = command.stdin(cat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output) == of_file && stderr(&output).contains("1,942 records"), "{name}: {}", stderr(&output));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        let output = command.args(["run", name]).current_dir(folder.path()).stdin(cat()).output().unwrap();
+        assert!(
+            output.status.code() == Some(2) && stderr(&output).contains("save it to a file"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+/// Standard input and one pipe are open and silent, the other pipe nobody opens to write.
+#[test]
+#[cfg(unix)]
+fn the_first_ctrl_c_ends_the_wait_for_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    for pipe in ["a", "b"] {
+        assert!(Command::new("mkfifo").arg(folder.path().join(pipe)).status().unwrap().success());
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pipeline"))
+        .args(["replay", "-", "a", "b", "--threads", "3"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (id, stdin) = (child.id().to_string(), child.stdin.take());
+    // Opens when it is opened to read, and by then Ctrl-C is listened for.
+    let pipe = fs::OpenOptions::new().write(true).open(folder.path().join("a")).unwrap();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = end.recv_timeout(std::time::Duration::from_secs(30));
+    if output.is_err() {
+        let _ = Command::new("kill").args(["-KILL", &id]).status();
+    }
+    let output = output.expect("ends").unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("interrupted: "), "{}", stderr(&output));
+    drop((stdin, pipe));
+}
+
+#[test]
 fn errors_name_the_input_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["replay", "run"] {

@@ -37,15 +37,15 @@ const INCIDENTS_SHOWN: usize = 20;
 /// # Errors
 /// Why it stopped; what was done so far is kept.
 pub fn execute(args: &RunArgs) -> Result<(), Failure> {
-    if args.paths.iter().any(|path| path == Path::new("-")) {
-        return Err(Failure::Usage(
-            "standard input cannot be read again after an interruption: save it to a file, or use `pipeline replay -`"
-                .to_owned(),
-        ));
+    let inputs = source::inputs(&args.paths)?;
+    if let Some(pipe) = inputs.iter().find(|input| input.is_pipe) {
+        let name = pipe.path.as_deref().map_or_else(|| "-".to_owned(), output::path);
+        return Err(Failure::Usage(format!(
+            "a pipe cannot be read again after an interruption: save it to a file, or use `pipeline replay {name}`"
+        )));
     }
     let config = config::load(&args.config)?;
     let options = config.source.options(args.threads);
-    let inputs = source::inputs(&args.paths)?;
     let settings = format!("{}\u{1f}{:016x}", config.text, config.engine.rules().fingerprint);
     let key = inventory::progress_key(&inputs, &settings);
     let data = DataFolder::open_or_make(&args.data)?;

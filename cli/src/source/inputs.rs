@@ -27,6 +27,8 @@ pub struct Input {
     pub bytes: u64,
     /// The time in its name, else of its first record, else the beginning of time.
     pub start: Timestamp,
+    /// A pipe or a device: it may have to be waited for, and what was read of it is gone.
+    pub is_pipe: bool,
 }
 
 /// A path that cannot be read at all.
@@ -61,7 +63,7 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            inputs.push(Input { path: None, name: "-".to_owned(), bytes: 0, start: Timestamp::from_millis(i64::MIN) });
+            inputs.push(Input { path: None, name: "-".to_owned(), is_pipe: true, ..closed(PathBuf::new()) });
             continue;
         }
         let unreadable = |source| SourceError::Unreadable { path: output::path(path), source };
@@ -72,8 +74,10 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
             if inputs.len() == before {
                 return Err(SourceError::Empty { path: output::path(path) });
             }
-        } else {
+        } else if meta.is_file() {
             inputs.push(input(path.clone(), meta.len()).map_err(unreadable)?);
+        } else {
+            inputs.push(Input { is_pipe: true, ..closed(path.clone()) });
         }
     }
     inputs.sort_by(|a, b| (a.start, &a.name).cmp(&(b.start, &b.name)));
@@ -111,9 +115,10 @@ fn search(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), SourceError> {
     }
 }
 
-/// What cannot be opened, or could not just now.
+/// What cannot be looked into before it is read.
 fn closed(path: PathBuf) -> Input {
-    Input { name: path.display().to_string(), path: Some(path), bytes: 0, start: Timestamp::from_millis(i64::MIN) }
+    let start = Timestamp::from_millis(i64::MIN);
+    Input { name: path.display().to_string(), path: Some(path), bytes: 0, start, is_pipe: false }
 }
 
 fn input(path: PathBuf, bytes: u64) -> io::Result<Input> {
@@ -123,7 +128,7 @@ fn input(path: PathBuf, bytes: u64) -> io::Result<Input> {
         Some(time) => time,
         None => time_in_head(File::open(&path)?).unwrap_or(Timestamp::from_millis(i64::MIN)),
     };
-    Ok(Input { path: Some(path), name, bytes, start })
+    Ok(Input { path: Some(path), name, bytes, start, is_pipe: false })
 }
 
 /// The `20260301T1200Z` of `123456789012_CloudTrail_us-east-1_20260301T1200Z_abc.json.gz`.
