@@ -21,8 +21,8 @@ use shared::ports::Files;
 
 use crate::args::ConfigFile;
 use crate::failure::Failure;
-use crate::output;
 use crate::source::SourceOptions;
+use crate::{output, summary};
 
 /// Read when it exists and no other is named.
 pub const DEFAULT_FILE: &str = "pipeline.toml";
@@ -172,7 +172,8 @@ pub fn parse(
         (Ok(engine), Some(inspector), Ok(())) if misspelt.is_empty() => {
             let rules = engine.rules();
             if rules.elsewhere > 0 {
-                output::warn(&format!("left out {} rules that are for other logs than CloudTrail", rules.elsewhere));
+                let rules = summary::counted(rules.elsewhere as u64, "rule");
+                output::warn(&format!("left out {rules} for other logs than CloudTrail"));
             }
             for error in &rules.skipped {
                 output::warn(&format!("left out a rule: {error}"));

@@ -58,7 +58,15 @@ impl DataFolder {
     }
 
     fn open_database(path: &Path) -> Result<Self, Failure> {
-        let store = Embedded::open(path.join(DATABASE))?;
+        let database = path.join(DATABASE);
+        // The database would take it for a new one. `make_database` leaves none like it.
+        if std::fs::metadata(&database).is_ok_and(|about| about.len() == 0) {
+            return Err(Failure::Input(format!(
+                "{} is empty, so what was in it is lost: remove it to begin anew, or use another data folder",
+                output::path(&database)
+            )));
+        }
+        let store = Embedded::open(&database)?;
         let queue = |name: &str| -> PortResult<EmbeddedQueue> {
             let queue =
                 store.queue(name, QueueSettings { max_receive_count: RECEIVES_MAX, ..QueueSettings::default() });
@@ -135,6 +143,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = DataFolder::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("pipeline run PATH --data"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_database_is_not_taken_for_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(DATABASE), "").unwrap();
+        for opened in [DataFolder::open(folder.path()), DataFolder::open_or_make(folder.path())] {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains("pipeline.redb is empty"), "{error}");
+        }
+        assert_eq!(std::fs::metadata(folder.path().join(DATABASE)).unwrap().len(), 0, "left as it was");
     }
 
     #[test]

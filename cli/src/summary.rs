@@ -50,8 +50,8 @@ impl KeptBack {
         if self.suppressed + self.repeats > 0 {
             writeln!(
                 out,
-                "kept back: {} findings by the allow-list, {} that repeat another",
-                grouped(self.suppressed),
+                "kept back: {} by the allow-list, {} that repeat another",
+                counted(self.suppressed, "finding"),
                 grouped(self.repeats)
             )?;
         }
@@ -128,13 +128,13 @@ impl Numbers {
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "{BOLD}Records{BOLD:#}    {} read in {:.1} s: {} looked at, {} of no concern to any classifier, {} unreadable, {} duplicates",
+            "{BOLD}Records{BOLD:#}    {} read in {:.1} s: {} looked at, {} of no concern to any classifier, {} unreadable, {}",
             grouped(self.records_in),
             self.seconds,
             grouped(self.classified),
             grouped(self.ignored),
             grouped(self.failed),
-            grouped(self.duplicates)
+            counted(self.duplicates, "duplicate")
         )?;
         write!(out, "{BOLD}Findings{BOLD:#}   {}", grouped(self.findings))?;
         for (n, (severity, count)) in self.severities.iter().rev().filter(|(_, count)| *count > 0).enumerate() {
@@ -145,7 +145,7 @@ impl Numbers {
         writeln!(out, "{BOLD}Incidents{BOLD:#}  {}, {} still open", grouped(self.findings), grouped(self.open))?;
         self.kept_back.print(out)?;
         if self.dead_letters > 0 {
-            writeln!(out, "{BOLD}Problems{BOLD:#}   {} messages could not be handled", grouped(self.dead_letters))?;
+            writeln!(out, "{BOLD}Problems{BOLD:#}   {} could not be handled", counted(self.dead_letters, "message"))?;
         }
         Ok(())
     }
@@ -260,6 +260,11 @@ fn name(text: &str) -> String {
 /// `2026-03-02 09:41:15`.
 fn short_time(text: &str) -> String {
     text.trim_end_matches('Z').replace('T', " ")
+}
+
+/// `1 record`, `12,345 records`.
+pub fn counted(n: u64, one: &str) -> String {
+    format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// `12,345`.

@@ -126,7 +126,7 @@ fn unreadable_records_are_kept_with_file_place_and_reason() {
     let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;
     fs::write(folder.path().join("bad.jsonl"), format!("{good}\n{{\"eventName\":7}}\n{good}\n")).unwrap();
     let text = succeed(folder.path(), &["run", "bad.jsonl", "--data", "kept"]);
-    assert!(text.contains("1 unreadable, 1 duplicates"), "{text}");
+    assert!(text.contains("1 unreadable, 1 duplicate\n"), "{text}");
     let kept = fs::read_to_string(folder.path().join("kept/rejected.jsonl")).unwrap();
     let rejected: Value = serde_json::from_str(kept.trim()).unwrap();
     assert_eq!(rejected["index"], 1, "{rejected}");
@@ -155,7 +155,7 @@ fn a_message_that_cannot_be_handled_is_listed_and_tried_again() {
     refused(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "undelivered"]);
     refused(folder.path(), &["dlq", "redrive", "some-id", "--data", "kept"]);
     let text = succeed(folder.path(), &["dlq", "redrive", "--data", "kept"]);
-    assert_eq!(text, "1 messages tried again, 1 dead letters left\n");
+    assert_eq!(text, "1 message tried again, 1 dead letter left\n");
     let text = succeed(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "logger"]);
     assert!(text.starts_with("no dead letters"), "{text}");
 }
@@ -305,6 +305,40 @@ fn the_first_ctrl_c_ends_the_wait_for_inputs() {
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(stderr(&output).contains("interrupted: "), "{}", stderr(&output));
     drop((stdin, pipe));
+}
+
+#[test]
+fn a_summary_that_cannot_be_written_is_said_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), key_created("e-1", 0)).unwrap();
+    for command in ["replay", "run"] {
+        let output = pipeline(folder.path(), &[command, "day.jsonl", "--summary", "no/such/folder.json"]);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{}", stderr(&output));
+        assert!(stderr(&output).contains("could not write no/such/folder.json"), "{}", stderr(&output));
+        assert!(refused(folder.path(), &[command, "day.jsonl", "--summary", "-"]).contains("name a file"));
+    }
+    refused(folder.path(), &["replay", "day.jsonl", "--rejected", "-"]);
+    refused(folder.path(), &["demo", "--write", "-"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made");
+}
+
+#[test]
+fn a_status_may_be_written_as_the_list_prints_it_and_one_of_a_thing_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), key_created("e-1", 0)).unwrap();
+    let output = pipeline(folder.path(), &["replay", "day.jsonl"]);
+    assert!(
+        stderr(&output).starts_with("1 record in ") && stderr(&output).contains("; 1 finding\n"),
+        "{}",
+        stderr(&output)
+    );
+    let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
+    assert!(text.contains("Records    1 read in"), "{text}");
+    for status in ["NEW", "new", "New"] {
+        let text = succeed(folder.path(), &["incidents", "--data", "kept", "--status", status]);
+        assert!(text.ends_with("\n1 incident, 1 open\n"), "{text}");
+    }
+    refused(folder.path(), &["incidents", "--data", "kept", "--status", "done"]);
 }
 
 #[test]

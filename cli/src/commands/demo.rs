@@ -18,7 +18,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::packer::Packer;
 use crate::progress::Bar;
 use crate::source::{self, Consumer, Counts, Record, SourceOptions};
-use crate::summary::{self, KeptBack, Numbers, grouped};
+use crate::summary::{self, KeptBack, Numbers, counted};
 use crate::{config, interrupt};
 
 /// Shows the chain at work, or writes the day to a file.
@@ -31,7 +31,7 @@ pub fn execute(args: &DemoArgs) -> Result<(), Failure> {
         write_lines(path, &records)?;
         let shown = output::path(path);
         let mut out = output::stdout();
-        writeln!(out, "{} records written; now try: pipeline replay {shown}", grouped(records.len() as u64))?;
+        writeln!(out, "{} written; now try: pipeline replay {shown}", counted(records.len() as u64, "record"))?;
         return Ok(out.flush()?);
     }
     interrupt::listen();

@@ -15,7 +15,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Rejected, inputs};
-use crate::summary::grouped;
+use crate::summary::{counted, grouped};
 use crate::{config, interrupt};
 
 /// Explains the event `id`.
@@ -41,8 +41,8 @@ pub fn execute(args: &ReplayArgs, id: &str) -> Result<(), Failure> {
         Ok(done) => Err(Failure::Input(match printer.unreadable {
             Some(why) => format!("the record that names {} cannot be read: {why}", one_line(id, 200)),
             None => format!(
-                "none of the {} records has the event id {}",
-                grouped(done.counts.records_in),
+                "none of the {} has the event id {}",
+                counted(done.counts.records_in, "record"),
                 one_line(id, 200)
             ),
         })),
