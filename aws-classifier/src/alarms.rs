@@ -79,7 +79,7 @@ impl Alarms {
     /// From the `[alarms]` section of a configuration file. Mistakes are kept by `document`.
     pub fn configure(document: &mut Document<'_>) -> Self {
         Self(document.section_with("alarms", |settings: &Settings| {
-            settings.check().map_err(|error| (error.key.to_owned(), error.why))
+            settings.check().err().map(|error| (error.key.to_owned(), error.why)).into_iter().collect()
         }))
     }
 

@@ -30,10 +30,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use shared::Timestamp;
 use shared::config::Document;
 use shared::event::Event;
 use shared::text::matches_glob;
+use shared::{Timestamp, arn};
 
 /// Texts of which one must match; empty when the entry has no such condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -130,14 +130,18 @@ impl Entry {
                     _ if pattern.bytes().all(|b| b == b'*') => {
                         Some("matches everything: leave the condition out, or say what is meant".to_owned())
                     }
+                    "principal" | "role" if !pattern.bytes().all(|b| b.is_ascii_graphic()) => {
+                        Some(format!("names in IAM have no spaces and none but ASCII characters, {pattern} has others"))
+                    }
+                    "principal" | "role" if pattern.starts_with("arn:") => arn::check_pattern(pattern).err(),
                     "network" => match network(pattern) {
                         None => Some(format!("must be a network such as 192.0.2.0/24 or an address, is {pattern}")),
-                        Some(net) if net.prefix_len() == 0 => Some(format!("{pattern} is every address there is")),
+                        Some(net) if net.prefix_len() < widest(net) => {
+                            Some(format!("{pattern} is too wide to be one place's: the widest is a /{}", widest(net)))
+                        }
                         Some(_) => None,
                     },
-                    "account" if pattern.bytes().any(|b| b != b'*' && !b.is_ascii_digit()) => {
-                        Some(format!("must be a 12-digit account, is {pattern}"))
-                    }
+                    "account" if !is_account(pattern) => Some(format!("must be a 12-digit account, is {pattern}")),
                     "classifier" if !knows_classifier(pattern) => Some(format!("there is no classifier {pattern}")),
                     _ => None,
                 };
@@ -155,8 +159,29 @@ impl Entry {
     }
 }
 
+/// 12 digits, or fewer and stars.
+fn is_account(pattern: &str) -> bool {
+    let digits = pattern.bytes().filter(u8::is_ascii_digit).count();
+    let stars = pattern.bytes().filter(|b| *b == b'*').count();
+    digits + stars == pattern.len() && (digits == 12 || (stars > 0 && digits < 12))
+}
+
+/// IPv4 inside IPv6 is IPv4, as it is of events.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) {
+        (address @ IpAddr::V4(_), Some(len)) if network.addr().is_ipv6() => IpNet::new(address, len).ok(),
+        _ => Some(network),
+    }
+}
+
+/// The shortest prefix of a network: our choice. A /8 is the largest block of IPv4 that one owner has, fc00::/7 all of
+/// the private IPv6; with shorter ones two or three lines would be the whole Internet.
+const fn widest(network: IpNet) -> u8 {
+    match network {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 7,
+    }
 }
 
 /// What a classifier found, as the allow-list sees it.
@@ -378,6 +403,43 @@ mod tests {
         assert_eq!(judge(&list, &record), Judgement::Allowed(0));
         record["sourceIPAddress"] = json!("ec2.amazonaws.com");
         assert_eq!(judge(&list, &record), Judgement::Unknown);
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_both_notations() {
+        let mut record = session();
+        for network in ["::ffff:192.0.2.7", "::ffff:192.0.2.0/120", "192.0.2.7/32"] {
+            for address in ["192.0.2.7", "::ffff:192.0.2.7"] {
+                record["sourceIPAddress"] = json!(address);
+                let list = entry(&format!("network = \"{network}\""));
+                assert_eq!(judge(&list, &record), Judgement::Allowed(0), "{network} {address}");
+            }
+        }
+    }
+
+    #[test]
+    fn conditions_that_match_nothing_or_all_are_refused() {
+        for (condition, good) in [
+            (r#"account = "1234""#, false),
+            (r#"account = "1234567890123""#, false),
+            (r#"account = "1234*""#, true),
+            (r#"account = "123456789012*""#, true),
+            (r#"account = "12345678901a""#, false),
+            (r#"network = ["0.0.0.0/1", "128.0.0.0/1"]"#, false),
+            (r#"network = "10.0.0.0/7""#, false),
+            (r#"network = "10.0.0.0/8""#, true),
+            (r#"network = "::/1""#, false),
+            (r#"network = "fc00::/7""#, true),
+            (r#"network = "::ffff:0.0.0.0/97""#, false),
+            (r#"role = "arn:aws:iam:123456789012:role/x*""#, false),
+            (r#"role = "deploy role""#, false),
+            (r#"principal = "arn:aws:iam::1234:user/x""#, false),
+            (r#"principal = "arn:aws:sts::123456789012:assumed-role/deploy/*""#, true),
+            (r#"resource = "a b""#, true),
+        ] {
+            let text = format!("[[allow]]\nowner = \"o\"\nreason = \"r\"\nexpires = 2026-03-01\n{condition}\n");
+            assert_eq!(list(&text).is_ok(), good, "{condition}: {:?}", list(&text).err());
+        }
     }
 
     #[test]

@@ -52,28 +52,27 @@ const DEDUP_WINDOW_S_MAX: u32 = 604_800;
 
 impl Settings {
     /// Ids that no classifier or rule has are refused: a misspelt switch must not look as if it worked.
-    fn check(&self, rules: &rules::Loaded) -> Result<(), (String, String)> {
+    fn mistakes(&self, rules: &rules::Loaded) -> Vec<(String, String)> {
         let unknown = |id: &&String| {
             !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
                 && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
         };
-        for (key, id) in [
-            ("disabled", self.disabled.iter().find(unknown)),
-            ("severity", self.severity.keys().find(unknown)),
-            ("dedup_windows_s", self.dedup_windows_s.keys().find(unknown)),
-        ] {
-            if let Some(id) = id {
-                return Err((key.to_owned(), format!("there is no classifier or rule {id}")));
-            }
-        }
-        let longest = self.dedup_windows_s.values().max().copied().unwrap_or(0);
-        for (key, window_s) in [("dedup_window_s", self.dedup_window_s), ("dedup_windows_s", longest)] {
-            if window_s > DEDUP_WINDOW_S_MAX {
-                let why = format!("must be at most {DEDUP_WINDOW_S_MAX} (a week), is {window_s}");
-                return Err((key.to_owned(), why));
-            }
-        }
-        Ok(())
+        let ids = [
+            ("disabled", self.disabled.iter().filter(unknown).collect::<Vec<_>>()),
+            ("severity", self.severity.keys().filter(unknown).collect()),
+            ("dedup_windows_s", self.dedup_windows_s.keys().filter(unknown).collect()),
+        ];
+        let named = |(key, ids): (&str, Vec<&String>)| {
+            ids.into_iter()
+                .map(|id| (key.to_owned(), format!("there is no classifier or rule {id}")))
+                .collect::<Vec<_>>()
+        };
+        let windows = self.dedup_windows_s.values().map(|window_s| ("dedup_windows_s", *window_s));
+        let too_long = windows
+            .chain([("dedup_window_s", self.dedup_window_s)])
+            .filter(|(_, window_s)| *window_s > DEDUP_WINDOW_S_MAX)
+            .map(|(key, s)| (key.to_owned(), format!("must be at most {DEDUP_WINDOW_S_MAX} (a week), is {s}")));
+        ids.into_iter().flat_map(named).chain(too_long).collect()
     }
 }
 
@@ -84,11 +83,14 @@ pub struct EngineErrors {
     pub settings: Vec<(&'static str, SettingsError)>,
     /// Every rule that cannot be used.
     pub rules: Vec<RuleError>,
+    /// As [`Engine::ids`]; without those of the rules that cannot be used.
+    pub ids: Vec<String>,
 }
 
 /// The classifiers in use, with their index.
 pub struct Engine {
     detectors: Vec<Box<dyn Detector>>,
+    ids: Vec<String>,
     routes: Routes,
     severity: BTreeMap<String, Severity>,
     places: Arc<Places>,
@@ -137,12 +139,11 @@ impl Engine {
         document.expect_table("classifiers");
         let mut places = Places::none();
         let _: GeoSettings = document.section_with("geo", |settings| {
-            places = Places::load(settings, files)?;
-            Ok(())
+            Places::load(settings, files).map(|loaded| places = loaded).err().unwrap_or_default()
         });
         let rule_settings: rules::Settings = document.section("rules");
         let mut loaded = rules::load(&rule_settings, rule_folders, files);
-        let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
+        let settings: Settings = document.section_with("classifier", |s: &Settings| s.mistakes(&loaded));
         let is_on = |id: &str| settings.disabled.iter().all(|disabled| disabled != id);
         let mut detectors = Vec::new();
         let mut errors = EngineErrors::default();
@@ -160,17 +161,18 @@ impl Engine {
             window_s: settings.dedup_window_s,
             windows_s: settings.dedup_windows_s.clone(),
         };
+        let ids = ids.into_iter().map(str::to_owned).collect();
         loaded.detectors.retain(|rule| is_on(&rule.declaration().id));
         detectors.append(&mut loaded.detectors);
         if rule_settings.unusable == Unusable::Refuse {
             errors.rules.append(&mut loaded.errors);
         }
-        if errors != EngineErrors::default() {
-            return Err(errors);
+        if !errors.settings.is_empty() || !errors.rules.is_empty() {
+            return Err(EngineErrors { ids, ..errors });
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
         let rules = RulesReport { skipped, elsewhere, fingerprint };
-        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity).with_places(places) })
+        Ok(Self { rules, noise, ids, ..Self::new(detectors, settings.severity).with_places(places) })
     }
 
     /// All classifiers with their default settings.
@@ -189,8 +191,10 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
+        let ids = detectors.iter().map(|detector| detector.declaration().id.clone()).collect();
         Self {
             detectors,
+            ids,
             routes,
             severity,
             noise: Noise::default(),
@@ -213,6 +217,11 @@ impl Engine {
             return Vec::new();
         }
         self.detectors.iter().filter(|d| d.needs_places()).map(|d| &*d.declaration().id).collect()
+    }
+
+    /// Ids of all classifiers and rules, also of those that are switched off: what other settings may name.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
     }
 
     /// With an allow-list and deduplication; without, everything found goes out.

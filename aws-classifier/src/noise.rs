@@ -1,8 +1,8 @@
 //! What keeps a finding from leaving, and the count of it: nothing vanishes silently.
 //!
 //! A threat is kept back when an entry of the [allow-list](crate::allow) says so, or when it repeats one of the last
-//! `dedup_window_s` seconds. Good news is never kept back, and neither is a threat that good news can end, because its
-//! incident may have been closed in between.
+//! `dedup_window_s` seconds, which are 0 by default: repeats go out. Good news is never kept back, and neither is a threat
+//! that good news can end, because its incident may have been closed in between.
 //!
 //! **What a repeat is.** The same classifier finds the same about the same: principal, resource, place, source address,
 //! event name, title, severity and whether it succeeded. Only time and facts may differ. The first finding goes out, those

@@ -25,9 +25,9 @@ impl Default for LoggerSettings {
 pub fn configure(document: &mut Document<'_>) -> LoggerSettings {
     document.section_with("logger", |settings: &LoggerSettings| {
         if settings.file.is_empty() {
-            return Err(("file".to_owned(), "must name a file".to_owned()));
+            return vec![("file".to_owned(), "must name a file".to_owned())];
         }
-        Ok(())
+        Vec::new()
     })
 }
 

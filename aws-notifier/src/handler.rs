@@ -6,7 +6,8 @@
 //!   arrive in the same batch are counted in its text; the incident list counts all of them.
 //! - An outcome of a wanted status is told in an alert of its own, grouped the same way by finding key, action,
 //!   target and status. A dry run of a finding below `min_severity` is not told; a real change, a failure or a
-//!   request for approval always is.
+//!   request for approval always is. A skipped response is told when it was turned on (mode `auto`); that the limit of
+//!   an account is used up is told once for its hour, and the others of the hour become receipts.
 //! - Nothing else is told; a finding that is not told says so in a receipt, so that its incident does not wait.
 //!
 //! Every delivery is claimed in the ledger by channel and alert, and the receipt is stored there with it: a redelivered
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 
 use shared::finding::Effect;
 use shared::ports::{BatchResult, Claim, Clock, FailedMessage, Handler, Ledger, Message, Outbox, PortError};
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Receipt, Timestamp};
+use shared::{Envelope, Finding, Missed, Outcome, OutcomeStatus, Payload, Receipt, Timestamp};
 
 use crate::channels::Channel;
 use crate::message::Alert;
@@ -228,7 +229,7 @@ fn news(policy: &Policy, envelope: &Envelope, counts: &BTreeMap<String, usize>) 
     let (silent, alert) = match &envelope.payload {
         Payload::Finding(finding) => {
             let count = group.as_ref().and_then(|g| counts.get(g)).copied().unwrap_or(1);
-            (finding_silence(policy, finding), Alert::of_finding(finding, count))
+            (finding_silence(policy, finding), Alert::of_finding(finding, &envelope.answers, count))
         }
         Payload::Outcome { finding, outcome } => {
             (outcome_silence(policy, finding, outcome), Alert::of_outcome(finding, outcome))
@@ -254,12 +255,24 @@ fn outcome_silence(policy: &Policy, finding: &Finding, outcome: &Outcome) -> Opt
     if !policy.outcomes.contains(&outcome.status) {
         return Some("status is not in notifier.outcomes");
     }
+    if outcome.status == OutcomeStatus::Skipped && outcome.missed.is_none() {
+        return Some("skipped, and would only have been shown");
+    }
     let minor = outcome.status == OutcomeStatus::DryRun && finding.severity < policy.min_severity;
     minor.then_some("dry run below notifier.min_severity")
 }
 
+/// The hour that the responder's limit counts by, in milliseconds of event time.
+const CAP_HOUR_MS: i64 = 3_600_000;
+
 /// The window is a bucket of event time, the same for every copy of a finding and on every machine.
 fn group_of(policy: &Policy, payload: &Payload) -> Option<String> {
+    if let Payload::Outcome { finding, outcome } = payload
+        && outcome.missed == Some(Missed::Cap)
+    {
+        let hour = finding.event_time.as_millis().div_euclid(CAP_HOUR_MS);
+        return Some(format!("notify-cap/{}/{hour}", finding.account));
+    }
     let width_ms = i64::from(policy.group_s) * 1000;
     if width_ms == 0 {
         return None;

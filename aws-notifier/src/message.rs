@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use shared::finding::Effect;
 use shared::text::defanged;
-use shared::{ApiCall, Finding, FindingId, Outcome, OutcomeStatus, Severity, Timestamp};
+use shared::{ApiCall, Finding, FindingId, Missed, Outcome, OutcomeStatus, Severity, Timestamp};
 
 /// Columns of a line: what a phone shows in portrait without breaking it again.
 const COLUMNS: usize = 72;
@@ -43,8 +43,8 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// The alert of a finding, which stands for `count` findings of the same key seen so far.
-    pub fn of_finding(finding: &Finding, count: usize) -> Self {
+    /// The alert of a finding that these actions answer, which stands for `count` findings of the same key seen so far.
+    pub fn of_finding(finding: &Finding, answers: &[String], count: usize) -> Self {
         let resolves = finding.effect == Effect::Resolves;
         let tag = if resolves { "RESOLVED".to_owned() } else { upper(finding.severity) };
         let mut page = Page::default();
@@ -61,15 +61,16 @@ impl Alert {
         page.evidence(finding);
         if !resolves {
             page.section("What was done");
-            if finding.responses.is_empty() {
-                page.paragraph("Nothing: no response is known for this. Please look at it.");
+            if answers.is_empty() {
+                page.paragraph("Nothing: no response answers this. Please look at it.");
             } else {
                 page.paragraph(
                     "Nothing yet. If the policy allows one of these responses, a second alert follows with the exact \
-                     calls and how to undo them:",
+                     calls and how to undo them. If one is in mode auto and is not carried out, an alert says why (of a \
+                     used-up limit once an hour):",
                 );
-                for response in &finding.responses {
-                    page.item(response);
+                for action in answers {
+                    page.item(action);
                 }
             }
         }
@@ -84,6 +85,12 @@ impl Alert {
         page.headline(tag, &format!("{} on {}", outcome.action, outcome.target));
         page.paragraph(said);
         page.paragraph(&outcome.note);
+        if outcome.missed == Some(Missed::Cap) {
+            page.paragraph(
+                "No other alert follows for responses of this account that are skipped in this hour (UTC, of the events). \
+                 Their incidents say SKIPPED, and so does `pipeline responses list`.",
+            );
+        }
         page.section(heading);
         page.field("Action", &outcome.action);
         page.field("Target", &outcome.target);
@@ -95,20 +102,8 @@ impl Alert {
             page.paragraph("Then:");
         }
         page.calls(&outcome.plan.calls);
-        page.section(undo_heading);
-        if outcome.undo().is_empty() {
-            page.paragraph(match outcome.status {
-                OutcomeStatus::Succeeded | OutcomeStatus::Failed => "Nothing was changed, so there is nothing to undo.",
-                _ => "No undo calls are recorded for this action.",
-            });
-        } else {
-            page.calls(outcome.undo());
-            if matches!(outcome.status, OutcomeStatus::Succeeded | OutcomeStatus::Failed) {
-                page.paragraph(
-                    "`pipeline responses undo FINDING/ACTION/TARGET` makes these calls, with the finding id, the action and \
-                     the target of this message.",
-                );
-            }
+        if outcome.status != OutcomeStatus::Skipped {
+            page.undo(outcome, undo_heading);
         }
         page.section("Why");
         page.paragraph(&format!("{}: {}", upper(finding.severity), finding.title));
@@ -160,7 +155,7 @@ const fn words(status: OutcomeStatus) -> (&'static str, &'static str, &'static s
             "SKIPPED",
             "What was not done",
             "How it would be undone",
-            "Nothing was changed: the policy refused the response.",
+            "Nothing was changed, and the threat may still be open: the response was not carried out. Please look at it.",
         ),
         OutcomeStatus::Triggered | OutcomeStatus::Running => {
             ("RUNNING", "What is being done", "How to undo", "The response is being carried out.")
@@ -282,6 +277,27 @@ impl Page {
             }
         }
         self.more(calls.len());
+    }
+
+    /// The calls that take the outcome back, and who makes them.
+    fn undo(&mut self, outcome: &Outcome, heading: &str) {
+        self.section(heading);
+        let is_changed = matches!(outcome.status, OutcomeStatus::Succeeded | OutcomeStatus::Failed);
+        if outcome.undo().is_empty() {
+            self.paragraph(if is_changed {
+                "Nothing was changed, so there is nothing to undo."
+            } else {
+                "No undo calls are recorded for this action."
+            });
+            return;
+        }
+        self.calls(outcome.undo());
+        if is_changed {
+            self.paragraph(
+                "`pipeline responses undo FINDING/ACTION/TARGET` makes these calls, with the finding id, the action and \
+                 the target of this message.",
+            );
+        }
     }
 
     fn more(&mut self, count: usize) {
@@ -423,6 +439,7 @@ pub(crate) mod tests_support {
             status,
             plan: Plan { reads: Vec::new(), calls: vec![call("Inactive")], undo: vec![call("Active")] },
             note: "mode is dry_run".to_owned(),
+            missed: None,
             decided_at: at("2026-03-01T12:00:05Z"),
         }
     }
@@ -435,9 +452,36 @@ mod tests {
     use super::tests_support::{finding, outcome_of};
     use super::*;
 
+    fn answers() -> [String; 1] {
+        ["iam_access_key_deactivate".to_owned()]
+    }
+
+    #[test]
+    fn only_what_answers_is_named() {
+        let mut finding = finding();
+        finding.responses.push("iam_user_restrict".to_owned());
+        let alert = Alert::of_finding(&finding, &answers(), 1);
+        assert!(alert.body.contains("- iam_access_key_deactivate"), "{}", alert.body);
+        assert!(!alert.body.contains("iam_user_restrict"), "{}", alert.body);
+        assert!(Alert::of_finding(&finding, &[], 1).body.contains("no response answers this"));
+    }
+
+    #[test]
+    fn a_used_up_limit_says_what_was_not_done_and_that_no_other_alert_follows() {
+        let finding = finding();
+        let mut outcome = outcome_of(&finding, OutcomeStatus::Skipped);
+        outcome.plan = shared::Plan::default();
+        outcome.missed = Some(Missed::Cap);
+        outcome.note =
+            "skipped: account 123456789012 had its 20 responses of this hour (account_responses_max_per_hour)"
+                .to_owned();
+        let alert = Alert::of_outcome(&finding, &outcome);
+        insta::assert_snapshot!(format!("{}\n\n{}", alert.subject, alert.body));
+    }
+
     #[test]
     fn a_finding_reads_well() {
-        let alert = Alert::of_finding(&finding(), 1);
+        let alert = Alert::of_finding(&finding(), &answers(), 1);
         insta::assert_snapshot!(format!("{}\n\n{}", alert.subject, alert.body));
     }
 
@@ -476,7 +520,7 @@ mod tests {
         let mut finding = finding();
         finding.effect = Effect::Resolves;
         finding.severity = Severity::Info;
-        let alert = Alert::of_finding(&finding, 1);
+        let alert = Alert::of_finding(&finding, &[], 1);
         assert!(alert.subject.starts_with("[RESOLVED] "), "{}", alert.subject);
         assert!(alert.body.contains("Good news"), "{}", alert.body);
         assert!(!alert.body.contains("WHAT WAS DONE"), "{}", alert.body);
@@ -484,7 +528,7 @@ mod tests {
 
     #[test]
     fn repeats_are_counted() {
-        assert!(Alert::of_finding(&finding(), 7).body.contains("Seen 7 times so far"));
+        assert!(Alert::of_finding(&finding(), &[], 7).body.contains("Seen 7 times so far"));
     }
 
     #[test]
@@ -493,7 +537,7 @@ mod tests {
         finding.source_ip.clear();
         finding.identity.user_name.clear();
         finding.principal.clear();
-        let alert = Alert::of_finding(&finding, 1);
+        let alert = Alert::of_finding(&finding, &[], 1);
         assert!(alert.body.contains("Source IP   N/A\n"), "{}", alert.body);
         assert!(alert.body.contains("User        N/A\n"), "{}", alert.body);
     }
@@ -502,7 +546,7 @@ mod tests {
     fn a_link_in_a_user_agent_cannot_be_clicked() {
         let mut finding = finding();
         finding.user_agent = "x\r\n\r\nClick https://evil.example/\u{202e}now".to_owned();
-        let alert = Alert::of_finding(&finding, 1);
+        let alert = Alert::of_finding(&finding, &[], 1);
         assert!(!alert.body.contains("https://") && !alert.body.contains('\r'), "{}", alert.body);
         assert!(alert.body.contains("hxxps"), "{}", alert.body);
     }
@@ -534,9 +578,10 @@ mod tests {
                 *field = format!("{text}{link}{text}");
             }
             finding.evidence.insert(text.clone(), serde_json::json!([link, {"k": text}]));
-            finding.responses = vec![text.clone(); 3];
-            check(&Alert::of_finding(&finding, 1))?;
-            for status in [OutcomeStatus::DryRun, OutcomeStatus::Failed, OutcomeStatus::Succeeded] {
+            check(&Alert::of_finding(&finding, &vec![text.clone(); 3], 1))?;
+            for status in
+                [OutcomeStatus::DryRun, OutcomeStatus::Failed, OutcomeStatus::Succeeded, OutcomeStatus::Skipped]
+            {
                 let mut outcome = outcome_of(&finding, status);
                 outcome.target = text.clone();
                 outcome.note = link.clone();

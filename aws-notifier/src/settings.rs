@@ -25,7 +25,8 @@ pub struct Policy {
     /// Whether good news (something is closed again) is sent although its severity is informational.
     pub good_news: bool,
     /// Outcomes that are sent. `DRY_RUN` is among them because dry-run is how the product starts, and its mail is
-    /// what shows the exact calls before anyone turns a response on.
+    /// what shows the exact calls before anyone turns a response on. `SKIPPED` is that of a response in mode `auto`: who
+    /// has turned it on relies on it. What a dry run skips is only recorded.
     pub outcomes: Vec<OutcomeStatus>,
 }
 
@@ -40,6 +41,7 @@ impl Default for Policy {
                 OutcomeStatus::PendingApproval,
                 OutcomeStatus::Succeeded,
                 OutcomeStatus::Failed,
+                OutcomeStatus::Skipped,
             ],
         }
     }
@@ -97,27 +99,27 @@ pub fn configure(document: &mut Document<'_>) -> NotifierSettings {
     let notifier = document.section_with("notifier", |policy: &Policy| {
         if policy.group_s > GROUP_S_MAX {
             let why = format!("must be at most {GROUP_S_MAX} (a day), is {}", policy.group_s);
-            return Err(("group_s".to_owned(), why));
+            return vec![("group_s".to_owned(), why)];
         }
-        Ok(())
+        Vec::new()
     });
     document.expect_table("channels");
     let console = document.section("channels.console");
     let file = document.section_with("channels.file", |file: &FileSettings| {
         if file.enabled && file.folder.is_empty() {
-            return Err(("folder".to_owned(), "must name a folder".to_owned()));
+            return vec![("folder".to_owned(), "must name a folder".to_owned())];
         }
-        Ok(())
+        Vec::new()
     });
     let sns = document.section_with("channels.sns", |sns: &SnsSettings| {
         let parts: Vec<&str> = sns.topic_arn.split(':').collect();
         let is_topic = matches!(parts[..], ["arn", _, "sns", region, account, name]
             if !region.is_empty() && !name.is_empty() && account.len() == 12);
         if sns.topic_arn.is_empty() || is_topic {
-            return Ok(());
+            return Vec::new();
         }
         let why = format!("must look like arn:aws:sns:REGION:ACCOUNT:NAME, is {:?}", sns.topic_arn);
-        Err(("topic_arn".to_owned(), why))
+        vec![("topic_arn".to_owned(), why)]
     });
     NotifierSettings { notifier, channels: ChannelSettings { console, file, sns } }
 }

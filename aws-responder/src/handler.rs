@@ -1,6 +1,7 @@
 //! Findings in; findings and outcomes out.
 //!
-//! Per batch: every finding is passed on, as received, to the notifier and the logger; then every response is decided,
+//! Per batch: every finding is passed on to the notifier and the logger, as received but for the actions that answer it;
+//! then every response is decided,
 //! journalled and carried out, which is the work of [`crate::response`], and its outcomes are sent to both before the
 //! next message is looked at: when Lambda cuts a slow batch off, what was done is told. For the same reason no response
 //! is begun later than [`BEGIN_S_MAX`] after the batch. A message whose effects are not all done comes back, and every
@@ -85,7 +86,7 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
         let now = self.responses.now();
         let (mut works, mut onward) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for message in batch {
-            match received(&message.body, now) {
+            match received(&message.body, now, &|finding| self.responses.answers(finding)) {
                 Ok((finding, body)) => {
                     works.push(Work { message, finding, failure: None });
                     onward.push(vec![body]);
@@ -127,16 +128,27 @@ impl<L: Ledger, N: Outbox, G: Outbox, C: Clock, A: Cloud> Handler for Responder<
     }
 }
 
-/// The finding in a message body, and the body as it is passed on: as received, with the time where findings carry times.
-/// Or why there is none.
-fn received(body: &str, now: Timestamp) -> Result<(Box<Finding>, String), String> {
-    let envelope = Envelope::from_body(body).map_err(|error| reason_of(&error))?;
-    let (envelope, onward) = if envelope.passed.is_empty() {
-        (envelope, body.to_owned())
+/// The finding in a message body, and the body as it is passed on: as received, with the actions that answer it, and
+/// with the time where findings carry times. Or why there is none.
+fn received(
+    body: &str,
+    now: Timestamp,
+    answers: &dyn Fn(&Finding) -> Vec<String>,
+) -> Result<(Box<Finding>, String), String> {
+    let mut envelope = Envelope::from_body(body).map_err(|error| reason_of(&error))?;
+    let answers = match &envelope.payload {
+        Payload::Finding(finding) => answers(finding),
+        Payload::Outcome { .. } | Payload::Receipt(_) => Vec::new(),
+    };
+    let is_timed = !envelope.passed.is_empty();
+    let onward = if is_timed || envelope.answers != answers {
+        envelope.answers = answers;
+        if is_timed {
+            envelope = envelope.passed_by("responder", now);
+        }
+        envelope.to_body()
     } else {
-        let envelope = envelope.passed_by("responder", now);
-        let onward = envelope.to_body();
-        (envelope, onward)
+        body.to_owned()
     };
     match envelope.payload {
         Payload::Finding(finding) => Ok((finding, onward)),

@@ -40,7 +40,9 @@ impl Policy {
     /// # Errors
     /// When a setting cannot be used, above all a mode without an executor.
     pub fn new(settings: &ResponderSettings) -> Result<Self, SettingsError> {
-        settings.responder.check()?;
+        if let Some(mistake) = settings.responder.mistakes().into_iter().next() {
+            return Err(mistake);
+        }
         let mut rules = Vec::new();
         for registered in REGISTRY {
             let defaults = (registered.defaults)();
@@ -259,8 +261,8 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
     if pattern.trim().is_empty() || pattern.trim() != pattern {
         return Err(format!("{shown:?} is empty or has spaces around it"));
     }
-    if pattern.starts_with("arn:") && pattern.splitn(6, ':').count() < 6 && !pattern.contains('*') {
-        return Err(format!("{shown:?} is not a whole ARN (arn:partition:service:region:account:resource)"));
+    if pattern.to_ascii_lowercase().starts_with("arn:") {
+        shared::arn::check_pattern(pattern)?;
     }
     for kind in [":user/", ":role/"] {
         if let Some((_, name)) = pattern.split_once(kind)
@@ -273,6 +275,20 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As [`check_pattern`], for patterns of users and roles.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_principal_pattern(pattern: &str) -> Result<(), String> {
+    check_pattern(pattern)?;
+    // IAM's names are of letters, digits and `+=,.@_-`, its paths of printable ASCII (API reference, `CreateRole`).
+    if pattern.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let shown = shared::text::one_line(pattern, 200);
+    Err(format!("{shown:?} names no user or role: names in IAM have no spaces and none but ASCII characters"))
 }
 
 #[cfg(test)]
@@ -476,10 +492,16 @@ mod tests {
             ("arn:aws:iam::*:user/*", true),
             ("arn:aws:iam::*:user/ops/*", false),
             ("arn:aws:iam", false),
+            ("arn:aws:iam:123:role/x*", false),
+            ("ARN:aws:iam:123456789012:role/x", false),
             ("", false),
             (" alice", false),
         ] {
             assert_eq!(check_pattern(pattern).is_ok(), good, "{pattern}");
+            assert_eq!(check_principal_pattern(pattern).is_ok(), good, "{pattern}");
+        }
+        for pattern in ["deploy role", "arn:aws:iam::*:role/deploy role", "dépl"] {
+            assert!(check_principal_pattern(pattern).is_err() && check_pattern(pattern).is_ok(), "{pattern}");
         }
     }
 }

@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use shared::ports::{Clock, Ledger, PortError, PortResult};
 use shared::text::one_line;
-use shared::{ApiCall, Envelope, Finding, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
+use shared::{ApiCall, Envelope, Finding, Missed, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
 use tracing::info;
 
 use crate::cloud::Cloud;
@@ -82,7 +82,7 @@ struct Response<'r> {
 
 /// What the policy says.
 enum Verdict {
-    Skip(String),
+    Skip(Missed, String),
     /// With the reason when the mode would allow more.
     Show(Plan, Option<String>),
     Act(Plan),
@@ -135,6 +135,11 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         self.clock.now()
     }
 
+    /// Ids of the actions that answer a finding.
+    pub fn answers(&self, finding: &Finding) -> Vec<String> {
+        self.policy.actions_for(finding).iter().map(|chosen| chosen.action.meta().id.to_owned()).collect()
+    }
+
     /// Answers a finding on its `delivery`th delivery. What was done before a failure is in the report too.
     pub async fn answer(&self, finding: &Finding, delivery: u32) -> Report {
         let mut report = Report::default();
@@ -174,12 +179,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         let begun = self.journal.begun(&response.key, now).await?;
         let outcome = match (verdict, begun) {
             (Verdict::Act(plan), begun) => self.act(response, plan, begun).await?,
-            (Verdict::Skip(why), Some(begun)) => given_up(response, begun, &why, now),
+            (Verdict::Skip(_, why), Some(begun)) => given_up(response, begun, &why, now),
             (Verdict::Show(..), Some(begun)) => given_up(response, begun, "the mode is no longer auto", now),
-            (Verdict::Skip(why), None) => {
-                // A refused response keeps no plan: nobody should carry it out by mistake.
-                response.outcome(OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}"), now)
-            }
+            (Verdict::Skip(missed, why), None) => response.skipped(missed, &why, now),
             (Verdict::Show(plan, why), None) => {
                 let why = why.map_or_else(String::new, |why| format!("; mode auto, but {why}"));
                 let note = format!("dry run: {} planned, none made{why}", calls(plan.calls.len()));
@@ -199,12 +201,13 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         now: Timestamp,
     ) -> PortResult<Verdict> {
         let Response { finding, target, .. } = response;
+        let refused = |why| Verdict::Skip(Missed::Refused, why);
         let plan = match planned {
             Ok(plan) => plan,
-            Err(why) => return Ok(Verdict::Skip(why)),
+            Err(why) => return Ok(refused(why)),
         };
         if let Some(why) = self.policy.refusal(finding, target, &plan.calls, self.cloud.account().ok()) {
-            return Ok(Verdict::Skip(why));
+            return Ok(refused(why));
         }
         let mut shown_only = None;
         if response.mode == Mode::Auto {
@@ -214,10 +217,10 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
                     let foreign = plan.reads.iter().chain(&plan.calls).find(|call| call.account != own);
                     if let Some(call) = foreign {
                         let why = format!("it is for account {}, and this responder acts in {own} only", call.account);
-                        return Ok(Verdict::Skip(why));
+                        return Ok(refused(why));
                     }
                     if let Some(why) = self.policy.too_old(finding.event_time, now) {
-                        return Ok(Verdict::Skip(why));
+                        return Ok(refused(why));
                     }
                 }
             }
@@ -226,9 +229,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         let max = self.policy.account_responses_max_per_hour;
         let acts = response.mode == Mode::Auto && shown_only.is_none();
         if !self.journal.take_slot(&hour_of(account, acts, finding.event_time), max, &response.key, now).await? {
-            return Ok(Verdict::Skip(format!(
-                "account {account} had its {max} responses of this hour (account_responses_max_per_hour)"
-            )));
+            let why =
+                format!("account {account} had its {max} responses of this hour (account_responses_max_per_hour)");
+            return Ok(Verdict::Skip(Missed::Cap, why));
         }
         Ok(if acts { Verdict::Act(plan) } else { Verdict::Show(plan, shown_only) })
     }
@@ -279,7 +282,7 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         if let Some(why) =
             self.policy.refusal(response.finding, &response.target, &left.calls, self.cloud.account().ok())
         {
-            return ended(OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}"));
+            return Ok(Err(Box::new(response.skipped(Missed::Refused, &why, now))));
         }
         let begun = Begun::new(response.finding.clone(), response.action.meta().id, &response.target, settled, now);
         self.journal.begin(&response.key, &begun, now).await?;
@@ -359,8 +362,15 @@ impl Response<'_> {
             status,
             plan,
             note,
+            missed: None,
             decided_at,
         }
+    }
+
+    /// A refused response keeps no plan: nobody should carry it out by mistake.
+    fn skipped(&self, missed: Missed, why: &str, now: Timestamp) -> Outcome {
+        let outcome = self.outcome(OutcomeStatus::Skipped, Plan::default(), format!("skipped: {why}"), now);
+        Outcome { missed: (self.mode == Mode::Auto).then_some(missed), ..outcome }
     }
 
     fn envelope(&self, outcome: Outcome) -> String {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use shared::config::Document;
 use shared::{Action, SettingsError, Severity};
 
-use crate::policy::check_pattern;
+use crate::policy::{check_pattern, check_principal_pattern};
 use crate::registry::REGISTRY;
 
 /// How far a response goes.
@@ -49,7 +49,9 @@ pub struct ActionPolicy {
     /// Findings below this severity get no response. Default `high`: our choice, because the threats both shipped
     /// actions undo are high or critical.
     pub min_severity: Severity,
-    /// Classifier ids whose findings this action answers. Empty: those of the classifiers that suggest it.
+    /// Ids of classifiers and rules whose findings this action answers. Empty: those of the classifiers that suggest it.
+    /// The responder knows no classifiers: `pipeline config` refuses ids that nobody has, the deployed function takes
+    /// any.
     pub classifiers: Vec<String>,
 }
 
@@ -136,36 +138,37 @@ impl Default for ResponderSection {
     }
 }
 
+/// Says what is wrong with a pattern.
+type Check = fn(&str) -> Result<(), String>;
+
 impl ResponderSection {
-    /// Checks the whole section.
-    ///
-    /// # Errors
-    /// Names the first bad key.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    /// Everything in the section that cannot be used.
+    pub fn mistakes(&self) -> Vec<SettingsError> {
+        let mut mistakes = Vec::new();
         if self.account_responses_max_per_hour > 1000 {
-            return Err(SettingsError::new(
+            mistakes.push(SettingsError::new(
                 "account_responses_max_per_hour",
                 format!("is {}, but at most 1000 is allowed", self.account_responses_max_per_hour),
             ));
         }
         if !(60..=1_209_600).contains(&self.event_age_max_s) {
-            return Err(SettingsError::new(
+            mistakes.push(SettingsError::new(
                 "event_age_max_s",
                 format!("is {}, but must be 60 to 1209600 (14 days)", self.event_age_max_s),
             ));
         }
-        for (key, patterns) in [
-            ("exempt_principals", &self.exempt_principals),
-            ("exempt_roles", &self.exempt_roles),
-            ("exempt_resources", &self.exempt_resources),
-            ("break_glass", &self.break_glass),
-            ("own_roles", &self.own_roles),
+        let (principal, any): (Check, Check) = (check_principal_pattern, check_pattern);
+        for (key, patterns, check) in [
+            ("exempt_principals", &self.exempt_principals, principal),
+            ("exempt_roles", &self.exempt_roles, principal),
+            ("exempt_resources", &self.exempt_resources, any),
+            ("break_glass", &self.break_glass, principal),
+            ("own_roles", &self.own_roles, principal),
         ] {
-            for pattern in patterns {
-                check_pattern(pattern).map_err(|why| SettingsError::new(key, why))?;
-            }
+            let refused = patterns.iter().filter_map(|pattern| check(pattern).err());
+            mistakes.extend(refused.map(|why| SettingsError::new(key, why)));
         }
-        Ok(())
+        mistakes
     }
 }
 
@@ -189,7 +192,8 @@ impl Default for ResponderSettings {
 
 /// Takes `[responder]` and every `[actions.<id>]`. Mistakes are kept by the document and reported by its `finish`.
 pub fn configure(document: &mut Document<'_>) -> ResponderSettings {
-    let responder = document.section_with("responder", |section: &ResponderSection| section.check().map_err(named));
+    let responder = document
+        .section_with("responder", |section: &ResponderSection| section.mistakes().into_iter().map(named).collect());
     document.expect_table("actions");
     let actions = REGISTRY.iter().map(|action| (action.meta.id, (action.configure)(document))).collect();
     ResponderSettings { responder, actions }
@@ -242,10 +246,10 @@ pub(crate) fn action_defaults<A: Action>() -> ActionSettings {
 /// Reads `[actions.<id>]` of `A`.
 pub(crate) fn configure_action<A: Action>(document: &mut Document<'_>) -> ActionSettings {
     let table = document.section_with(&format!("actions.{}", A::META.id), |table: &Table<A::Settings>| {
-        table.policy.check().map_err(named)?;
         let own = serde_json::from_value(object(&table.own))
-            .map_err(|error| (A::META.id.to_owned(), format!("cannot be read back: {error}")))?;
-        A::new(own).map(drop).map_err(named)
+            .map_err(|error| SettingsError::new(A::META.id, format!("cannot be read back: {error}")));
+        let own = own.and_then(|own| A::new(own).map(drop));
+        [table.policy.check(), own].into_iter().filter_map(Result::err).map(named).collect()
     });
     ActionSettings { policy: table.policy, own: object(&table.own) }
 }

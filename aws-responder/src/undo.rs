@@ -115,6 +115,7 @@ async fn give_up<L: Ledger>(
         status: OutcomeStatus::Failed,
         plan: begun.plan.clone(),
         note: format!("begun at {} and taken back at {now}, before it was finished", begun.at),
+        missed: None,
         decided_at: now,
     };
     let body = Envelope::outcome(begun.finding.clone(), outcome).to_body();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use serde::Serialize;
@@ -96,6 +97,12 @@ pub enum LineFormat {
     Jsonl,
 }
 
+/// A file to write, which is never standard output: there is what is printed.
+fn file_to_write() -> impl TypedValueParser<Value = PathBuf> {
+    let why = "name a file; `./-` is one of that name, /dev/stdout is standard output";
+    PathBufValueParser::new().try_map(move |path| if path.as_os_str() == "-" { Err(why) } else { Ok(path) })
+}
+
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConfigFile {
@@ -111,7 +118,7 @@ pub struct ConfigFile {
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Only write the made-up records to FILE (JSON lines), to look at or to replay
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_to_write())]
     pub write: Option<PathBuf>,
 }
 
@@ -141,10 +148,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// Write the summary as JSON to FILE instead of to the screen
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_to_write())]
     pub summary: Option<PathBuf>,
     /// Write the records that cannot be read to FILE: JSON lines with file, index, field, reason and text
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_to_write())]
     pub rejected: Option<PathBuf>,
     /// Instead of the findings, say what every classifier made of the event with this id, and why; stops there
     #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["summary", "rejected"])]
@@ -178,7 +185,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// Write the summary as JSON to FILE instead of to the screen
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_to_write())]
     pub summary: Option<PathBuf>,
 }
 
@@ -298,7 +305,7 @@ pub struct IncidentsArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// Only incidents that stand here; may be given several times
-    #[arg(long, value_enum, value_name = "STATUS")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "STATUS")]
     pub status: Vec<StatusArg>,
     /// At most N, newest first; 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -546,7 +553,7 @@ pub struct ResponsesListArgs {
     #[arg(long, value_name = "ACCOUNT", value_parser = account)]
     pub account: Option<String>,
     /// Only those that stand here; may be given several times
-    #[arg(long, value_enum, value_name = "STATUS")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "STATUS")]
     pub status: Vec<Standing>,
     /// At most N
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]

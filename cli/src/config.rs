@@ -11,7 +11,7 @@ use aws_classifier::reputation::{self, ReadKey, Services, hybrid_analysis, virus
 use aws_classifier::rules;
 use aws_logger::LoggerSettings;
 use aws_notifier::NotifierSettings;
-use aws_responder::{REGISTRY, ResponderSettings};
+use aws_responder::{ActionSettings, REGISTRY, ResponderSettings};
 use serde::{Deserialize, Serialize};
 use shared::adapters::disk::DiskFiles;
 use shared::classifier::SettingsError;
@@ -21,8 +21,8 @@ use shared::ports::Files;
 
 use crate::args::ConfigFile;
 use crate::failure::Failure;
-use crate::output;
 use crate::source::SourceOptions;
+use crate::{output, summary};
 
 /// Read when it exists and no other is named.
 pub const DEFAULT_FILE: &str = "pipeline.toml";
@@ -67,15 +67,16 @@ impl Default for SourceSection {
 const LATENESS_S_MAX: i64 = 86_400;
 
 impl SourceSection {
-    fn check(&self) -> Result<(), (String, String)> {
+    fn mistakes(&self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
         if self.threads > 256 {
-            return Err(("threads".to_owned(), format!("must be at most 256, is {}", self.threads)));
+            mistakes.push(("threads".to_owned(), format!("must be at most 256, is {}", self.threads)));
         }
         if !(0..=LATENESS_S_MAX).contains(&self.lateness_s) {
             let why = format!("must be from 0 to {LATENESS_S_MAX} (a day), is {}", self.lateness_s);
-            return Err(("lateness_s".to_owned(), why));
+            mistakes.push(("lateness_s".to_owned(), why));
         }
-        Ok(())
+        mistakes
     }
 
     /// What the reader is told; `threads` of the command line wins.
@@ -117,7 +118,7 @@ fn load_with(file: &ConfigFile, keys: bool) -> Result<Config, Failure> {
         Failure::Input(format!(
             "could not read the configuration {}: {error}\nname another file with --config, or write one with \
              `pipeline config --show-defaults > {DEFAULT_FILE}`",
-            path.display()
+            output::path(&path)
         ))
     })?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -125,16 +126,16 @@ fn load_with(file: &ConfigFile, keys: bool) -> Result<Config, Failure> {
     let variable = |name: &str| std::env::var(name).ok();
     let read_key = reputation::keys(&files, &variable);
     let read_key: Option<&ReadKey<'_>> = if keys { Some(&read_key) } else { None };
-    parse(&path.display().to_string(), &text, &files, &rule_folders(file)?, read_key)
+    parse(&output::path(&path), &text, &files, &rule_folders(file)?, read_key)
 }
 
 /// The folders of `--rules`. They are relative to where the program was started, not to the configuration file.
 fn rule_folders(file: &ConfigFile) -> Result<Vec<String>, Failure> {
     let absolute = |path: &PathBuf| {
         let absolute =
-            std::path::absolute(path).map_err(|e| Failure::machine(format!("find {}", path.display()), e))?;
+            std::path::absolute(path).map_err(|e| Failure::machine(format!("find {}", output::path(path)), e))?;
         let text = absolute.into_os_string().into_string();
-        text.map_err(|name| Failure::Input(format!("{} is no UTF-8 name", name.display())))
+        text.map_err(|name| Failure::Input(format!("{} is no UTF-8 name", output::path(Path::new(&name)))))
     };
     file.rules.iter().map(absolute).collect()
 }
@@ -160,12 +161,19 @@ pub fn parse(
     let responder = aws_responder::configure(&mut document);
     let notifier = aws_notifier::configure(&mut document);
     let logger = aws_logger::configure(&mut document);
-    let source = document.section_with("source", SourceSection::check);
+    let source = document.section_with("source", SourceSection::mistakes);
+    let misspelt = match &engine {
+        Ok(engine) => misspelt(text, &responder, engine.ids()),
+        // An id that is unknown may be that of a rule which cannot be used.
+        Err(refused) if !refused.rules.is_empty() => Vec::new(),
+        Err(refused) => misspelt(text, &responder, &refused.ids),
+    };
     match (engine, inspector, document.finish()) {
-        (Ok(engine), Some(inspector), Ok(())) => {
+        (Ok(engine), Some(inspector), Ok(())) if misspelt.is_empty() => {
             let rules = engine.rules();
             if rules.elsewhere > 0 {
-                output::warn(&format!("left out {} rules that are for other logs than CloudTrail", rules.elsewhere));
+                let rules = summary::counted(rules.elsewhere as u64, "rule");
+                output::warn(&format!("left out {rules} for other logs than CloudTrail"));
             }
             for error in &rules.skipped {
                 output::warn(&format!("left out a rule: {error}"));
@@ -174,8 +182,10 @@ pub fn parse(
         }
         (engine, _, finished) => {
             let mut mistakes = finished.err().map_or_else(Vec::new, |error| error.mistakes);
+            mistakes.extend(misspelt);
             let refused = engine.err().unwrap_or_default();
-            mistakes.extend(refused.settings.iter().map(|(id, error)| unusable(text, id, error)));
+            let sections = refused.settings.iter().map(|(id, error)| (format!("classifiers.{id}"), error));
+            mistakes.extend(sections.map(|(section, error)| unusable(text, &section, error)));
             if mistakes.is_empty() {
                 return Err(Failure::Rules(refused.rules));
             }
@@ -185,14 +195,21 @@ pub fn parse(
     }
 }
 
-/// A classifier's setting that is well formed and still cannot be used.
-fn unusable(text: &str, id: &str, error: &SettingsError) -> Mistake {
-    let section = format!("classifiers.{id}");
-    Mistake {
-        line: line_of(text, &section, error.key),
-        key: format!("{section}.{}", error.key),
-        why: error.why.clone(),
-    }
+/// Classifiers that actions name and that nobody has: such an action would look on and never say so. Only this program
+/// knows the classifiers and the actions; the deployed responder takes any name.
+fn misspelt(text: &str, responder: &ResponderSettings, ids: &[String]) -> Vec<Mistake> {
+    let of_action = |(action, settings): (&&str, &ActionSettings)| {
+        let unknown = settings.policy.classifiers.iter().filter(|id| !ids.contains(id));
+        let why = |id: &String| SettingsError::new("classifiers", format!("there is no classifier or rule {id}"));
+        let section = format!("actions.{action}");
+        unknown.map(|id| unusable(text, &section, &why(id))).collect::<Vec<_>>()
+    };
+    responder.actions.iter().flat_map(of_action).collect()
+}
+
+/// A setting that is well formed and still cannot be used.
+fn unusable(text: &str, section: &str, error: &SettingsError) -> Mistake {
+    Mistake { line: line_of(text, section, error.key), key: format!("{section}.{}", error.key), why: error.why.clone() }
 }
 
 /// The line of a key, else of its section's header, else the first.
@@ -350,6 +367,25 @@ mod tests {
         let Err(Failure::Config(error)) = parse("pipeline.toml", text, &NoFiles, &[], None) else { panic!("mistakes") };
         let lines: Vec<usize> = error.mistakes.iter().map(|m| m.line).collect();
         assert_eq!(lines, [2, 5, 8, 10, 12], "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_classifier_of_an_action_is_refused_and_one_that_is_switched_off_is_not() {
+        let of = |classifiers: &str, rest: &str| {
+            let text =
+                format!("[actions.iam_access_key_deactivate]\nmode = \"auto\"\nclassifiers = [{classifiers}]\n{rest}");
+            parse("pipeline.toml", &text, &NoFiles, &[], None).map(drop).map_err(|failure| failure.to_string())
+        };
+        let wrong =
+            "pipeline.toml:3: actions.iam_access_key_deactivate.classifiers: there is no classifier or rule iam_acess";
+        let lists = "[classifiers.threat_intel_ip]\nlists = [\"missing.txt\"]\n";
+        for rest in ["", lists, "[source]\nthreads = -1\n"] {
+            let said = of("\"iam_access_key_created\", \"iam_acess\"", rest).unwrap_err();
+            assert!(said.contains(wrong), "{said}");
+        }
+        let rule = rules::load(&rules::Settings::default(), &[], &NoFiles).detectors[0].declaration().id.clone();
+        let off = format!("[classifier]\ndisabled = [\"iam_access_key_created\", \"{rule}\"]\n");
+        of(&format!("\"iam_access_key_created\", \"{rule}\""), &off).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use shared::ports::{Claim, Ledger, PortResult, QueueSettings};
 
 use crate::chain::{Four, Queues};
 use crate::failure::Failure;
+use crate::output;
 
 /// The database's name in the folder.
 const DATABASE: &str = "pipeline.redb";
@@ -34,7 +35,7 @@ impl DataFolder {
     /// When it cannot be made, is in use, or its database is damaged.
     pub fn open_or_make(path: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(path)
-            .map_err(|e| Failure::machine(format!("make the folder {}", path.display()), e))?;
+            .map_err(|e| Failure::machine(format!("make the folder {}", output::path(path)), e))?;
         if !path.join(DATABASE).exists() {
             make_database(path)?;
         }
@@ -47,7 +48,7 @@ impl DataFolder {
     /// When there is none, it is in use, or its database is damaged.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         if !path.join(DATABASE).is_file() {
-            let shown = path.display();
+            let shown = output::path(path);
             return Err(Failure::Input(format!(
                 "there is no data in {shown}: name the folder of an earlier run with --data, or make one with \
                  `pipeline run PATH --data {shown}`"
@@ -57,7 +58,15 @@ impl DataFolder {
     }
 
     fn open_database(path: &Path) -> Result<Self, Failure> {
-        let store = Embedded::open(path.join(DATABASE))?;
+        let database = path.join(DATABASE);
+        // The database would take it for a new one. `make_database` leaves none like it.
+        if std::fs::metadata(&database).is_ok_and(|about| about.len() == 0) {
+            return Err(Failure::Input(format!(
+                "{} is empty, so what was in it is lost: remove it to begin anew, or use another data folder",
+                output::path(&database)
+            )));
+        }
+        let store = Embedded::open(&database)?;
         let queue = |name: &str| -> PortResult<EmbeddedQueue> {
             let queue =
                 store.queue(name, QueueSettings { max_receive_count: RECEIVES_MAX, ..QueueSettings::default() });
@@ -78,7 +87,7 @@ impl DataFolder {
 /// Makes the database under another name and puts it in place when it is whole: a process killed half-way through
 /// leaves no file that looks like one. When another process was faster, its database stays.
 fn make_database(folder: &Path) -> Result<(), Failure> {
-    let cannot = |error| Failure::machine(format!("make a database in {}", folder.display()), error);
+    let cannot = |error| Failure::machine(format!("make a database in {}", output::path(folder)), error);
     let prefix = format!("{DATABASE}.");
     let unfinished = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder).map_err(cannot)?;
     drop(Embedded::open(unfinished.path())?);
@@ -134,6 +143,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = DataFolder::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("pipeline run PATH --data"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_database_is_not_taken_for_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(DATABASE), "").unwrap();
+        for opened in [DataFolder::open(folder.path()), DataFolder::open_or_make(folder.path())] {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains("pipeline.redb is empty"), "{error}");
+        }
+        assert_eq!(std::fs::metadata(folder.path().join(DATABASE)).unwrap().len(), 0, "left as it was");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use aws_classifier::rules::RuleError;
 use shared::config::ConfigError;
 use shared::ports::PortError;
+use shared::text::one_line;
 
+use crate::output;
 use crate::source::SourceError;
 
 /// Why a command stopped.
@@ -57,12 +59,15 @@ pub enum Failure {
     Interrupted(String),
 }
 
+/// Characters shown of what is wrong with a rule: our choice, a few lines of a screen.
+const RULE_CHARS_MAX: usize = 1_000;
+
 fn describe(errors: &[RuleError]) -> String {
     let n = errors.len();
     let mut text = format!("{n} {} cannot be used", if n == 1 { "rule" } else { "rules" });
     for error in errors {
         // Writing to a String cannot fail.
-        let _ = write!(text, "\n  {error}");
+        let _ = write!(text, "\n  {}", one_line(&error.to_string(), RULE_CHARS_MAX));
     }
     text + "\n`unusable = \"skip\"` in the section [rules] of the configuration goes on without such rules"
 }
@@ -73,7 +78,7 @@ impl Failure {
         Self::Machine { what: what.into(), source }
     }
 
-    /// Says it on standard error and answers the exit code.
+    /// Says it on standard error, every line neutralised, and answers the exit code.
     pub fn report(&self) -> ExitCode {
         let code = match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
@@ -94,7 +99,7 @@ impl Failure {
         let label = if code == 130 { "interrupted" } else { "error" };
         let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
         // Nothing can be done when standard error is closed too.
-        let _ = writeln!(anstream::stderr().lock(), "{red}{label}:{red:#} {said}");
+        let _ = writeln!(anstream::stderr().lock(), "{red}{label}:{red:#} {}", output::lines(&said));
         ExitCode::from(code)
     }
 }

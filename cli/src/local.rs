@@ -17,7 +17,7 @@ use crate::chain::{self, Four, Queues};
 use crate::config::Config;
 use crate::data::{DataFolder, SoleLedger};
 use crate::failure::Failure;
-use crate::interrupt;
+use crate::{interrupt, output};
 
 /// The handlers over their ports.
 type Handlers<Q, S, J, I, W> = Four<
@@ -58,10 +58,10 @@ pub fn in_folder(config: Config, data: DataFolder) -> Result<InFolder, Failure> 
     if config.notifier.channels.file.enabled {
         let folder = data.path.join(&config.notifier.channels.file.folder);
         let opened = FileFolder::open(&folder);
-        channels.push(Box::new(opened.map_err(|e| Failure::machine(format!("make {}", folder.display()), e))?));
+        channels.push(Box::new(opened.map_err(|e| Failure::machine(format!("make {}", output::path(&folder)), e))?));
     }
     let log = data.path.join(&config.logger.file);
-    let log = FileLog::open(&log).map_err(|e| Failure::machine(format!("open {}", log.display()), e))?;
+    let log = FileLog::open(&log).map_err(|e| Failure::machine(format!("open {}", output::path(&log)), e))?;
     let stores =
         Stores { state: data.store.clone(), ledger: SoleLedger(data.store.clone()), incidents: data.store, log };
     assemble(config, data.queues, channels, stores)

@@ -1,12 +1,16 @@
 //! The terminal: locked streams that drop colours when nobody sees them, and severities in colour.
 
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, StdoutLock, Write};
+use std::path::Path;
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use shared::Severity;
 use shared::text::one_line;
+
+use crate::failure::Failure;
 
 /// Standard output. Colours are dropped unless it is a terminal; `NO_COLOR` is honoured.
 pub fn stdout() -> AutoStream<StdoutLock<'static>> {
@@ -38,6 +42,29 @@ pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
+/// Characters of a path that are shown: as long as paths may be on Linux (`PATH_MAX`).
+const PATH_CHARS_MAX: usize = 4_096;
+
+/// A path in one line. Names of files are anyone's.
+pub fn path(path: &Path) -> String {
+    one_line(&path.to_string_lossy(), PATH_CHARS_MAX)
+}
+
+/// A text of several lines, every one of them neutralised. Errors quote names and values that are anyone's.
+pub fn lines(text: &str) -> String {
+    text.lines().map(|line| one_line(line, line.len())).collect::<Vec<_>>().join("\n")
+}
+
+/// Sees that a file can be written before the work begins whose end it is for. What it holds stays until then.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_writable(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened.map(drop).map_err(|e| Failure::machine(format!("write {}", path(file)), e))
+}
+
 /// The whole text of a message for people: JSON indented, every line neutralised. Attackers may have written it.
 ///
 /// # Errors
@@ -45,17 +72,17 @@ pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 pub fn body(out: &mut impl Write, body: &str) -> io::Result<()> {
     let indented =
         serde_json::from_str::<serde_json::Value>(body).and_then(|value| serde_json::to_string_pretty(&value));
-    for line in indented.as_deref().unwrap_or(body).lines() {
-        writeln!(out, "{}", one_line(line, line.len()))?;
+    match lines(indented.as_deref().unwrap_or(body)) {
+        text if text.is_empty() => Ok(()),
+        text => writeln!(out, "{text}"),
     }
-    Ok(())
 }
 
 /// A warning on standard error.
 pub fn warn(text: &str) {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     // Nothing can be done when standard error is closed.
-    let _ = writeln!(anstream::stderr().lock(), "{yellow}warning:{yellow:#} {text}");
+    let _ = writeln!(anstream::stderr().lock(), "{yellow}warning:{yellow:#} {}", lines(text));
 }
 
 /// Warnings of the components go to standard error; `RUST_LOG` says otherwise.

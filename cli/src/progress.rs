@@ -1,5 +1,7 @@
 //! The progress bar, on a terminal only.
 
+use std::io::{self, IsTerminal};
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::source::Progress;
@@ -8,6 +10,12 @@ use crate::source::Progress;
 pub struct Bar(ProgressBar);
 
 impl Bar {
+    /// A bar for a command that prints while it reads: none where both would be on one screen, as what is printed would
+    /// begin in the bar's line. There the lines show that it goes on.
+    pub fn beside_output(bytes: u64) -> Self {
+        if io::stdout().is_terminal() { Self(ProgressBar::hidden()) } else { Self::new(bytes) }
+    }
+
     /// A bar over so many bytes. 0, as standard input has, gets a spinner.
     pub fn new(bytes: u64) -> Self {
         // Drawn on standard error, and not at all when that is no terminal.

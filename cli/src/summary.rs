@@ -20,6 +20,8 @@ const NAME_CHARS_MAX: usize = 72;
 
 /// Characters of a title shown in a table.
 const TITLE_CHARS_MAX: usize = 80;
+/// Files that could not be read and are named: our choice, half a screen.
+const FILES_NAMED_MAX: usize = 10;
 /// Characters of a path shown in a message.
 const PATH_CHARS_MAX: usize = 400;
 
@@ -48,8 +50,8 @@ impl KeptBack {
         if self.suppressed + self.repeats > 0 {
             writeln!(
                 out,
-                "kept back: {} findings by the allow-list, {} that repeat another",
-                grouped(self.suppressed),
+                "kept back: {} by the allow-list, {} that repeat another",
+                counted(self.suppressed, "finding"),
                 grouped(self.repeats)
             )?;
         }
@@ -126,13 +128,13 @@ impl Numbers {
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "{BOLD}Records{BOLD:#}    {} read in {:.1} s: {} looked at, {} of no concern to any classifier, {} unreadable, {} duplicates",
+            "{BOLD}Records{BOLD:#}    {} read in {:.1} s: {} looked at, {} of no concern to any classifier, {} unreadable, {}",
             grouped(self.records_in),
             self.seconds,
             grouped(self.classified),
             grouped(self.ignored),
             grouped(self.failed),
-            grouped(self.duplicates)
+            counted(self.duplicates, "duplicate")
         )?;
         write!(out, "{BOLD}Findings{BOLD:#}   {}", grouped(self.findings))?;
         for (n, (severity, count)) in self.severities.iter().rev().filter(|(_, count)| *count > 0).enumerate() {
@@ -143,7 +145,7 @@ impl Numbers {
         writeln!(out, "{BOLD}Incidents{BOLD:#}  {}, {} still open", grouped(self.findings), grouped(self.open))?;
         self.kept_back.print(out)?;
         if self.dead_letters > 0 {
-            writeln!(out, "{BOLD}Problems{BOLD:#}   {} messages could not be handled", grouped(self.dead_letters))?;
+            writeln!(out, "{BOLD}Problems{BOLD:#}   {} could not be handled", counted(self.dead_letters, "message"))?;
         }
         Ok(())
     }
@@ -170,16 +172,25 @@ pub fn complain(counts: &Counts) -> Result<(), Failure> {
             one_line(why, 300)
         )?;
     }
-    let Some((file, why)) = counts.unreadable.first() else { return Ok(()) };
-    let others = match counts.unreadable.len() {
-        1 => String::new(),
-        n => format!(" (and {} more files)", n - 1),
-    };
-    Err(Failure::Input(format!(
-        "could not read {}: {}{others}; the other inputs were handled",
-        one_line(file, PATH_CHARS_MAX),
-        one_line(why, 300)
-    )))
+    unreadable(counts)
+}
+
+/// Names the files of which nothing at all could be read.
+///
+/// # Errors
+/// When there are any.
+pub fn unreadable(counts: &Counts) -> Result<(), Failure> {
+    if counts.unreadable.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for (file, why) in counts.unreadable.iter().take(FILES_NAMED_MAX) {
+        text += &format!("could not read {}: {}\n", one_line(file, PATH_CHARS_MAX), one_line(why, 300));
+    }
+    if let Some(more @ 1..) = counts.unreadable.len().checked_sub(FILES_NAMED_MAX) {
+        text += &format!("and {more} more\n");
+    }
+    Err(Failure::Input(text + "all other inputs were read"))
 }
 
 /// Prints incidents in the order given, two lines each, so that they fit into any terminal: when, how bad and what;
@@ -249,6 +260,11 @@ fn name(text: &str) -> String {
 /// `2026-03-02 09:41:15`.
 fn short_time(text: &str) -> String {
     text.trim_end_matches('Z').replace('T', " ")
+}
+
+/// `1 record`, `12,345 records`.
+pub fn counted(n: u64, one: &str) -> String {
+    format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// `12,345`.

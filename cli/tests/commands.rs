@@ -126,7 +126,7 @@ fn unreadable_records_are_kept_with_file_place_and_reason() {
     let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;
     fs::write(folder.path().join("bad.jsonl"), format!("{good}\n{{\"eventName\":7}}\n{good}\n")).unwrap();
     let text = succeed(folder.path(), &["run", "bad.jsonl", "--data", "kept"]);
-    assert!(text.contains("1 unreadable, 1 duplicates"), "{text}");
+    assert!(text.contains("1 unreadable, 1 duplicate\n"), "{text}");
     let kept = fs::read_to_string(folder.path().join("kept/rejected.jsonl")).unwrap();
     let rejected: Value = serde_json::from_str(kept.trim()).unwrap();
     assert_eq!(rejected["index"], 1, "{rejected}");
@@ -155,7 +155,7 @@ fn a_message_that_cannot_be_handled_is_listed_and_tried_again() {
     refused(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "undelivered"]);
     refused(folder.path(), &["dlq", "redrive", "some-id", "--data", "kept"]);
     let text = succeed(folder.path(), &["dlq", "redrive", "--data", "kept"]);
-    assert_eq!(text, "1 messages tried again, 1 dead letters left\n");
+    assert_eq!(text, "1 message tried again, 1 dead letter left\n");
     let text = succeed(folder.path(), &["dlq", "list", "--data", "kept", "--queue", "logger"]);
     assert!(text.starts_with("no dead letters"), "{text}");
 }
@@ -204,6 +204,144 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
 }
 
 #[test]
+fn what_is_wrong_within_one_section_is_said_all_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "classifiers = 3\n[classifier]\ndisabled = [\"rot\", \"roott\"]\nseverity = { root_account_used = \"bad\" }\n\
+                dedup_window_s = 9999999\n[geo]\ncity = \"a.mmdb\"\nasn = \"b.mmdb\"\n[responder]\n\
+                account_responses_max_per_hour = 5000\nexempt_roles = [\"\", \" x\"]\n";
+    fs::write(folder.path().join("pipeline.toml"), text).unwrap();
+    let said = refused(folder.path(), &["config"]);
+    assert!(said.contains("10 mistakes in pipeline.toml"), "{said}");
+    for (line, key) in [
+        (1, "classifiers"),
+        (3, "classifier.disabled"),
+        (4, "classifier.severity"),
+        (5, "classifier.dedup_window_s"),
+        (7, "geo.city"),
+        (8, "geo.asn"),
+        (10, "responder.account_responses_max_per_hour"),
+        (11, "responder.exempt_roles"),
+    ] {
+        assert!(said.contains(&format!("pipeline.toml:{line}: {key}: ")), "{line} {key}\n{said}");
+    }
+}
+
+/// A link that leads nowhere, as whoever runs the tests may be allowed to open everything.
+#[test]
+#[cfg(unix)]
+fn what_cannot_be_opened_within_a_folder_stops_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    fs::write(folder.path().join("logs/a.jsonl"), key_created("e-1", 0)).unwrap();
+    for name in ["b.jsonl", "c_20260301T1200Z_x.json.gz"] {
+        std::os::unix::fs::symlink("nowhere", folder.path().join("logs").join(name)).unwrap();
+    }
+    for args in [&["replay", "logs", "--format", "jsonl"][..], &["run", "logs", "--data", "kept"]] {
+        let output = pipeline(folder.path(), args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for name in ["logs/b.jsonl: No such file", "logs/c_20260301T1200Z_x.json.gz: No such file", "all other inputs"]
+        {
+            assert!(said.contains(name), "{name}\n{said}");
+        }
+        assert!(stdout(&output).contains("iam_access_key_created") || args[0] == "run", "{}", stdout(&output));
+    }
+    let text = succeed(folder.path(), &["incidents", "--data", "kept", "--format", "json"]);
+    assert!(text.contains("e-1"), "{text}");
+    refused(folder.path(), &["replay", "logs/b.jsonl"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_read_from_its_beginning_and_not_by_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    let of_file = succeed(folder.path(), &["replay", "day.jsonl", "--format", "jsonl"]);
+    let day = || Stdio::from(fs::File::open(folder.path().join("day.jsonl")).unwrap());
+    let cat = || Command::new("cat").stdin(day()).stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap();
+    for name in ["-", "/dev/stdin"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(["replay", name, "--format", "jsonl"]).current_dir(folder.path());
+        let output = command.stdin(cat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output) == of_file && stderr(&output).contains("1,942 records"), "{name}: {}", stderr(&output));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        let output = command.args(["run", name]).current_dir(folder.path()).stdin(cat()).output().unwrap();
+        assert!(
+            output.status.code() == Some(2) && stderr(&output).contains("save it to a file"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+/// Standard input and one pipe are open and silent, the other pipe nobody opens to write.
+#[test]
+#[cfg(unix)]
+fn the_first_ctrl_c_ends_the_wait_for_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    for pipe in ["a", "b"] {
+        assert!(Command::new("mkfifo").arg(folder.path().join(pipe)).status().unwrap().success());
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pipeline"))
+        .args(["replay", "-", "a", "b", "--threads", "3"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (id, stdin) = (child.id().to_string(), child.stdin.take());
+    // Opens when it is opened to read, and by then Ctrl-C is listened for.
+    let pipe = fs::OpenOptions::new().write(true).open(folder.path().join("a")).unwrap();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = end.recv_timeout(std::time::Duration::from_secs(30));
+    if output.is_err() {
+        let _ = Command::new("kill").args(["-KILL", &id]).status();
+    }
+    let output = output.expect("ends").unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("interrupted: "), "{}", stderr(&output));
+    drop((stdin, pipe));
+}
+
+#[test]
+fn a_summary_that_cannot_be_written_is_said_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), key_created("e-1", 0)).unwrap();
+    for command in ["replay", "run"] {
+        let output = pipeline(folder.path(), &[command, "day.jsonl", "--summary", "no/such/folder.json"]);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{}", stderr(&output));
+        assert!(stderr(&output).contains("could not write no/such/folder.json"), "{}", stderr(&output));
+        assert!(refused(folder.path(), &[command, "day.jsonl", "--summary", "-"]).contains("name a file"));
+    }
+    refused(folder.path(), &["replay", "day.jsonl", "--rejected", "-"]);
+    refused(folder.path(), &["demo", "--write", "-"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made");
+}
+
+#[test]
+fn a_status_may_be_written_as_the_list_prints_it_and_one_of_a_thing_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("day.jsonl"), key_created("e-1", 0)).unwrap();
+    let output = pipeline(folder.path(), &["replay", "day.jsonl"]);
+    assert!(
+        stderr(&output).starts_with("1 record in ") && stderr(&output).contains("; 1 finding\n"),
+        "{}",
+        stderr(&output)
+    );
+    let text = succeed(folder.path(), &["run", "day.jsonl", "--data", "kept"]);
+    assert!(text.contains("Records    1 read in"), "{text}");
+    for status in ["NEW", "new", "New"] {
+        let text = succeed(folder.path(), &["incidents", "--data", "kept", "--status", status]);
+        assert!(text.ends_with("\n1 incident, 1 open\n"), "{text}");
+    }
+    refused(folder.path(), &["incidents", "--data", "kept", "--status", "done"]);
+}
+
+#[test]
 fn errors_name_the_input_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["replay", "run"] {
@@ -224,6 +362,71 @@ fn errors_name_the_input_and_say_what_to_do() {
     assert_eq!(said.matches("is damaged").count(), 1, "said once: {said}");
     refused(folder.path(), &["replay"]);
     refused(folder.path(), &["demos"]);
+}
+
+/// Names and values are anyone's: none steers the terminal or begins a line of its own.
+#[test]
+#[cfg(unix)]
+fn no_name_or_value_steers_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = "e\u{1b}[31mvil\nerror: all is well\u{202e}";
+    let harmless = "e·[31mvil·error: all is well·";
+    let day =
+        "{\"eventTime\":\"2026-03-01T12:00:00Z\",\"eventSource\":\"iam.amazonaws.com\",\"eventName\":\"ListUsers\"}\n";
+    fs::write(folder.path().join("day.jsonl"), day).unwrap();
+    fs::write(folder.path().join(format!("{odd}.toml")), "[\"a\\u001b[31m\\nb\"]\n[source]\n\"c\\u001b[2J\" = 3\n")
+        .unwrap();
+    fs::create_dir(folder.path().join("rules")).unwrap();
+    fs::write(folder.path().join(format!("rules/{odd}.yml")), "title: \"a\\u001b[31m\\nb\"\n").unwrap();
+    fs::write(folder.path().join(format!("{odd}.jsonl")), "no record\n").unwrap();
+    let (toml, jsonl, data) = (format!("{odd}.toml"), format!("{odd}.jsonl"), format!("{odd}/data"));
+    for (args, code) in [
+        (&["replay", odd][..], 2),
+        (&["replay", &jsonl], 2),
+        (&["replay", "day.jsonl", "--config", odd], 2),
+        (&["replay", "day.jsonl", "--config", &toml], 2),
+        (&["replay", "day.jsonl", "--rules", odd], 2),
+        (&["replay", "day.jsonl", "--rules", "rules"], 2),
+        (&["replay", "day.jsonl", "--summary", &data], 1),
+        (&["run", "day.jsonl", "--data", odd], 0),
+        (&["run", &jsonl, "--data", odd], 2),
+        (&["run", "day.jsonl", "--data", &jsonl], 1),
+        (&["incidents", "--data", &jsonl], 2),
+        (&["inspect", odd], 2),
+        (&["test-cases", odd], 2),
+        (&["demo", "--write", &data], 0),
+    ] {
+        let output = pipeline(folder.path(), args);
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}\n{said}");
+        assert!(!said.contains(['\u{1b}', '\u{202e}']), "{args:?}\n{said}");
+        assert!(!said.lines().any(|line| line.starts_with("error: all")), "{args:?}\n{said}");
+        assert!(args.contains(&"rules") || said.contains(harmless), "{args:?}\n{said}");
+    }
+}
+
+/// `script` of util-linux runs it on a terminal of its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_terminal_every_line_begins_at_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["demo", "--write", "day.jsonl"]);
+    for (command, first) in [("replay day.jsonl", "2026-03-0"), ("replay day.jsonl --explain day-0", "error")] {
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!("{} {command}", env!("CARGO_BIN_EXE_pipeline")))
+            .arg("/dev/null")
+            .current_dir(folder.path())
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script runs");
+        let said = stdout(&output);
+        // What was drawn over or wiped away is not seen.
+        let shown = said.lines().next().unwrap().rsplit(['\r', 'K']).next().unwrap();
+        assert!(shown.starts_with(first), "{command}: {shown:?} in\n{said:?}");
+    }
 }
 
 #[test]

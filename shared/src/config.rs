@@ -11,6 +11,15 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::text::one_line;
+
+/// Characters of a file's name that an error shows: as long as paths may be on Linux (`PATH_MAX`).
+const FILE_CHARS_MAX: usize = 4_096;
+/// Characters of a key that an error shows: our choice, twice what any of ours has.
+const KEY_CHARS_MAX: usize = 200;
+/// Characters that an error shows of what is wrong: our choice, so that an enum's words and a path fit.
+const WHY_CHARS_MAX: usize = 6_000;
+
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -34,13 +43,15 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.mistakes.len();
-        write!(f, "{} {} in {}", n, if n == 1 { "mistake" } else { "mistakes" }, self.file)?;
+        // Keys and values may be anything, also what steers a terminal.
+        let file = one_line(&self.file, FILE_CHARS_MAX);
+        write!(f, "{} {} in {file}", n, if n == 1 { "mistake" } else { "mistakes" })?;
         for m in &self.mistakes {
-            write!(f, "\n  {}:{}: ", self.file, m.line)?;
+            write!(f, "\n  {file}:{}: ", m.line)?;
             if !m.key.is_empty() {
-                write!(f, "{}: ", m.key)?;
+                write!(f, "{}: ", one_line(&m.key, KEY_CHARS_MAX))?;
             }
-            write!(f, "{}", m.why)?;
+            f.write_str(&one_line(&m.why, WHY_CHARS_MAX))?;
         }
         Ok(())
     }
@@ -86,44 +97,50 @@ impl<'t> Document<'t> {
         self.mistakes.push(Mistake { line, key: key.to_owned(), why });
     }
 
+    /// Many sections may be within what is no table: said once.
+    fn not_a_table(&mut self, at: usize, path: &str) {
+        let why = "must be a table";
+        if !self.mistakes.iter().any(|mistake| mistake.key == path && mistake.why == why) {
+            self.mistake(at, path, why.to_owned());
+        }
+    }
+
     /// Takes the settings of a table such as `responder` or `classifiers.iam_access_key_created`; what the file
     /// does not say keeps its default. Bad keys are noted and left at their default. A section within another one, such as
     /// `inspection.virustotal`, is taken before it.
     pub fn section<T: DeserializeOwned + Serialize + Default>(&mut self, path: &str) -> T {
-        self.section_with(path, |settings: &T| {
-            let _ = settings;
-            Ok(())
-        })
+        self.section_with(path, |_: &T| Vec::new())
     }
 
-    /// As [`Document::section`], and checks the whole once its keys are fine; `check` names the key. It sees the defaults
-    /// when the file does not have the section, so it may build what the settings are for.
+    /// As [`Document::section`], and checks the whole; `check` says what is wrong, naming the keys. A key that is a mistake
+    /// already has its default then. It sees the defaults too when the file does not have the section, so it may build
+    /// what the settings are for.
     pub fn section_with<T: DeserializeOwned + Serialize + Default>(
         &mut self,
         path: &str,
-        check: impl FnOnce(&T) -> Result<(), (String, String)>,
+        check: impl FnOnce(&T) -> Vec<(String, String)>,
     ) -> T {
         self.taken.insert(path.to_owned());
         self.read.insert(path.to_owned());
         let entries = match self.find(path) {
             Found::Nothing => {
                 let settings = T::default();
-                if let Err((key, why)) = check(&settings) {
+                for (key, why) in check(&settings) {
                     self.mistake(0, &format!("{path}.{key}"), why);
                 }
                 return settings;
             }
-            Found::NotATable(at) => {
-                self.mistake(at, path, "must be a table".to_owned());
+            Found::NotATable(at, path) => {
+                self.not_a_table(at, &path);
                 return T::default();
             }
             Found::Table(entries) => entries,
         };
         let read = self.read::<T>(path, entries);
-        if read.is_clean
-            && let Err((key, why)) = check(&read.settings)
-        {
-            self.mistake(read.place(&key).unwrap_or(0), &format!("{path}.{key}"), why);
+        for (key, why) in check(&read.settings) {
+            if !read.refused.contains(&key) {
+                self.mistake(read.place(&key).unwrap_or(0), &format!("{path}.{key}"), why);
+            }
         }
         read.settings
     }
@@ -185,7 +202,7 @@ impl<'t> Document<'t> {
                 }
             }
         }
-        Read { settings: settings.try_into().unwrap_or_default(), is_clean: refused.is_empty(), places, refused }
+        Read { settings: settings.try_into().unwrap_or_default(), places, refused }
     }
 
     /// Declares that a table exists whose sub-tables are sections of their own, such as `classifiers`.
@@ -198,7 +215,7 @@ impl<'t> Document<'t> {
     /// # Errors
     /// All mistakes of the file.
     pub fn finish(mut self) -> Result<(), ConfigError> {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut flat) = (Vec::new(), Vec::new());
         if let Some(root) = &self.root {
             for (key, value) in root.get_ref() {
                 let name = key.get_ref().to_string();
@@ -210,7 +227,7 @@ impl<'t> Document<'t> {
                     continue;
                 }
                 let DeValue::Table(table) = value.get_ref() else {
-                    unknown.push((key.span().start, name, "must be a table".to_owned()));
+                    flat.push((value.span().start, name));
                     continue;
                 };
                 for (inner, _) in table {
@@ -223,6 +240,9 @@ impl<'t> Document<'t> {
         }
         for (at, key, why) in unknown {
             self.mistake(at, &key, why);
+        }
+        for (at, key) in flat {
+            self.not_a_table(at, &key);
         }
         if self.mistakes.is_empty() {
             return Ok(());
@@ -239,10 +259,15 @@ impl<'t> Document<'t> {
     fn find(&self, path: &str) -> Found {
         let Some(root) = &self.root else { return Found::Nothing };
         let mut table = root.get_ref();
+        let mut end = 0;
         for part in path.split('.') {
+            end += part.len();
             let Some((_, value)) = table.iter().find(|(k, _)| k.get_ref() == part) else { return Found::Nothing };
-            let DeValue::Table(next) = value.get_ref() else { return Found::NotATable(value.span().start) };
+            let DeValue::Table(next) = value.get_ref() else {
+                return Found::NotATable(value.span().start, path[..end].to_owned());
+            };
             table = next;
+            end += 1;
         }
         Found::Table(entries(table))
     }
@@ -273,7 +298,6 @@ fn entries(table: &DeTable<'_>) -> Vec<TableEntry> {
 /// One table, read key by key.
 struct Read<T> {
     settings: T,
-    is_clean: bool,
     /// The good keys and where they stand.
     places: Vec<(String, usize)>,
     /// The bad ones, reported already.
@@ -288,7 +312,8 @@ impl<T> Read<T> {
 
 enum Found {
     Nothing,
-    NotATable(usize),
+    /// Where, and which part of the path it is.
+    NotATable(usize, String),
     Table(Vec<TableEntry>),
 }
 
@@ -340,7 +365,7 @@ mod tests {
             let mut seen = None;
             let _: Login = document.section_with("login", |login: &Login| {
                 seen = Some(login.window_s);
-                Ok(())
+                Vec::new()
             });
             assert_eq!(seen, Some(900), "{text}");
         }
@@ -367,6 +392,33 @@ mod tests {
             ],
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_bad_key_hides_nothing_of_what_is_wrong_with_the_others() {
+        let mut document = Document::parse("pipeline.toml", "[login]\nwindow_s = -1\nscope = \"x\"\n");
+        let _: Login = document.section_with("login", |login: &Login| {
+            let mut mistakes = vec![("window_s".to_owned(), "is judged by its default".to_owned())];
+            if login.scope == "x" {
+                mistakes.push(("scope".to_owned(), "is x".to_owned()));
+                mistakes.push(("scope".to_owned(), "is short".to_owned()));
+            }
+            mistakes
+        });
+        let error = document.finish().unwrap_err();
+        let seen: Vec<_> = error.mistakes.iter().map(|m| (m.line, m.key.as_str())).collect();
+        assert_eq!(seen, [(2, "login.window_s"), (3, "login.scope"), (3, "login.scope")], "{error}");
+    }
+
+    #[test]
+    fn what_should_be_a_table_of_sections_and_is_not_is_one_mistake() {
+        let mut document = Document::parse("pipeline.toml", "classifiers = 3\n[geo]\n");
+        document.expect_table("classifiers");
+        let _: Login = document.section("classifiers.login");
+        let _: Login = document.section("classifiers.logout");
+        let _: Login = document.section("geo");
+        let error = document.finish().unwrap_err();
+        assert_eq!(error.to_string(), "1 mistake in pipeline.toml\n  pipeline.toml:1: classifiers: must be a table");
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub struct Envelope {
     /// where nobody waits and the same input makes the same bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub passed: BTreeMap<String, Timestamp>,
+    /// Ids of the actions that answer the finding it carries, as the responder's policy chose them when it passed the
+    /// finding on. Of those that a classifier suggests not every one is in this version, or turned on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
     /// What it carries.
     #[serde(flatten)]
     pub payload: Payload,
@@ -69,6 +73,7 @@ impl Envelope {
             correlation_id: finding.event_id.clone(),
             idempotency_key: format!("finding/{}", finding.finding_id),
             passed: BTreeMap::new(),
+            answers: Vec::new(),
             payload: Payload::Finding(Box::new(finding)),
         }
     }
@@ -80,6 +85,7 @@ impl Envelope {
             correlation_id: finding.event_id.clone(),
             idempotency_key: format!("outcome/{}/{}", outcome.outcome_id, outcome.status.as_str()),
             passed: BTreeMap::new(),
+            answers: Vec::new(),
             payload: Payload::Outcome { finding: Box::new(finding), outcome: Box::new(outcome) },
         }
     }
@@ -91,6 +97,7 @@ impl Envelope {
             correlation_id,
             idempotency_key: format!("receipt/{}", receipt.receipt_id),
             passed: BTreeMap::new(),
+            answers: Vec::new(),
             payload: Payload::Receipt(Box::new(receipt)),
         }
     }

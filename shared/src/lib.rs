@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod adapters;
+pub mod arn;
 pub mod canary;
 pub mod classifier;
 pub mod config;
@@ -34,6 +35,6 @@ pub use event::{Event, Identity, PrincipalKind, RecordError};
 pub use finding::{Effect, Finding, FindingId, Severity};
 pub use incident::{Incident, IncidentId, IncidentStatus};
 pub use observation::{Count, Known, LastValues, Observations, Seen};
-pub use outcome::{Outcome, OutcomeStatus, Receipt};
+pub use outcome::{Missed, Outcome, OutcomeStatus, Receipt};
 pub use places::{Coordinates, Place, Places};
 pub use time::Timestamp;

@@ -41,6 +41,16 @@ impl OutcomeStatus {
     }
 }
 
+/// Why a response in mode `auto` was not carried out. Of what is carried out people hear, so of what is not they must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missed {
+    /// The account had all its responses of the event's hour.
+    Cap,
+    /// Anything else: exempt, another account, too old, nothing to act on. `note` says what.
+    Refused,
+}
+
 /// What one response did, or would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -58,6 +68,9 @@ pub struct Outcome {
     pub plan: Plan,
     /// Why, in one sentence, for a person.
     pub note: String,
+    /// Of a skipped response in mode `auto`, why; of all others absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
     /// When it was decided.
     pub decided_at: Timestamp,
 }

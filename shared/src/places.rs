@@ -127,8 +127,8 @@ impl Places {
     /// Reads the databases that the settings name.
     ///
     /// # Errors
-    /// The setting at fault and a sentence that names the file.
-    pub fn load(settings: &GeoSettings, files: &dyn Files) -> Result<Self, (String, String)> {
+    /// Of each setting at fault its name, and a sentence that names the file.
+    pub fn load(settings: &GeoSettings, files: &dyn Files) -> Result<Self, Vec<(String, String)>> {
         let open = |key: &str, names: &[String]| {
             names
                 .iter()
@@ -139,7 +139,10 @@ impl Places {
                 .collect::<Result<Vec<_>, String>>()
                 .map_err(|why| (key.to_owned(), why))
         };
-        Ok(Self { city: open("city", &settings.city)?, asn: open("asn", &settings.asn)? })
+        match (open("city", &settings.city), open("asn", &settings.asn)) {
+            (Ok(city), Ok(asn)) => Ok(Self { city, asn }),
+            (city, asn) => Err(city.err().into_iter().chain(asn.err()).collect()),
+        }
     }
 
     /// Databases in memory.
@@ -379,10 +382,12 @@ mod tests {
     #[test]
     fn a_bad_file_names_its_setting() {
         let bad = GeoSettings { asn: vec!["text".to_owned()], ..GeoSettings::default() };
-        let (key, why) = Places::load(&bad, &disk()).err().unwrap();
-        assert!(key == "asn" && why.contains("text is not a MaxMind DB file"), "{why}");
-        let missing = GeoSettings { city: vec!["none".to_owned()], ..GeoSettings::default() };
-        assert_eq!(Places::load(&missing, &disk()).err().unwrap().0, "city");
+        let mistakes = Places::load(&bad, &disk()).err().unwrap();
+        assert!(mistakes[0].0 == "asn" && mistakes[0].1.contains("text is not a MaxMind DB file"), "{mistakes:?}");
+        let missing = GeoSettings { city: vec!["none".to_owned()], ..bad };
+        let keys: Vec<String> =
+            Places::load(&missing, &disk()).err().unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["city", "asn"]);
     }
 
     #[test]

@@ -10,10 +10,10 @@
 //! MFA off are critical, or high when the session used MFA; policies high or medium; updates, deletions and resets
 //! medium; the rest low, told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
 //! `root_account_used` tells of the same call as a use of root. AWS services that act for somebody are ignored. Which
-//! calls are of no interest here is set with `ignore_calls`. A console session with MFA that sets a password which has
-//! to be changed at the next sign-in, or sets the password of its own user, is the help desk at work and silent unless
-//! `console_resets` is set: the first change is reported when it is made (`ChangePassword`). A role session counts as
-//! its user by its name, which whoever assumes the role may choose.
+//! calls are of no interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not all:
+//! a console session with MFA that sets a password which has to be changed at the next sign-in, or sets the password of
+//! its own user, is the help desk at work and silent unless `console_resets` is set: the first change is reported when it
+//! is made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes the role may choose.
 //!
 //! **Response.** Ask who did it; undo, restrict the user.
 //!

@@ -191,11 +191,14 @@ impl Inspector {
     /// From the `[inspection]` section of a configuration file; `None` when it cannot be used, which `document` keeps.
     pub fn configure(document: &mut Document<'_>, files: &dyn Files) -> Option<Self> {
         let mut inspector = None;
-        let _: Settings = document.section_with("inspection", |settings: &Settings| {
-            let built = Self::new(settings.clone(), files).map_err(|error| (error.key.to_owned(), error.why))?;
-            inspector = Some(built);
-            Ok(())
-        });
+        let _: Settings =
+            document.section_with("inspection", |settings: &Settings| match Self::new(settings.clone(), files) {
+                Ok(built) => {
+                    inspector = Some(built);
+                    Vec::new()
+                }
+                Err(error) => vec![(error.key.to_owned(), error.why)],
+            });
         inspector
     }
 

@@ -79,9 +79,12 @@ fn section<T: DeserializeOwned + Serialize + Default>(
     build: impl FnOnce(&T) -> Result<Option<Box<dyn Service>>, SettingsError>,
 ) -> Option<Box<dyn Service>> {
     let mut service = None;
-    let _: T = document.section_with(path, |settings: &T| {
-        service = build(settings).map_err(|error| (error.key.to_owned(), error.why))?;
-        Ok(())
+    let _: T = document.section_with(path, |settings: &T| match build(settings) {
+        Ok(built) => {
+            service = built;
+            Vec::new()
+        }
+        Err(error) => vec![(error.key.to_owned(), error.why)],
     });
     service
 }

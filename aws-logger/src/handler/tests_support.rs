@@ -79,6 +79,7 @@ pub fn outcome(finding: &Finding, status: OutcomeStatus) -> Outcome {
         status,
         plan: Plan { reads: Vec::new(), calls: vec![call], undo: Vec::new() },
         note: String::new(),
+        missed: None,
         decided_at: finding.event_time.plus_seconds(seconds),
     }
 }

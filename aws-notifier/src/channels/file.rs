@@ -105,7 +105,7 @@ mod tests {
     async fn a_redelivery_replaces_its_file() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let channel = FileFolder::open(folder.path().join("alerts")).expect("made");
-        let alert = Alert::of_finding(&finding(), 1);
+        let alert = Alert::of_finding(&finding(), &[], 1);
         let first = channel.deliver(&alert).await.expect("delivered");
         let again = channel.deliver(&alert).await.expect("delivered");
         assert_eq!(first, again);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn hostile_ids_stay_in_the_folder_and_apart() {
-        let mut alert = Alert::of_finding(&finding(), 1);
+        let mut alert = Alert::of_finding(&finding(), &[], 1);
         alert.id = "../../etc/passwd\0\n".to_owned();
         let one = file_name(&alert);
         alert.id = "..-..-etc-passwd--".to_owned();
@@ -137,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let channel = FileFolder::open(folder.path().join("alerts")).expect("made");
         fs::remove_dir(folder.path().join("alerts")).expect("removed");
-        let error = channel.deliver(&Alert::of_finding(&finding(), 1)).await.expect_err("no folder");
+        let error = channel.deliver(&Alert::of_finding(&finding(), &[], 1)).await.expect_err("no folder");
         assert!(!error.retryable);
     }
 }

@@ -88,7 +88,7 @@ mod tests {
             "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>m-1</MessageId>\
              </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>",
         )]);
-        let alert = Alert::of_finding(&finding(), 1);
+        let alert = Alert::of_finding(&finding(), &[], 1);
         let reference = channel(server.endpoint()).deliver(&alert).await.expect("published");
         assert_eq!(reference, "m-1");
         let body = server.requests().remove(0);
@@ -113,7 +113,8 @@ mod tests {
         ];
         for (status, code, retryable) in cases {
             let server = Loopback::answering([Answer::xml(status, fault(code))]);
-            let error = channel(server.endpoint()).deliver(&Alert::of_finding(&finding(), 1)).await.expect_err(code);
+            let error =
+                channel(server.endpoint()).deliver(&Alert::of_finding(&finding(), &[], 1)).await.expect_err(code);
             assert_eq!(error.retryable, retryable, "{code}: {error}");
             assert!(error.what.contains(TOPIC), "{error}");
         }
@@ -123,7 +124,7 @@ mod tests {
     async fn a_refused_connection_is_retryable() {
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
         let error = channel(&format!("http://127.0.0.1:{port}"))
-            .deliver(&Alert::of_finding(&finding(), 1))
+            .deliver(&Alert::of_finding(&finding(), &[], 1))
             .await
             .expect_err("nobody listens");
         assert!(error.retryable, "{error}");

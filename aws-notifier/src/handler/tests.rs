@@ -272,6 +272,64 @@ async fn outcomes_are_told_once_a_status() {
     assert_eq!(subjects, ["[APPRO", "[DONE]"]);
 }
 
+fn of_missed(finding: &Finding, missed: Option<Missed>) -> Message {
+    let outcome = Outcome { missed, ..outcome_of(finding, OutcomeStatus::Skipped) };
+    message(&outcome.outcome_id, Envelope::outcome(finding.clone(), outcome.clone()).to_body())
+}
+
+#[tokio::test]
+async fn a_skipped_response_is_told_when_it_was_turned_on() {
+    let w = world(Policy::default());
+    let mut low = finding();
+    low.severity = Severity::Low;
+    w.notifier.handle(&[of_missed(&low, None)]).await;
+    assert!(w.one.alerts.borrow().is_empty());
+    for _ in 0..2 {
+        assert_eq!(w.notifier.handle(&[of_missed(&low, Some(Missed::Refused))]).await, BatchResult::default());
+    }
+    assert_eq!(w.one.alerts.borrow().len(), 1);
+    assert!(w.one.alerts.borrow()[0].subject.starts_with("[SKIPPED] iam_access_key_deactivate"));
+    let w = world(Policy { outcomes: vec![OutcomeStatus::Failed], ..Policy::default() });
+    w.notifier.handle(&[of_missed(&low, Some(Missed::Refused))]).await;
+    assert!(w.one.alerts.borrow().is_empty(), "unless the settings say otherwise");
+}
+
+#[tokio::test]
+async fn a_used_up_limit_is_told_once_an_account_and_hour_whatever_the_groups() {
+    let start = at("2026-03-01T12:00:00Z");
+    for group_s in [0, 300] {
+        let w = world(Policy { group_s, ..Policy::default() });
+        let of = |n: u32, account: &str| {
+            let key = format!("key-{n}");
+            let at = start.plus_seconds(i64::from(n) * 60);
+            let finding = Finding { dedup_key: key, account: account.to_owned(), ..finding_numbered(n, at) };
+            of_missed(&finding, Some(Missed::Cap))
+        };
+        let hour: Vec<Message> = (0..60).map(|n| of(n, "123456789012")).collect();
+        for _ in 0..2 {
+            for batch in hour.chunks(7) {
+                assert_eq!(w.notifier.handle(batch).await, BatchResult::default());
+            }
+        }
+        assert_eq!(w.one.alerts.borrow().len(), 1);
+        let leader = w.one.alerts.borrow()[0].id.clone();
+        let grouped = w.sent.receipts().into_iter().filter(|r| r.channel == GROUPED).collect::<Vec<_>>();
+        assert!(grouped.len() == 118 && grouped.iter().all(|r| r.reference == leader), "{}", grouped.len());
+        w.notifier.handle(&[of(60, "123456789012"), of(5, "210987654321"), of(6, "210987654321")]).await;
+        assert_eq!(w.one.alerts.borrow().len(), 3, "the next hour, another account");
+    }
+}
+
+#[tokio::test]
+async fn a_used_up_limit_that_nobody_was_told_of_is_told_with_the_next() {
+    let w = world(Policy::default());
+    w.one.failures.borrow_mut().push(false);
+    let result = w.notifier.handle(&[of_missed(&finding(), Some(Missed::Cap))]).await;
+    assert_eq!(result.failed.len(), 1);
+    w.notifier.handle(&[of_missed(&other_key(2), Some(Missed::Cap))]).await;
+    assert_eq!(w.one.alerts.borrow().len(), 1);
+}
+
 /// A claim of a crashed worker is waited for until its lease ends.
 #[tokio::test]
 async fn a_crash_before_the_delivery_was_recorded_is_retried_after_the_lease() {

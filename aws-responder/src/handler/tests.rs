@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use shared::ports::{BatchResult, Message};
-use shared::{Envelope, Finding, Outcome, OutcomeStatus, Payload, Plan, Receipt, Severity, Timestamp};
+use shared::{Envelope, Finding, Missed, Outcome, OutcomeStatus, Payload, Plan, Receipt, Severity, Timestamp};
 
 use super::received;
-use super::tests_support::{DEACTIVATE, Fault, World, deliver, found, group_opened, key_created, message, named};
-use crate::settings::ResponderSettings;
+use super::tests_support::{
+    DEACTIVATE, Fault, REVOKE, World, deliver, found, group_opened, key_created, message, named,
+};
+use crate::settings::{Mode, ResponderSettings};
 use crate::testing::finding;
 
 /// Two that are answered, one that is not applicable, one without a response.
@@ -37,12 +39,41 @@ fn findings_pass_on_before_their_outcomes_to_both() {
 }
 
 #[test]
-fn a_finding_passes_on_byte_for_byte() {
+fn a_finding_passes_on_as_it_came_with_the_actions_that_answer_it() {
     let world = World::default();
     let batch = batch();
     deliver(&world, &ResponderSettings::default(), &batch, 0);
     let sent = world.logger.borrow();
-    assert_eq!(batch.iter().map(|m| &m.body).collect::<Vec<_>>(), sent.iter().take(3).collect::<Vec<_>>());
+    assert_eq!(batch[1].body, sent[1], "byte for byte without");
+    for (message, body, answers) in
+        [(&batch[0], &sent[0], &[DEACTIVATE][..]), (&batch[2], &sent[2], &[REVOKE, DEACTIVATE])]
+    {
+        let envelope = Envelope::from_body(body).unwrap();
+        assert_eq!(envelope.answers, answers, "neither what this version does not have nor what is off");
+        assert_eq!(Envelope { answers: Vec::new(), ..envelope }.to_body(), message.body);
+    }
+}
+
+#[test]
+fn a_response_that_is_turned_on_and_not_carried_out_says_so_and_one_that_is_only_shown_does_not() {
+    let batch: Vec<Message> = ["break-glass", "alice", "alice"]
+        .iter()
+        .enumerate()
+        .map(|(n, user)| found("m", key_created(&format!("e-{n}"), user)))
+        .collect();
+    for (mode, missed) in
+        [(Mode::Auto, [Some(Missed::Refused), None, Some(Missed::Cap)]), (Mode::DryRun, [None, None, None])]
+    {
+        let mut settings = ResponderSettings::default();
+        settings.responder.account_responses_max_per_hour = 1;
+        settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = mode;
+        let world = World::default();
+        deliver(&world, &settings, &batch, 0);
+        let outcomes = world.outcomes();
+        assert_eq!(outcomes.iter().map(|o| o.missed).collect::<Vec<_>>(), missed, "{outcomes:?}");
+        let skipped = [0, 2].map(|n| outcomes[n].status);
+        assert_eq!(skipped, [OutcomeStatus::Skipped; 2]);
+    }
 }
 
 #[test]
@@ -230,7 +261,7 @@ fn refusals_say_why_and_keep_no_plan() {
 fn a_finding_that_carries_times_gets_the_responders_and_others_stay_as_they_are() {
     let at = |ms: i64| Timestamp::from_millis(1_764_072_000_000 + ms);
     let plain = Envelope::finding(finding("iam_access_key_created", &[]));
-    let passed_on = |envelope: &Envelope| received(&envelope.to_body(), at(9)).unwrap().1;
+    let passed_on = |envelope: &Envelope| received(&envelope.to_body(), at(9), &|_| Vec::new()).unwrap().1;
     assert_eq!(passed_on(&plain), plain.to_body());
     let timed = plain.clone().passed_by("classifier", at(1));
     let passed = Envelope::from_body(&passed_on(&timed)).unwrap();

@@ -29,7 +29,7 @@ pub fn execute(args: &ConfigArgs) -> Result<(), Failure> {
     } else {
         let config = config::load(&args.config)?;
         match &args.config.path {
-            Some(path) => writeln!(out, "{} has no mistakes", path.display())?,
+            Some(path) => writeln!(out, "{} has no mistakes", output::path(path))?,
             None if std::path::Path::new(config::DEFAULT_FILE).exists() => {
                 writeln!(out, "./{} has no mistakes", config::DEFAULT_FILE)?;
             }

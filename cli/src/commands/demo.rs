@@ -18,7 +18,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::packer::Packer;
 use crate::progress::Bar;
 use crate::source::{self, Consumer, Counts, Record, SourceOptions};
-use crate::summary::{self, KeptBack, Numbers, grouped};
+use crate::summary::{self, KeptBack, Numbers, counted};
 use crate::{config, interrupt};
 
 /// Shows the chain at work, or writes the day to a file.
@@ -29,9 +29,9 @@ pub fn execute(args: &DemoArgs) -> Result<(), Failure> {
     let records = attack_day::records();
     if let Some(path) = &args.write {
         write_lines(path, &records)?;
-        let shown = path.display();
+        let shown = output::path(path);
         let mut out = output::stdout();
-        writeln!(out, "{} records written; now try: pipeline replay {shown}", grouped(records.len() as u64))?;
+        writeln!(out, "{} written; now try: pipeline replay {shown}", counted(records.len() as u64, "record"))?;
         return Ok(out.flush()?);
     }
     interrupt::listen();
@@ -44,7 +44,7 @@ pub fn execute(args: &DemoArgs) -> Result<(), Failure> {
 }
 
 fn write_lines(path: &Path, records: &[String]) -> Result<(), Failure> {
-    let cannot = |error| Failure::machine(format!("write {}", path.display()), error);
+    let cannot = |error| Failure::machine(format!("write {}", output::path(path)), error);
     let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
     for record in records {
         writeln!(file, "{record}").map_err(cannot)?;

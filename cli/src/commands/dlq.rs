@@ -13,7 +13,7 @@ use crate::cloud::{self, Request};
 use crate::data::DataFolder;
 use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM};
-use crate::{config, interrupt, local};
+use crate::{config, interrupt, local, summary};
 
 /// Dead letters shown of one queue.
 const LISTED_MAX: usize = 10_000;
@@ -59,12 +59,17 @@ fn list(args: &DlqListArgs) -> Result<(), Failure> {
         Format::Text => {
             for Row { queue, letter } in &rows {
                 let id = one_line(&letter.message_id, 40);
-                writeln!(out, "{BOLD}{queue}{BOLD:#} message {id}, received {} times", letter.receive_count)?;
+                writeln!(
+                    out,
+                    "{BOLD}{queue}{BOLD:#} message {id}, received {}",
+                    summary::counted(letter.receive_count.into(), "time")
+                )?;
                 writeln!(out, "    why: {}", one_line(&letter.reason, REASON_CHARS_MAX))?;
                 writeln!(out, "    {DIM}what: {}{DIM:#}", one_line(&letter.body, BODY_CHARS_MAX))?;
             }
-            writeln!(out, "\n{} dead letters. `pipeline dlq list --format json` shows them whole,", rows.len())?;
-            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", args.place.data.display())?;
+            let n = summary::counted(rows.len() as u64, "dead letter");
+            writeln!(out, "\n{n}. `pipeline dlq list --format json` shows them whole,")?;
+            writeln!(out, "`pipeline dlq redrive --data {}` tries them again.", output::path(&args.place.data))?;
         }
     }
     Ok(out.flush()?)
@@ -80,7 +85,11 @@ fn show(args: &DlqShowArgs) -> Result<(), Failure> {
             Format::Json => output::json(&mut out, &Row { queue: name, letter })?,
             Format::Text => {
                 let id = one_line(&letter.message_id, 40);
-                writeln!(out, "{BOLD}{name}{BOLD:#} message {id}, received {} times", letter.receive_count)?;
+                writeln!(
+                    out,
+                    "{BOLD}{name}{BOLD:#} message {id}, received {}",
+                    summary::counted(letter.receive_count.into(), "time")
+                )?;
                 writeln!(out, "why: {}\n", one_line(&letter.reason, letter.reason.len()))?;
                 output::body(&mut out, &letter.body)?;
             }
@@ -108,7 +117,10 @@ fn redrive(args: &DlqRedriveArgs) -> Result<(), Failure> {
     let mut out = output::stdout();
     match args.format {
         Format::Json => output::json(&mut out, &serde_json::json!({"moved": moved, "left": left}))?,
-        Format::Text => writeln!(out, "{moved} messages tried again, {left} dead letters left")?,
+        Format::Text => {
+            let (moved, left) = (summary::counted(moved, "message"), summary::counted(left, "dead letter"));
+            writeln!(out, "{moved} tried again, {left} left")?;
+        }
     }
     out.flush()?;
     if interrupt::asked() {

@@ -15,7 +15,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Rejected, inputs};
-use crate::summary::grouped;
+use crate::summary::{counted, grouped};
 use crate::{config, interrupt};
 
 /// Explains the event `id`.
@@ -29,7 +29,7 @@ pub fn execute(args: &ReplayArgs, id: &str) -> Result<(), Failure> {
     options.asked_for = Some(id.to_owned());
     interrupt::listen();
     let bar = Bar::new(inputs.iter().map(|i| i.bytes).sum());
-    let mut printer = Printer { out: output::stdout(), format: args.format, id, unreadable: None };
+    let mut printer = Printer { out: output::stdout(), format: args.format, id, unreadable: None, bar: &bar };
     let result = replay(&inputs, &config.engine, &options, &bar, &mut printer);
     bar.finish();
     printer.out.flush()?;
@@ -41,8 +41,8 @@ pub fn execute(args: &ReplayArgs, id: &str) -> Result<(), Failure> {
         Ok(done) => Err(Failure::Input(match printer.unreadable {
             Some(why) => format!("the record that names {} cannot be read: {why}", one_line(id, 200)),
             None => format!(
-                "none of the {} records has the event id {}",
-                grouped(done.counts.records_in),
+                "none of the {} has the event id {}",
+                counted(done.counts.records_in, "record"),
                 one_line(id, 200)
             ),
         })),
@@ -54,6 +54,7 @@ struct Printer<'p, W: Write> {
     format: LineFormat,
     id: &'p str,
     unreadable: Option<String>,
+    bar: &'p Bar,
 }
 
 /// An explanation with what it is about, as JSON.
@@ -83,6 +84,8 @@ impl<W: Write> Sink for Printer<'_, W> {
     }
 
     fn explained(&mut self, event: &Event<'_>, explanation: &Explanation) -> io::Result<()> {
+        // Nothing is printed before, and nothing is read after.
+        self.bar.finish();
         match self.format {
             LineFormat::Jsonl => {
                 let explained = Explained {

@@ -29,7 +29,7 @@ pub fn execute(args: &IncidentsArgs) -> Result<(), Failure> {
         Format::Text => {
             summary::print_incidents(&mut out, &incidents)?;
             let open = incidents.iter().filter(|i| i.status != IncidentStatus::Closed).count();
-            writeln!(out, "\n{} incidents, {open} open", incidents.len())?;
+            writeln!(out, "\n{}, {open} open", summary::counted(incidents.len() as u64, "incident"))?;
         }
     }
     Ok(out.flush()?)

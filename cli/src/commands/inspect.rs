@@ -63,13 +63,13 @@ pub fn execute(args: &InspectArgs) -> Result<(), Failure> {
 
 /// The beginning of a file, and how large it is. Only of a file: a pipe or a device could be waited for, or read, for ever.
 fn read(path: &Path) -> Result<(Vec<u8>, u64), String> {
-    let failed = |error: std::io::Error| format!("could not read {}: {error}", path.display());
+    let failed = |error: std::io::Error| format!("could not read {}: {error}", output::path(path));
     let metadata = fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
-        return Err(format!("could not read {}: it is a folder", path.display()));
+        return Err(format!("could not read {}: it is a folder", output::path(path)));
     }
     if !metadata.is_file() {
-        return Err(format!("could not read {}: it is no file but a pipe, a socket or a device", path.display()));
+        return Err(format!("could not read {}: it is no file but a pipe, a socket or a device", output::path(path)));
     }
     let file = File::open(path).map_err(failed)?;
     let mut content = Vec::new();

@@ -15,7 +15,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::{KeptBack, grouped, no_places};
+use crate::summary::{self, KeptBack, counted, grouped, no_places};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -31,15 +31,16 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     }
     let config = config::load(&args.config)?;
     let inputs = inputs(&args.paths)?;
+    output::check_writable(args.summary.as_deref())?;
     let rejects = match &args.rejected {
         None => None,
         Some(path) => Some(BufWriter::new(
-            File::create(path).map_err(|e| Failure::machine(format!("write {}", path.display()), e))?,
+            File::create(path).map_err(|e| Failure::machine(format!("write {}", output::path(path)), e))?,
         )),
     };
     interrupt::listen();
     let started = Instant::now();
-    let bar = Bar::new(inputs.iter().map(|i| i.bytes).sum());
+    let bar = Bar::beside_output(inputs.iter().map(|i| i.bytes).sum());
     // JSON has no colours to take out, and looking for them costs more than writing.
     let out: Box<dyn Write> = match args.format {
         LineFormat::Text => Box::new(output::stdout()),
@@ -72,17 +73,14 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Summary::new(&done.counts, done.findings, kept_back, &without_places, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
-            let failed = |e| Failure::machine(format!("write {}", path.display()), e);
+            let failed = |e| Failure::machine(format!("write {}", output::path(path)), e);
             let mut file = File::create(path).map_err(failed)?;
             output::json(&mut file, &summary).map_err(failed)?;
         }
         // Nothing can be said when standard error is closed.
         None => drop(summary.print(&mut anstream::stderr().lock())),
     }
-    match done.counts.unreadable.first() {
-        None => Ok(()),
-        Some((file, reason)) => Err(Failure::Input(format!("could not read {file}: {reason}"))),
-    }
+    summary::unreadable(&done.counts)
 }
 
 struct Printer<W: Write> {
@@ -191,23 +189,22 @@ impl<'c> Summary<'c> {
         let rate = self.events_per_second as u64;
         writeln!(
             out,
-            "{} records in {:.1} s ({} a second): {} looked at, {} of no concern to any classifier, {} unreadable, \
-             {} duplicates; {} findings",
-            grouped(self.records_in),
+            "{} in {:.1} s ({} a second): {} looked at, {} of no concern to any classifier, {} unreadable, {}; {}",
+            counted(self.records_in, "record"),
             self.seconds,
             grouped(rate),
             grouped(self.classified),
             grouped(self.ignored),
             grouped(self.failed),
-            grouped(self.duplicates),
-            grouped(self.findings)
+            counted(self.duplicates, "duplicate"),
+            counted(self.findings, "finding")
         )?;
         self.kept_back.print(out)?;
         if let Some(note) = no_places(self.without_places) {
             writeln!(out, "{note}")?;
         }
         if self.late > 0 {
-            writeln!(out, "{} records came later than the lateness bound and are out of order", grouped(self.late))?;
+            writeln!(out, "{} out of order: later than the lateness bound", counted(self.late, "record"))?;
         }
         for rejected in self.rejected.iter().take(REJECTED_SHOWN_MAX) {
             let place = if rejected.file.is_empty() {

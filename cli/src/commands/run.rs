@@ -37,17 +37,18 @@ const INCIDENTS_SHOWN: usize = 20;
 /// # Errors
 /// Why it stopped; what was done so far is kept.
 pub fn execute(args: &RunArgs) -> Result<(), Failure> {
-    if args.paths.iter().any(|path| path == Path::new("-")) {
-        return Err(Failure::Usage(
-            "standard input cannot be read again after an interruption: save it to a file, or use `pipeline replay -`"
-                .to_owned(),
-        ));
+    let inputs = source::inputs(&args.paths)?;
+    if let Some(pipe) = inputs.iter().find(|input| input.is_pipe) {
+        let name = pipe.path.as_deref().map_or_else(|| "-".to_owned(), output::path);
+        return Err(Failure::Usage(format!(
+            "a pipe cannot be read again after an interruption: save it to a file, or use `pipeline replay {name}`"
+        )));
     }
     let config = config::load(&args.config)?;
     let options = config.source.options(args.threads);
-    let inputs = source::inputs(&args.paths)?;
     let settings = format!("{}\u{1f}{:016x}", config.text, config.engine.rules().fingerprint);
     let key = inventory::progress_key(&inputs, &settings);
+    output::check_writable(args.summary.as_deref())?;
     let data = DataFolder::open_or_make(&args.data)?;
     interrupt::listen();
     let started = Instant::now();
@@ -71,7 +72,7 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
     let numbers = Numbers::new(&counts, kept_back, &incidents, local.dead_letters()?, started.elapsed().as_secs_f64());
     if let Some(path) = &args.summary {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
-        fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", path.display()), e))?;
+        fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", output::path(path)), e))?;
     } else {
         report(args, &numbers, &incidents, &engine.without_places())?;
     }
@@ -85,7 +86,7 @@ fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], without_pla
         writeln!(out)?;
         summary::print_incidents(&mut out, &incidents[..incidents.len().min(INCIDENTS_SHOWN)])?;
     }
-    let data = args.data.display();
+    let data = output::path(&args.data);
     if incidents.len() > INCIDENTS_SHOWN {
         writeln!(out, "… the newest {INCIDENTS_SHOWN} of {}", incidents.len())?;
     }
@@ -104,7 +105,10 @@ fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], without_pla
 }
 
 fn how_to_go_on(args: &RunArgs) -> String {
-    format!("everything so far is kept in {}; the same command goes on where this one stopped", args.data.display())
+    format!(
+        "everything so far is kept in {}; the same command goes on where this one stopped",
+        output::path(&args.data)
+    )
 }
 
 /// From records to messages in the classifier's queue, with the mark of how far it got.
@@ -218,5 +222,5 @@ impl Rejects {
 }
 
 fn cannot_write(path: &Path, error: io::Error) -> Failure {
-    Failure::machine(format!("write {}", path.display()), error)
+    Failure::machine(format!("write {}", output::path(path)), error)
 }

@@ -83,7 +83,7 @@ struct Miss {
 /// When the file cannot be read, a line is no case, or output fails.
 pub fn execute(args: &TestCasesArgs) -> Result<(), Failure> {
     let config = config::load(&args.config)?;
-    let name = args.file.display();
+    let name = output::path(&args.file);
     let text =
         std::fs::read_to_string(&args.file).map_err(|e| Failure::Input(format!("could not read {name}: {e}")))?;
     let mut report = Report::default();

@@ -9,6 +9,8 @@ use aws_classifier::intake::{Leaf, inflate};
 use memchr::memmem;
 use shared::Timestamp;
 
+use crate::output;
+
 /// Endings of files that are read when a folder is named. A file named itself is read whatever its ending.
 const ENDINGS: [&str; 8] = [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".log", ".log.gz", ".ndjson", ".ndjson.gz"];
 /// How much of a file is looked at for its first record's time.
@@ -25,6 +27,8 @@ pub struct Input {
     pub bytes: u64,
     /// The time in its name, else of its first record, else the beginning of time.
     pub start: Timestamp,
+    /// A pipe or a device: it may have to be waited for, and what was read of it is gone.
+    pub is_pipe: bool,
 }
 
 /// A path that cannot be read at all.
@@ -50,27 +54,30 @@ pub enum SourceError {
 }
 
 /// All files that `paths` name, folders searched to their depth, ordered by start time and then by name. `-` is
-/// standard input. CloudTrail's digest files are left out.
+/// standard input. CloudTrail's digest files are left out. What within a folder cannot be opened is among them: it is
+/// for the reading to fail there, and for the others to be read.
 ///
 /// # Errors
-/// When a path cannot be read, or a folder holds no log file.
+/// When a path that is named cannot be read, or a folder holds no log file.
 pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            inputs.push(Input { path: None, name: "-".to_owned(), bytes: 0, start: Timestamp::from_millis(i64::MIN) });
+            inputs.push(Input { path: None, name: "-".to_owned(), is_pipe: true, ..closed(PathBuf::new()) });
             continue;
         }
-        let unreadable = |source| SourceError::Unreadable { path: path.display().to_string(), source };
+        let unreadable = |source| SourceError::Unreadable { path: output::path(path), source };
         let meta = fs::metadata(path).map_err(unreadable)?;
         if meta.is_dir() {
             let before = inputs.len();
             search(path, &mut inputs)?;
             if inputs.len() == before {
-                return Err(SourceError::Empty { path: path.display().to_string() });
+                return Err(SourceError::Empty { path: output::path(path) });
             }
-        } else {
+        } else if meta.is_file() {
             inputs.push(input(path.clone(), meta.len()).map_err(unreadable)?);
+        } else {
+            inputs.push(Input { is_pipe: true, ..closed(path.clone()) });
         }
     }
     inputs.sort_by(|a, b| (a.start, &a.name).cmp(&(b.start, &b.name)));
@@ -79,26 +86,39 @@ pub fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, SourceError> {
 }
 
 fn search(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), SourceError> {
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let unreadable = |path: &Path, source| SourceError::Unreadable { path: path.display().to_string(), source };
-        for entry in fs::read_dir(&folder).map_err(|e| unreadable(&folder, e))? {
-            let entry = entry.map_err(|e| unreadable(&folder, e))?;
+    let unreadable = |source| SourceError::Unreadable { path: output::path(folder), source };
+    let mut folders = Vec::new();
+    let mut entries = fs::read_dir(folder).map_err(unreadable)?;
+    loop {
+        for entry in entries {
+            let entry = entry.map_err(unreadable)?;
             let path = entry.path();
-            let kind = entry.file_type().map_err(|e| unreadable(&path, e))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if kind.is_dir() {
-                // Links to folders are not followed: they may lead in circles.
+            // Links to folders are not followed: they may lead in circles.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
             } else if ENDINGS.iter().any(|e| name.ends_with(e)) && !name.contains("_CloudTrail-Digest_") {
-                let meta = fs::metadata(&path).map_err(|e| unreadable(&path, e))?;
-                if meta.is_file() {
-                    inputs.push(input(path.clone(), meta.len()).map_err(|e| unreadable(&path, e))?);
+                match fs::metadata(&path) {
+                    Ok(meta) if !meta.is_file() => {}
+                    Ok(meta) => inputs.push(input(path.clone(), meta.len()).unwrap_or_else(|_| closed(path))),
+                    Err(_) => inputs.push(closed(path)),
                 }
             }
         }
+        entries = loop {
+            let Some(folder) = folders.pop() else { return Ok(()) };
+            match fs::read_dir(&folder) {
+                Ok(entries) => break entries,
+                Err(_) => inputs.push(closed(folder)),
+            }
+        };
     }
-    Ok(())
+}
+
+/// What cannot be looked into before it is read.
+fn closed(path: PathBuf) -> Input {
+    let start = Timestamp::from_millis(i64::MIN);
+    Input { name: path.display().to_string(), path: Some(path), bytes: 0, start, is_pipe: false }
 }
 
 fn input(path: PathBuf, bytes: u64) -> io::Result<Input> {
@@ -108,7 +128,7 @@ fn input(path: PathBuf, bytes: u64) -> io::Result<Input> {
         Some(time) => time,
         None => time_in_head(File::open(&path)?).unwrap_or(Timestamp::from_millis(i64::MIN)),
     };
-    Ok(Input { path: Some(path), name, bytes, start })
+    Ok(Input { path: Some(path), name, bytes, start, is_pipe: false })
 }
 
 /// The `20260301T1200Z` of `123456789012_CloudTrail_us-east-1_20260301T1200Z_abc.json.gz`.

@@ -10,6 +10,7 @@
 //! and are not counted. Those due after the last record stay out.
 
 mod inputs;
+mod patient;
 mod recent;
 mod reorder;
 
@@ -18,7 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use aws_classifier::engine::Engine;
 use aws_classifier::intake::inflate::{self, Inflater};
@@ -29,6 +30,7 @@ use shared::Timestamp;
 use shared::event::Event;
 
 pub use inputs::{Input, SourceError, inputs};
+use patient::Patient;
 use recent::RecentIds;
 pub use reorder::Record;
 use reorder::{Bundle, Item, ReorderBuffer};
@@ -147,7 +149,7 @@ pub fn read<C: Consumer>(
 ) -> Result<Counts, C::Error> {
     let ids = RandomState::new();
     let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
     let threads = options.threads.clamp(1, 64);
     let window = Window::new(threads + 2);
     let (senders, receivers): (Vec<_>, Vec<_>) = inputs
@@ -160,7 +162,9 @@ pub fn read<C: Consumer>(
     std::thread::scope(|scope| {
         for _ in 0..threads.min(inputs.len()) {
             scope.spawn(|| {
-                let mut worker = Worker { inflater: Inflater::default(), compressed: Vec::new(), text: Vec::new() };
+                let is_over = Arc::clone(&stop);
+                let mut worker =
+                    Worker { inflater: Inflater::default(), compressed: Vec::new(), text: Vec::new(), is_over };
                 loop {
                     window.enter();
                     let at = next.fetch_add(1, Ordering::Relaxed);
@@ -261,6 +265,8 @@ struct Worker {
     inflater: Inflater,
     compressed: Vec<u8>,
     text: Vec<u8>,
+    /// Whether nobody waits for what is read.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -291,28 +297,15 @@ impl Worker {
 
     fn read_into(&mut self, input: &Input, reading: &mut Reading<'_>) -> io::Result<()> {
         let Some(path) = &input.path else {
-            let mut head = [0; 2];
-            let mut stdin = io::stdin();
-            let n = read_up_to(&mut stdin, &mut head)?;
-            let is_gzip = inflate::is_gzip(&head[..n]);
-            let all = io::Cursor::new(head[..n].to_vec()).chain(stdin);
-            return if is_gzip {
-                log_file::read_stream(inflate::stream(all), reading)
-            } else {
-                log_file::read_stream(all, reading)
-            };
+            return stream(Patient::new(|| Ok(io::stdin()), Arc::clone(&self.is_over))?, reading);
         };
-        let mut file = File::open(path)?;
+        if input.is_pipe {
+            let path = path.clone();
+            return stream(Patient::new(move || File::open(path), Arc::clone(&self.is_over))?, reading);
+        }
+        let file = File::open(path)?;
         if input.bytes > WHOLE_FILE_BYTES_MAX {
-            let mut head = [0; 2];
-            let n = read_up_to(&mut file, &mut head)?;
-            let is_gzip = inflate::is_gzip(&head[..n]);
-            let all = io::Cursor::new(head[..n].to_vec()).chain(file);
-            return if is_gzip {
-                log_file::read_stream(inflate::stream(all), reading)
-            } else {
-                log_file::read_stream(all, reading)
-            };
+            return stream(file, reading);
         }
         self.compressed.clear();
         file.take(WHOLE_FILE_BYTES_MAX + 1).read_to_end(&mut self.compressed)?;
@@ -326,6 +319,15 @@ impl Worker {
         }
         log_file::read_stream(inflate::stream(io::Cursor::new(std::mem::take(&mut self.compressed))), reading)
     }
+}
+
+/// Reads on and on, compressed or not.
+fn stream(mut from: impl Read + Send + 'static, reading: &mut Reading<'_>) -> io::Result<()> {
+    let mut head = [0; 2];
+    let n = read_up_to(&mut from, &mut head)?;
+    let is_gzip = inflate::is_gzip(&head[..n]);
+    let all = io::Cursor::new(head[..n].to_vec()).chain(from);
+    if is_gzip { log_file::read_stream(inflate::stream(all), reading) } else { log_file::read_stream(all, reading) }
 }
 
 fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {

@@ -222,7 +222,8 @@ fn why_not_opened(path: &Path, error: &DatabaseError) -> String {
         DatabaseError::Storage(StorageError::Io(e))
             if !matches!(e.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
         {
-            format!("could not open {shown}: {e}")
+            // The cause follows as such.
+            format!("could not open {shown}")
         }
         other => damaged(path, other),
     }

@@ -77,6 +77,7 @@ pub fn outcome(finding: &Finding, account: &str, status: OutcomeStatus, note: &s
         status,
         plan: plan(account),
         note: note.to_owned(),
+        missed: None,
         decided_at: finding.event_time.plus_seconds(1),
     }
 }
