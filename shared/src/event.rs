@@ -278,10 +278,8 @@ impl Identity {
             "Root" => PrincipalKind::Root,
             "IAMUser" => PrincipalKind::IamUser,
             // Issuer ARNs carry the path (`role/aws-reserved/sso.amazonaws.com/…`), session ARNs only the name.
-            "AssumedRole" | "Role" if self.role_has("/aws-service-role/", "AWSServiceRoleFor") => {
-                PrincipalKind::Service
-            }
-            "AssumedRole" | "Role" if self.role_has("/aws-reserved/sso", "AWSReservedSSO_") => PrincipalKind::SsoUser,
+            "AssumedRole" | "Role" if self.role_has("aws-service-role/", "AWSServiceRoleFor") => PrincipalKind::Service,
+            "AssumedRole" | "Role" if self.role_has("aws-reserved/sso.", "AWSReservedSSO_") => PrincipalKind::SsoUser,
             "AssumedRole" | "Role" => PrincipalKind::RoleSession,
             "IdentityCenterUser" => PrincipalKind::SsoUser,
             "FederatedUser" => PrincipalKind::FederatedUser,
@@ -292,10 +290,12 @@ impl Identity {
         }
     }
 
-    /// Only AWS can put a role under its paths, and anybody can give a role a name: the name decides where no path is told.
+    /// Only AWS can put a role under paths that begin as its own do, and anybody can give a role a name or any other path
+    /// (`/x/aws-service-role/`, even with colons): the name decides where no path is told.
     fn role_has(&self, path: &str, name: &str) -> bool {
         if !self.issuer_arn.is_empty() {
-            return self.issuer_arn.contains(path);
+            let resource = self.issuer_arn.splitn(6, ':').nth(5).unwrap_or_default();
+            return resource.strip_prefix("role/").is_some_and(|role| role.starts_with(path));
         }
         self.issuer_name.starts_with(name)
             || self.arn.split_once(":assumed-role/").is_some_and(|(_, role)| role.starts_with(name))
@@ -968,6 +968,16 @@ mod tests {
         for name in ["AWSServiceRoleForAutoScaling", "AWSReservedSSO_Admin_0123456789abcdef"] {
             let named = identity(&SESSION.replace("PATH", "").replace("NAME", name));
             assert_eq!(named.principal_kind(), PrincipalKind::RoleSession, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_role_whose_path_only_contains_one_of_aws_is_none() {
+        for path in ["aws-service-role/", "aws-reserved/sso.amazonaws.com/"] {
+            for before in ["x/", "x:role/", "role/", "/"] {
+                let placed = identity(&SESSION.replace("PATH", &format!("{before}{path}")).replace("NAME", "evil"));
+                assert_eq!(placed.principal_kind(), PrincipalKind::RoleSession, "{before}{path}");
+            }
         }
     }
 
