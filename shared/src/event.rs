@@ -15,6 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::classifier::Malformed;
+use crate::json_repair::repaired;
 use crate::json_scan::{RawValue, ScanError, Scanner};
 use crate::places::{Place, Places};
 use crate::time::Timestamp;
@@ -439,8 +440,9 @@ impl<'a> Event<'a> {
     /// Reads the header of one CloudTrail record that fills the whole text.
     ///
     /// # Errors
-    /// When the text is not one JSON object, `eventSource`, `eventName` or `eventTime` is missing, a
-    /// header field has the wrong type, or the time is before 2006 or after 2099.
+    /// When the text is not one JSON object, `eventSource`, `eventName` or `eventTime` is missing, a header field has the
+    /// wrong type, or the time is before 2006 or after 2099. `userAgent` and `errorMessage` cost no record: what callers
+    /// write or have repeated to them counts as absent when it is no text.
     pub fn from_cloudtrail(text: &'a str) -> Result<Self, RecordError> {
         let mut scanner = Scanner::new(text);
         let event = Self::scan_cloudtrail(text, &mut scanner)?;
@@ -501,7 +503,7 @@ impl<'a> Event<'a> {
                 "eventID" => string(s, &mut event.event_id, "eventID")?,
                 "awsRegion" => string(s, &mut event.region, "awsRegion")?,
                 "sourceIPAddress" => string(s, &mut event.source_ip, "sourceIPAddress")?,
-                "userAgent" => string(s, &mut event.user_agent, "userAgent")?,
+                "userAgent" => event.user_agent = s.raw_value()?.as_str().unwrap_or_default(),
                 "eventType" => string(s, &mut event.event_type, "eventType")?,
                 "recipientAccountId" => string(s, &mut event.account, "recipientAccountId")?,
                 "errorCode" => {
@@ -509,11 +511,7 @@ impl<'a> Event<'a> {
                     string(s, &mut text, "errorCode")?;
                     event.error_code = (!text.is_empty()).then_some(text);
                 }
-                "errorMessage" => {
-                    let mut text = Cow::Borrowed("");
-                    string(s, &mut text, "errorMessage")?;
-                    event.error_message = (!text.is_empty()).then_some(text);
-                }
+                "errorMessage" => event.error_message = s.raw_value()?.as_str().filter(|text| !text.is_empty()),
                 "readOnly" => {
                     let raw = s.raw_value()?;
                     event.read_only = match raw.text {
@@ -898,7 +896,8 @@ fn lazily<'c>(cell: &'c OnceCell<Box<Value>>, raw: Option<&str>, field: &'static
     if let Some(value) = cell.get() {
         return Ok(value);
     }
-    let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
+    let value = serde_json::from_str(raw)
+        .or_else(|error| serde_json::from_str(&repaired(raw)).map_err(|_| Malformed::not_json(field, &error)))?;
     Ok(cell.get_or_init(|| Box::new(value)))
 }
 
@@ -924,6 +923,22 @@ mod tests {
         let event = Event::from_cloudtrail(record).unwrap();
         assert_eq!((&*event.name, &*event.region, &*event.account), ("CreateUser", "us-east-1", "123456789012"));
         assert_eq!((&*event.identity().user_name, event.request_str("/userName").unwrap()), ("bob", Some("eve")));
+    }
+
+    #[test]
+    fn odd_text_of_a_caller_costs_neither_the_record_nor_its_parameters() {
+        for (agent, read) in [(r#""a\ud800""#, "a\u{fffd}"), ("7", ""), ("[]", ""), ("null", ""), (r#""a\x""#, "")] {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s","eventName":"n","userAgent":{agent},"errorMessage":{agent},
+                "requestParameters":{{"userName":"bob","odd":["\udc00",1e999]}},"responseElements":{{"userName":}}}}"#
+            );
+            let event = Event::from_cloudtrail(&record).unwrap();
+            assert_eq!((&*event.user_agent, event.error_message.as_deref().unwrap_or_default()), (read, read), "{agent}");
+            assert_eq!(event.request_str("/userName").unwrap(), Some("bob"));
+            assert_eq!(event.request().unwrap()["odd"][0], "\u{fffd}");
+            let error = event.response().unwrap_err();
+            assert_eq!(error.field, "responseElements");
+        }
     }
 
     #[test]
