@@ -192,8 +192,8 @@ fn fires_fixtures_fire_and_ignores_fixtures_do_not() {
 
 /// [`Event::is_by_aws_service`] is the one notion of who that is.
 #[test]
-fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
-    const WANTED: [&str; 14] = [
+fn classifiers_ignore_what_aws_services_do_but_for_openings_and_credentials() {
+    const WANTED: [&str; 16] = [
         // Services do not sign in; the records say who did.
         "console_login_failed_repeatedly",
         "console_login_new_device",
@@ -209,6 +209,9 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
         "security_group_left_open",
         "security_group_opened_repeatedly",
         "security_group_opened_to_world",
+        // A key or password lasts for whoever asked for it, by a template too.
+        "iam_access_key_created",
+        "iam_credential_changed",
         // Page of the console that change root's credentials.
         "root_account_used",
         // Only with its setting.

@@ -743,6 +743,17 @@ impl<'a> Event<'a> {
             || self.identity().principal_kind() == PrincipalKind::Service
     }
 
+    /// Whether an AWS service acted and nobody stands behind it who asked for that: the service itself, or a role that is
+    /// linked to it. No when it acts with the rights of somebody, as CloudFormation does with a template's.
+    pub fn is_by_aws_service_alone(&self) -> bool {
+        use PrincipalKind::{FederatedUser, IamUser, RoleSession, Root, SsoUser};
+        self.is_by_aws_service()
+            && !matches!(
+                self.identity().principal_kind(),
+                FederatedUser | IamUser | RoleSession | Root | SsoUser
+            )
+    }
+
     /// The address the call came from, IPv4 in IPv4 form; `None` for service names and anything else.
     pub fn source_address(&self) -> Option<IpAddr> {
         self.source_ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
@@ -1033,6 +1044,34 @@ mod tests {
             r#""userAgent":"config.amazonaws.com""#,
         ] {
             assert!(!by_service(person), "{person}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_acts_for_somebody_does_not_act_alone() {
+        let alone = |identity: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject",
+                "sourceIPAddress":"cloudformation.amazonaws.com","userIdentity":{identity}}}"#
+            );
+            let event = Event::from_cloudtrail(&record).unwrap();
+            assert!(event.is_by_aws_service(), "{identity}");
+            event.is_by_aws_service_alone()
+        };
+        let linked = "aws-service-role/autoscaling.amazonaws.com/";
+        let linked = SESSION.replace("PATH", linked).replace("NAME", "AWSServiceRoleForAutoScaling");
+        for service in
+            [&*linked, r#"{"type":"AWSService","invokedBy":"config.amazonaws.com"}"#, r#"{"invokedBy":"AWS Internal"}"#]
+        {
+            assert!(alone(service), "{service}");
+        }
+        let session = SESSION.replace("PATH", "").replace("NAME", "Deployer");
+        for somebody in [
+            &*session,
+            r#"{"type":"IAMUser","userName":"bob","invokedBy":"cloudformation.amazonaws.com"}"#,
+            r#"{"type":"Root","invokedBy":"cloudformation.amazonaws.com"}"#,
+        ] {
+            assert!(!alone(somebody), "{somebody}");
         }
     }
 
