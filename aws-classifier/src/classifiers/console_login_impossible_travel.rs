@@ -4,7 +4,8 @@
 //! `window_s`, whose places lie more than `distance_km_min` apart and would take a speed above `speed_kmh_max`. The
 //! accuracy radius of both places is taken off the distance and `skew_s` added to the time, so what is reported is
 //! impossible even at the most favourable reading. Events that arrive late or swapped are judged against both
-//! neighbours in time. One pair of places is reported again after `repeat_s` of quiet.
+//! neighbours in time. A user of Identity Center is one principal in all accounts and permission sets. One pair of
+//! places is reported again after `repeat_s` of quiet.
 //!
 //! **Why it matters.** Somebody else holds the password, key or session.
 //!
@@ -21,6 +22,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use shared::event::PrincipalKind;
 use shared::places::{Coordinates, Place, Places};
 use shared::ports::Files;
 use shared::{
@@ -250,7 +252,12 @@ fn is_login(event: &Event<'_>) -> bool {
 }
 
 fn whose(event: &Event<'_>) -> String {
-    format!("{}/{}", event.account, event.identity().principal_key())
+    let identity = event.identity();
+    let person = identity.person_key();
+    if identity.principal_kind() == PrincipalKind::SsoUser {
+        return person.into_owned();
+    }
+    format!("{}/{person}", event.account)
 }
 
 /// The place's name, with coordinates where there is no city.
