@@ -730,6 +730,12 @@ impl<'a> Event<'a> {
         self.error_code.is_some()
     }
 
+    /// Whether the call only reads. Old records do not say; then the verb of the call does.
+    pub fn is_reading(&self) -> bool {
+        const VERBS: [&str; 5] = ["Describe", "Get", "Head", "List", "Lookup"];
+        self.read_only.unwrap_or_else(|| VERBS.iter().any(|verb| self.name.starts_with(verb)))
+    }
+
     /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`,
     /// forward access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a
     /// service, it is how people act; and `AWS Internal` is the address of the console too, which then marks the

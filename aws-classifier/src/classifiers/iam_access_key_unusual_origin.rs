@@ -199,7 +199,7 @@ impl IamAccessKeyUnusualOrigin {
     /// Whether the region says where the key is at work.
     fn tells_region(&self, event: &Event<'_>) -> bool {
         self.settings.regions
-            && event.read_only == Some(false)
+            && !event.is_reading()
             && !event.region.is_empty()
             && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
             && !self.is_deployment(event)
