@@ -231,6 +231,20 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_and_credentials() {
     }
 }
 
+/// A replacement alone is what only one of the two can know.
+#[test]
+fn the_two_classifiers_of_mfa_calls_give_a_call_one_severity() {
+    let named = |id: &str| ALL.iter().find(|plugin| plugin.meta.id == id).unwrap();
+    let (devices, credentials) = (named("iam_mfa_device_removed"), named("iam_credential_changed"));
+    for fixture in fixtures(devices.meta.id) {
+        let others = findings(credentials, &fixture, 1);
+        for finding in findings(devices, &fixture, 1).iter().filter(|f| f.title != "MFA device was replaced") {
+            let other = others.iter().find(|f| f.event_id == finding.event_id).map(|f| f.severity);
+            assert_eq!(other, Some(finding.severity), "{}: {}", fixture.name, finding.event_name);
+        }
+    }
+}
+
 #[test]
 fn records_delivered_twice_make_the_same_findings() {
     for plugin in ALL {
