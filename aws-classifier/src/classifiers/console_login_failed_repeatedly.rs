@@ -127,7 +127,8 @@ fn user(event: &Event<'_>) -> String {
         return format!("{}/unknown@{}", event.account, event.source_ip);
     }
     let name = match identity.user_name.as_str() {
-        _ if identity.is_root() => "root",
+        // With a space, which no name of a user has: an IAM user may be called `root`.
+        _ if identity.is_root() => "root user",
         "" => identity.principal(),
         name => name,
     };
