@@ -754,10 +754,7 @@ impl<'a> Event<'a> {
     pub fn is_by_aws_service_alone(&self) -> bool {
         use PrincipalKind::{FederatedUser, IamUser, RoleSession, Root, SsoUser};
         self.is_by_aws_service()
-            && !matches!(
-                self.identity().principal_kind(),
-                FederatedUser | IamUser | RoleSession | Root | SsoUser
-            )
+            && !matches!(self.identity().principal_kind(), FederatedUser | IamUser | RoleSession | Root | SsoUser)
     }
 
     /// The address the call came from, IPv4 in IPv4 form; `None` for service names and anything else.
@@ -950,7 +947,11 @@ mod tests {
                 "requestParameters":{{"userName":"bob","odd":["\udc00",1e999]}},"responseElements":{{"userName":}}}}"#
             );
             let event = Event::from_cloudtrail(&record).unwrap();
-            assert_eq!((&*event.user_agent, event.error_message.as_deref().unwrap_or_default()), (read, read), "{agent}");
+            assert_eq!(
+                (&*event.user_agent, event.error_message.as_deref().unwrap_or_default()),
+                (read, read),
+                "{agent}"
+            );
             assert_eq!(event.request_str("/userName").unwrap(), Some("bob"));
             assert_eq!(event.request().unwrap()["odd"][0], "\u{fffd}");
             let error = event.response().unwrap_err();

@@ -58,9 +58,8 @@ fn unit(text: &str) -> Option<u16> {
 
 /// Copies the number that `text` begins with, and returns its length.
 fn number(text: &str, out: &mut String) -> usize {
-    let bytes = text
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E')))
-        .unwrap_or(text.len());
+    let bytes =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E'))).unwrap_or(text.len());
     let token = &text[..bytes];
     match token.parse::<f64>() {
         Ok(value) if value.is_infinite() => out.push_str(&format!("{:e}", f64::MAX.copysign(value))),
