@@ -17,6 +17,7 @@ use shared::ports::{Files, PortResult, State};
 use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
 use crate::intake::follow_up;
+use crate::intake::log_groups::{self, LogGroups};
 use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
@@ -94,6 +95,7 @@ pub struct Engine {
     places: Arc<Places>,
     noise: Noise,
     rules: RulesReport,
+    log_groups: Arc<LogGroups>,
 }
 
 /// What is worth knowing about the rules that were loaded.
@@ -123,7 +125,7 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections,
+    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]`, `[geo]` and `[log_groups]` sections,
     /// and the rules of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text
     /// are kept by `document`; settings that are well formed and still unusable are returned.
     ///
@@ -140,6 +142,7 @@ impl Engine {
             places = Places::load(settings, files)?;
             Ok(())
         });
+        let log_groups = document.section_with("log_groups", log_groups::Settings::check);
         let rule_settings: rules::Settings = document.section("rules");
         let mut loaded = rules::load(&rule_settings, rule_folders, files);
         let settings: Settings = document.section_with("classifier", |s: &Settings| s.check(&loaded));
@@ -170,7 +173,8 @@ impl Engine {
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
         let rules = RulesReport { skipped, elsewhere, fingerprint };
-        Ok(Self { rules, noise, ..Self::new(detectors, settings.severity).with_places(places) })
+        let log_groups = Arc::new(LogGroups::Named(log_groups));
+        Ok(Self { rules, noise, log_groups, ..Self::new(detectors, settings.severity).with_places(places) })
     }
 
     /// All classifiers with their default settings.
@@ -196,6 +200,7 @@ impl Engine {
             noise: Noise::default(),
             rules: RulesReport::default(),
             places: Arc::default(),
+            log_groups: Arc::default(),
         }
     }
 
@@ -220,6 +225,11 @@ impl Engine {
     pub fn quietened(mut self, noise: Noise) -> Self {
         self.noise = noise;
         self
+    }
+
+    /// From which log groups records are believed.
+    pub fn log_groups(&self) -> Arc<LogGroups> {
+        Arc::clone(&self.log_groups)
     }
 
     /// What keeps findings back.

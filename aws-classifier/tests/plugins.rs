@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
+use aws_classifier::intake::log_groups::LogGroups;
 use aws_classifier::intake::{self, Leaf, follow_up};
 use aws_classifier::patterns::{self, RuleState};
 use aws_classifier::registry::{Declaration, Plugin};
@@ -107,7 +108,7 @@ fn fixture(path: &Path) -> Fixture {
 /// The records in an envelope; most are one.
 fn records(envelope: &Value, fixture: &str) -> Vec<String> {
     let mut records = Vec::new();
-    intake::decode(&envelope.to_string(), &mut |leaf| {
+    intake::decode(&envelope.to_string(), &LogGroups::Any, &mut |leaf| {
         records.push(leaf.unwrap_or_else(|e| panic!("{fixture}: {e}")).text.to_owned());
     });
     records
