@@ -11,7 +11,7 @@ use shared::config::Document;
 use shared::event::{Event, EventKind};
 use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
-use shared::places::{GeoSettings, Places};
+use shared::places::{GeoSettings, Half, Places};
 use shared::ports::{Files, PortResult, State};
 
 use crate::allow::{AllowList, Candidate, Judgement};
@@ -212,12 +212,12 @@ impl Engine {
         self
     }
 
-    /// Classifiers in use that judge nothing, or less, because there is no database of places.
-    pub fn without_places(&self) -> Vec<&str> {
-        if self.places.has_cities() {
+    /// Classifiers in use that judge nothing, or less, because there is no database of `half`.
+    pub fn without(&self, half: Half) -> Vec<&str> {
+        if self.places.has(half) {
             return Vec::new();
         }
-        self.detectors.iter().filter(|d| d.needs_places()).map(|d| &*d.declaration().id).collect()
+        self.detectors.iter().filter(|d| d.places().contains(&half)).map(|d| &*d.declaration().id).collect()
     }
 
     /// With an allow-list and deduplication; without, everything found goes out.

@@ -25,7 +25,7 @@ use shared::classifier::Pattern;
 use shared::event::{Event, EventKind};
 use shared::finding::Finding;
 use shared::mmdb::Writer;
-use shared::places::Places;
+use shared::places::{Half, Places};
 use shared::ports::Files;
 
 /// The actions of the specification; a classifier can suggest no other.
@@ -228,6 +228,33 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_and_credentials() {
                 *record = by_service.to_string();
             }
             assert_eq!(findings(plugin, &fixture, 1), [], "{}/{}", plugin.meta.id, fixture.name);
+        }
+    }
+}
+
+#[test]
+fn a_missing_half_of_the_databases_of_places_is_named() {
+    let plugin = ALL.iter().find(|plugin| plugin.meta.id == "iam_access_key_unusual_origin").unwrap();
+    let fixture = fixture(&folder(plugin.meta.id).join("fires_new_country.json"));
+    let file = || vec![fixture.places.clone()];
+    for (city, asn, missing, said) in [
+        (file(), file(), [false, false], Value::Null),
+        (file(), vec![], [false, true], "places only: the network was not judged".into()),
+        (vec![], file(), [true, false], "networks only: the country was not judged".into()),
+    ] {
+        let detector = (plugin.from_json)(json!({}), &fixture.files).unwrap();
+        let engine =
+            Engine::new(vec![detector], BTreeMap::new()).with_places(Places::from_databases(city, asn).unwrap());
+        assert_eq!(Half::ALL.map(|half| !engine.without(half).is_empty()), missing);
+        // The addresses of the fixture differ in network too.
+        let mut records = fixture.records.clone();
+        records.iter_mut().for_each(|text| *text = text.replace("198.51.100.", "203.0.113.20"));
+        for texts in [&fixture.records, &records] {
+            let events: Vec<Event<'_>> = texts.iter().map(|text| Leaf::of(text).unwrap().event().unwrap()).collect();
+            let verdicts = block_on(engine.run(&events, &MemoryState::default())).unwrap();
+            for finding in verdicts.iter().flat_map(|verdict| &verdict.findings) {
+                assert_eq!(finding.evidence.get("geo_database").cloned().unwrap_or_default(), said);
+            }
         }
     }
 }

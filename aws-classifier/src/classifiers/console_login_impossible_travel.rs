@@ -23,7 +23,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use shared::event::PrincipalKind;
-use shared::places::{Coordinates, Place, Places};
+use shared::places::{Coordinates, Half, Place, Places};
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -131,7 +131,7 @@ impl Classifier for ConsoleLoginImpossibleTravel {
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html",
         ],
     };
-    const NEEDS_PLACES: bool = true;
+    const PLACES: &'static [Half] = &Half::ALL;
     type Settings = Settings;
 
     fn new(mut settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
@@ -201,7 +201,11 @@ impl Classifier for ConsoleLoginImpossibleTravel {
                 .fact("speed_kmh_at_least", journey.speed_kmh(self.settings.skew_s).round())
                 .fact("other_event_time", time.to_string())
                 .fact("arrived_late", arrived_late);
-            return Ok(Some(evidence));
+            return Ok(Some(if event.places().has_networks() {
+                evidence
+            } else {
+                evidence.fact("geo_database", "places only: relays, gateways and clouds could not be left out")
+            }));
         }
         Ok(None)
     }

@@ -11,8 +11,9 @@
 //! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs`
 //! are not looked at. Calls by AWS services for the user are ignored. Consoles, inventories and scanners read in every
 //! region, so only changing calls are judged by region, and not those of tools that lay out what is to be
-//! (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without a
-//! database of places only the region is judged, and the finding says so (`geo_database`).
+//! (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without
+//! databases only the region is judged, without one of places or of networks the other half; the finding says so
+//! (`geo_database`).
 //!
 //! **Response.** Deactivate the key, then ask the user.
 //!
@@ -20,7 +21,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::places::Places;
+use shared::places::{Half, Places};
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -113,7 +114,7 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html",
         ],
     };
-    const NEEDS_PLACES: bool = true;
+    const PLACES: &'static [Half] = &Half::ALL;
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
@@ -168,8 +169,14 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             .fact("new", new)
             .fact("key_used_since", used_since.to_string())
             .fact("known_days", self.settings.known_days);
-        if !event.places().has_cities() {
-            evidence = evidence.fact("geo_database", "none: the country was not judged");
+        let not_judged = match (event.places().has_cities(), event.places().has_networks()) {
+            (true, true) => None,
+            (false, true) => Some("networks only: the country was not judged"),
+            (true, false) => Some("places only: the network was not judged"),
+            (false, false) => Some("none: country and network were not judged"),
+        };
+        if let Some(not_judged) = not_judged {
+            evidence = evidence.fact("geo_database", not_judged);
         }
         if !place.is_unknown() {
             evidence = evidence.fact("place", place.name());
