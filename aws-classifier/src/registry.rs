@@ -93,6 +93,10 @@ pub trait Detector: Send + Sync {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
+    /// See [`Classifier::why_not`].
+    fn why_not(&self, _event: &Event<'_>, _known: &Known) -> Option<String> {
+        None
+    }
 }
 
 /// A classifier with its declaration.
@@ -132,6 +136,10 @@ impl<C: Classifier> Detector for Plugged<C> {
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         self.classifier.classify(event, known)
+    }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        self.classifier.why_not(event, known)
     }
 }
 

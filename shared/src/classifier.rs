@@ -283,4 +283,10 @@ pub trait Classifier: Send + Sync + 'static {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
+
+    /// Why `wants`, or `classify` with `known`, said no to this event: a sentence for people who ask for it, without a full
+    /// stop. Asked only when it did, and off the hot path. `None` when there is no better one than that it did.
+    fn why_not(&self, _event: &Event<'_>, _known: &Known) -> Option<String> {
+        None
+    }
 }

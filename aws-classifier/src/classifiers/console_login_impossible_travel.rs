@@ -209,6 +209,39 @@ impl Classifier for ConsoleLoginImpossibleTravel {
         }
         Ok(None)
     }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        if !self.has_places {
+            return Some("no geo database of places: `city` in `[geo]` names none".to_owned());
+        }
+        let Some(address) = event.source_address() else {
+            return Some("the call has no address, as those of AWS services".to_owned());
+        };
+        if event.is_by_aws_service() {
+            return Some("an AWS service made the call".to_owned());
+        }
+        if event.identity_type == "AWSAccount" {
+            return Some("the caller is of another account, of which no more is told".to_owned());
+        }
+        if is_login(event) && !sign_in::succeeded(event).ok()? {
+            return Some("the login failed".to_owned());
+        }
+        if event.place().at.is_none() {
+            return Some(format!("the geo database does not know where {address} is"));
+        }
+        self.stop(event).map_or_else(
+            || Some(format!("{address} is of a relay, cloud, country or network that is left out")),
+            |_| {
+                let stops = known.last("stop");
+                let is_alone = stops.previous.is_none() && stops.next.is_none();
+                Some(if is_alone {
+                    format!("no other place of this principal within {} s", self.settings.window_s)
+                } else {
+                    "the other places of this principal can be reached in the time".to_owned()
+                })
+            },
+        )
+    }
 }
 
 impl ConsoleLoginImpossibleTravel {

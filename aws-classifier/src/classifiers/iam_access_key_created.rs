@@ -106,6 +106,10 @@ impl Classifier for IamAccessKeyCreated {
             (false, false) => evidence,
         }))
     }
+
+    fn why_not(&self, event: &Event<'_>, _known: &Known) -> Option<String> {
+        event.is_by_aws_service_alone().then(|| "an AWS service made the key by itself".to_owned())
+    }
 }
 
 /// A field of the created key. A record without response still tells of a key, so absence is no error.

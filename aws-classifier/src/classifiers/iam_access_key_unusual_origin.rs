@@ -186,6 +186,25 @@ impl Classifier for IamAccessKeyUnusualOrigin {
         }
         Ok(Some(evidence))
     }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        let why = if event.identity_type != "IAMUser" {
+            "no IAM user made the call"
+        } else if event.is_by_aws_service() {
+            "an AWS service made the call"
+        } else if !event.identity().access_key_id.starts_with("AKIA") {
+            "no long-lived key signed the call"
+        } else if self.origin(event).is_empty() {
+            "neither a geo database nor the region says where the key is at work"
+        } else if self.key(event).is_none() {
+            "the call has no address, or its network is left out"
+        } else if known.seen("key").is_new() {
+            "the first use of the key, which teaches"
+        } else {
+            "the key was used from there before"
+        };
+        Some(why.to_owned())
+    }
 }
 
 /// How long a key counts as used before: a year, our choice; longer than an origin is known, or the first use after a long
