@@ -11,12 +11,13 @@ use shared::config::Document;
 use shared::event::{Event, EventKind};
 use shared::finding::{Effect, Finding, FindingId, Severity};
 use shared::observation::{Known, Observations, ObserveRequest};
-use shared::places::{GeoSettings, Places};
+use shared::places::{GeoSettings, Half, Places};
 use shared::ports::{Files, PortResult, State};
 
 use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
 use crate::intake::follow_up;
+use crate::intake::log_groups::{self, LogGroups};
 use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
@@ -96,6 +97,7 @@ pub struct Engine {
     places: Arc<Places>,
     noise: Noise,
     rules: RulesReport,
+    log_groups: Arc<LogGroups>,
 }
 
 /// What is worth knowing about the rules that were loaded.
@@ -125,7 +127,7 @@ pub struct Verdict {
 }
 
 impl Engine {
-    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]` and `[geo]` sections,
+    /// Builds all classifiers from a configuration file's `[classifier]`, `[classifiers.<id>]`, `[geo]` and `[log_groups]` sections,
     /// and the rules of its `[rules]` section and of `rule_folders`, and the `[[allow]]` tables. Mistakes in the text
     /// are kept by `document`; settings that are well formed and still unusable are returned.
     ///
@@ -141,6 +143,7 @@ impl Engine {
         let _: GeoSettings = document.section_with("geo", |settings| {
             Places::load(settings, files).map(|loaded| places = loaded).err().unwrap_or_default()
         });
+        let log_groups = document.section_with("log_groups", log_groups::Settings::mistakes);
         let rule_settings: rules::Settings = document.section("rules");
         let mut loaded = rules::load(&rule_settings, rule_folders, files);
         let settings: Settings = document.section_with("classifier", |s: &Settings| s.mistakes(&loaded));
@@ -172,7 +175,8 @@ impl Engine {
         }
         let rules::Loaded { errors: skipped, elsewhere, fingerprint, .. } = loaded;
         let rules = RulesReport { skipped, elsewhere, fingerprint };
-        Ok(Self { rules, noise, ids, ..Self::new(detectors, settings.severity).with_places(places) })
+        let log_groups = Arc::new(LogGroups::Named(log_groups));
+        Ok(Self { rules, noise, log_groups, ids, ..Self::new(detectors, settings.severity).with_places(places) })
     }
 
     /// All classifiers with their default settings.
@@ -200,6 +204,7 @@ impl Engine {
             noise: Noise::default(),
             rules: RulesReport::default(),
             places: Arc::default(),
+            log_groups: Arc::default(),
         }
     }
 
@@ -211,12 +216,12 @@ impl Engine {
         self
     }
 
-    /// Classifiers in use that judge nothing, or less, because there is no database of places.
-    pub fn without_places(&self) -> Vec<&str> {
-        if self.places.has_cities() {
+    /// Classifiers in use that judge nothing, or less, because there is no database of `half`.
+    pub fn without(&self, half: Half) -> Vec<&str> {
+        if self.places.has(half) {
             return Vec::new();
         }
-        self.detectors.iter().filter(|d| d.needs_places()).map(|d| &*d.declaration().id).collect()
+        self.detectors.iter().filter(|d| d.places().contains(&half)).map(|d| &*d.declaration().id).collect()
     }
 
     /// Ids of all classifiers and rules, also of those that are switched off: what other settings may name.
@@ -229,6 +234,11 @@ impl Engine {
     pub fn quietened(mut self, noise: Noise) -> Self {
         self.noise = noise;
         self
+    }
+
+    /// From which log groups records are believed.
+    pub fn log_groups(&self) -> Arc<LogGroups> {
+        Arc::clone(&self.log_groups)
     }
 
     /// What keeps findings back.

@@ -77,25 +77,32 @@ impl Engine {
                 let code = event.error_code.as_deref().unwrap_or_default();
                 (Said::FailedCall, format!("the call failed ({code}), and this classifier ignores failed calls"))
             } else if !detector.wants(event) {
-                let why = "the header is enough to say no: caller, address, user agent or kind of event";
-                (Said::NotWanted, why.to_owned())
+                let why = || "the header is enough to say no: caller, address, user agent or kind of event".to_owned();
+                (Said::NotWanted, detector.why_not(event, &Known::default()).unwrap_or_else(why))
             } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| *id == declared.id) {
                 (Said::Malformed, format!("the record is not as it should be: {malformed}"))
             } else {
-                known = lookups(detector.as_ref(), event, state).await?;
-                self.outcome(&declared.id, &verdict)
+                let answers;
+                (known, answers) = lookups(detector.as_ref(), event, state).await?;
+                let why_not = || match detector.classify(event, &answers) {
+                    Ok(Some(_)) => "the same was reported before, and there was no quiet since".to_owned(),
+                    _ => detector.why_not(event, &answers).unwrap_or_else(|| {
+                        "it looked at the record and at what was known, and saw no threat".to_owned()
+                    }),
+                };
+                self.outcome(&declared.id, &verdict).unwrap_or_else(|| (Said::No, why_not()))
             };
             explanation.asked.push(Asked { classifier: declared.id.clone(), said, because, known });
         }
         Ok((verdict, explanation))
     }
 
-    fn outcome(&self, id: &str, verdict: &Verdict) -> (Said, String) {
+    fn outcome(&self, id: &str, verdict: &Verdict) -> Option<(Said, String)> {
         let what = |finding: &Finding| format!("{} ({})", finding.title, finding.severity);
         if let Some(finding) = verdict.findings.iter().find(|f| f.classifier == id) {
-            return (Said::Found, what(finding));
+            return Some((Said::Found, what(finding)));
         }
-        match verdict.withheld.iter().find(|(finding, _)| finding.classifier == id) {
+        Some(match verdict.withheld.iter().find(|(finding, _)| finding.classifier == id) {
             Some((finding, Why::Allowed(number))) => {
                 let entry =
                     self.noise().allow.entries().nth(*number).map(|(entry, _)| entry.clone()).unwrap_or_default();
@@ -113,13 +120,14 @@ impl Engine {
                 Said::Repeat,
                 format!("{}, kept back: it repeats a finding of the deduplication window", what(finding)),
             ),
-            None => (Said::No, "it looked at the record and at what was known, and saw no threat".to_owned()),
-        }
+            None => return None,
+        })
     }
 }
 
-/// What the detector asks of state, in all rounds, and what it is answered: the same again, as for any redelivery.
-async fn lookups<S: State>(detector: &dyn Detector, event: &Event<'_>, state: &S) -> PortResult<Vec<String>> {
+/// What the detector asks of state, in all rounds, and what it is answered: the same again, as for any redelivery. The
+/// answers as lines and as they are.
+async fn lookups<S: State>(detector: &dyn Detector, event: &Event<'_>, state: &S) -> PortResult<(Vec<String>, Known)> {
     let (mut shown, mut known) = (Vec::new(), Known::default());
     for round in 0..=FURTHER_ROUNDS_MAX {
         let asked = if round == 0 { detector.observe(event) } else { detector.observe_further(event, &known) };
@@ -138,7 +146,7 @@ async fn lookups<S: State>(detector: &dyn Detector, event: &Event<'_>, state: &S
             known.extend(answers);
         }
     }
-    Ok(shown)
+    Ok((shown, known))
 }
 
 /// What was asked of state and answered.

@@ -14,6 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use shared::Timestamp;
 use shared::envelope::Envelope;
@@ -28,6 +29,7 @@ use crate::engine::Engine;
 use crate::inspect::{self, Inspector, Report};
 use crate::intake::inflate::InflatePieces;
 use crate::intake::log_file::{Pieces, Visitor};
+use crate::intake::log_groups::LogGroups;
 use crate::intake::s3_object::{self, Object};
 use crate::intake::{self, IntakeError, follow_up, inspection};
 use crate::noise::Tally;
@@ -110,6 +112,10 @@ struct Wanted<'h> {
 impl Visitor for Wanted<'_> {
     fn file_name(&self) -> &str {
         &self.file
+    }
+
+    fn log_groups(&self) -> Arc<LogGroups> {
+        self.engine.log_groups()
     }
 
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
@@ -291,6 +297,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
         let mut batch = Batch::of(messages.len());
         let mut records: Vec<Record> = Vec::new();
         let mut objects: Vec<(usize, Object)> = Vec::new();
+        let log_groups = self.engine().log_groups();
         for (message, Message { body, .. }) in messages.iter().enumerate() {
             let created = if W::HAVE_READER { None } else { s3_object::created(body) };
             if let Some(created) = created {
@@ -303,7 +310,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                 continue;
             }
             let mut index = 0;
-            intake::decode(body, &mut |leaf| {
+            intake::decode(body, &log_groups, &mut |leaf| {
                 batch.counts.records_in += 1;
                 match leaf {
                     Ok(leaf) => records.push(Record { message, file: None, index, text: leaf.text.to_owned() }),

@@ -6,7 +6,7 @@ use shared::config::Document;
 use shared::event::Event;
 use shared::finding::Severity;
 use shared::observation::{Known, Observations};
-use shared::places::Places;
+use shared::places::{Half, Places};
 use shared::ports::Files;
 
 pub use crate::selector::Selector;
@@ -64,9 +64,9 @@ fn selectors(pattern: &Pattern) -> Vec<Selector> {
 pub trait Detector: Send + Sync {
     /// Its declaration.
     fn declaration(&self) -> &Declaration;
-    /// See [`Classifier::NEEDS_PLACES`].
-    fn needs_places(&self) -> bool {
-        false
+    /// See [`Classifier::PLACES`].
+    fn places(&self) -> &'static [Half] {
+        &[]
     }
     /// See [`Classifier::use_places`].
     fn use_places(&mut self, _places: &Places) {}
@@ -93,6 +93,10 @@ pub trait Detector: Send + Sync {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
+    /// See [`Classifier::why_not`].
+    fn why_not(&self, _event: &Event<'_>, _known: &Known) -> Option<String> {
+        None
+    }
 }
 
 /// A classifier with its declaration.
@@ -106,8 +110,8 @@ impl<C: Classifier> Detector for Plugged<C> {
         &self.declaration
     }
 
-    fn needs_places(&self) -> bool {
-        C::NEEDS_PLACES
+    fn places(&self) -> &'static [Half] {
+        C::PLACES
     }
 
     fn use_places(&mut self, places: &Places) {
@@ -132,6 +136,10 @@ impl<C: Classifier> Detector for Plugged<C> {
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         self.classifier.classify(event, known)
+    }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        self.classifier.why_not(event, known)
     }
 }
 

@@ -209,6 +209,30 @@ fn an_explanation_says_what_every_classifier_made_of_it() {
     assert_eq!((closed.1, closed.2.len()), (Said::No, 1), "{seen:?}");
 }
 
+#[test]
+fn an_explanation_gives_the_reason_of_a_no() {
+    let (engine, state) = (engine(""), MemoryState::default());
+    let login = json!({"eventTime": "2026-03-01T12:00:00Z", "eventSource": "signin.amazonaws.com", "eventName": "ConsoleLogin",
+        "eventID": "l-1", "eventType": "AwsConsoleSignIn", "recipientAccountId": "123456789012", "awsRegion": "us-east-1",
+        "sourceIPAddress": "192.0.2.7", "userIdentity": {"type": "IAMUser", "userName": "alice", "accountId": "123456789012",
+        "arn": "arn:aws:iam::123456789012:user/alice"}, "responseElements": {"ConsoleLogin": "Success"},
+        "additionalEventData": {"MFAUsed": "Yes"}})
+    .to_string();
+    let event = Leaf::of(&login).unwrap().event().unwrap();
+    let (_, explanation) = block_on(engine.explain(&event, &state)).unwrap();
+    for (id, said, because) in [
+        ("console_login_failed_repeatedly", Said::No, "the login succeeded"),
+        ("console_login_impossible_travel", Said::NotWanted, "no geo database of places"),
+        ("console_login_new_ip", Said::No, "the first login that is known, which teaches"),
+        ("console_login_without_mfa", Said::No, "MFA was used"),
+        ("threat_intel_ip", Said::NotWanted, "no list configured"),
+    ] {
+        let asked = explanation.asked.iter().find(|asked| asked.classifier == id).unwrap();
+        assert_eq!(asked.said, said, "{id}");
+        assert!(asked.because.starts_with(because), "{id}: {}", asked.because);
+    }
+}
+
 /// Built once: it reads every rule.
 static DEDUPLICATING: LazyLock<Engine> = LazyLock::new(|| engine("[classifier]\ndedup_window_s = 600\n"));
 

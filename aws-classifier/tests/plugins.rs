@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::Engine;
+use aws_classifier::intake::log_groups::LogGroups;
 use aws_classifier::intake::{self, Leaf, follow_up};
 use aws_classifier::patterns::{self, RuleState};
 use aws_classifier::registry::{Declaration, Plugin};
@@ -24,7 +25,7 @@ use shared::classifier::Pattern;
 use shared::event::{Event, EventKind};
 use shared::finding::Finding;
 use shared::mmdb::Writer;
-use shared::places::Places;
+use shared::places::{Half, Places};
 use shared::ports::Files;
 
 /// The actions of the specification; a classifier can suggest no other.
@@ -107,7 +108,7 @@ fn fixture(path: &Path) -> Fixture {
 /// The records in an envelope; most are one.
 fn records(envelope: &Value, fixture: &str) -> Vec<String> {
     let mut records = Vec::new();
-    intake::decode(&envelope.to_string(), &mut |leaf| {
+    intake::decode(&envelope.to_string(), &LogGroups::Any, &mut |leaf| {
         records.push(leaf.unwrap_or_else(|e| panic!("{fixture}: {e}")).text.to_owned());
     });
     records
@@ -192,8 +193,8 @@ fn fires_fixtures_fire_and_ignores_fixtures_do_not() {
 
 /// [`Event::is_by_aws_service`] is the one notion of who that is.
 #[test]
-fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
-    const WANTED: [&str; 15] = [
+fn classifiers_ignore_what_aws_services_do_but_for_openings_and_credentials() {
+    const WANTED: [&str; 17] = [
         // Services do not sign in; the records say who did.
         "console_login_failed_repeatedly",
         "console_login_new_device",
@@ -210,6 +211,9 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
         "security_group_left_open",
         "security_group_opened_repeatedly",
         "security_group_opened_to_world",
+        // A key or password lasts for whoever asked for it, by a template too.
+        "iam_access_key_created",
+        "iam_credential_changed",
         // Page of the console that change root's credentials.
         "root_account_used",
         // Only with its setting.
@@ -225,6 +229,47 @@ fn classifiers_ignore_what_aws_services_do_but_for_openings_to_the_world() {
                 *record = by_service.to_string();
             }
             assert_eq!(findings(plugin, &fixture, 1), [], "{}/{}", plugin.meta.id, fixture.name);
+        }
+    }
+}
+
+#[test]
+fn a_missing_half_of_the_databases_of_places_is_named() {
+    let plugin = ALL.iter().find(|plugin| plugin.meta.id == "iam_access_key_unusual_origin").unwrap();
+    let fixture = fixture(&folder(plugin.meta.id).join("fires_new_country.json"));
+    let file = || vec![fixture.places.clone()];
+    for (city, asn, missing, said) in [
+        (file(), file(), [false, false], Value::Null),
+        (file(), vec![], [false, true], "places only: the network was not judged".into()),
+        (vec![], file(), [true, false], "networks only: the country was not judged".into()),
+    ] {
+        let detector = (plugin.from_json)(json!({}), &fixture.files).unwrap();
+        let engine =
+            Engine::new(vec![detector], BTreeMap::new()).with_places(Places::from_databases(city, asn).unwrap());
+        assert_eq!(Half::ALL.map(|half| !engine.without(half).is_empty()), missing);
+        // The addresses of the fixture differ in network too.
+        let mut records = fixture.records.clone();
+        records.iter_mut().for_each(|text| *text = text.replace("198.51.100.", "203.0.113.20"));
+        for texts in [&fixture.records, &records] {
+            let events: Vec<Event<'_>> = texts.iter().map(|text| Leaf::of(text).unwrap().event().unwrap()).collect();
+            let verdicts = block_on(engine.run(&events, &MemoryState::default())).unwrap();
+            for finding in verdicts.iter().flat_map(|verdict| &verdict.findings) {
+                assert_eq!(finding.evidence.get("geo_database").cloned().unwrap_or_default(), said);
+            }
+        }
+    }
+}
+
+/// A replacement alone is what only one of the two can know.
+#[test]
+fn the_two_classifiers_of_mfa_calls_give_a_call_one_severity() {
+    let named = |id: &str| ALL.iter().find(|plugin| plugin.meta.id == id).unwrap();
+    let (devices, credentials) = (named("iam_mfa_device_removed"), named("iam_credential_changed"));
+    for fixture in fixtures(devices.meta.id) {
+        let others = findings(credentials, &fixture, 1);
+        for finding in findings(devices, &fixture, 1).iter().filter(|f| f.title != "MFA device was replaced") {
+            let other = others.iter().find(|f| f.event_id == finding.event_id).map(|f| f.severity);
+            assert_eq!(other, Some(finding.severity), "{}: {}", fixture.name, finding.event_name);
         }
     }
 }

@@ -7,6 +7,7 @@ use aws_classifier::alarms::{self, Alarms};
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{self, Engine};
 use aws_classifier::inspect::{self, Inspector};
+use aws_classifier::intake::log_groups;
 use aws_classifier::reputation::{self, ReadKey, Services, hybrid_analysis, virustotal};
 use aws_classifier::rules;
 use aws_logger::LoggerSettings;
@@ -85,7 +86,7 @@ impl SourceSection {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => usize::from(n),
         };
-        SourceOptions { threads, lateness_s: self.lateness_s, asked_for: None }
+        SourceOptions { threads, lateness_s: self.lateness_s, asked_for: None, any_log_group: false }
     }
 }
 
@@ -275,6 +276,14 @@ pub fn defaults_text() -> Result<String, toml::ser::Error> {
         "geo",
         "Databases of places: MaxMind DB files, one name or several; `scripts/fetch-geoip` fetches some",
         &plain(&GeoSettings::default()),
+    )?;
+    section(
+        &mut text,
+        "log_groups",
+        "From which log groups of CloudWatch Logs CloudTrail's records are believed: names of those of `cloudtrail`, with \
+         records of their owner, and `OWNER:NAME` of those of an `organization`, with records of every account. `replay` \
+         believes all",
+        &plain(&log_groups::Settings::default()),
     )?;
     for plugin in ALL {
         let about = format!("{} ({})", plugin.meta.title, plugin.meta.severity);

@@ -63,7 +63,7 @@ pub struct Done {
 }
 
 /// Reads the inputs and gives the sink what is found. The counts are complete when it returns; a record that a
-/// classifier could not read is counted as failed, not as classified.
+/// classifier could not read is counted as failed, not as classified. Records are believed from every log group.
 ///
 /// # Errors
 /// Why it stopped early.
@@ -75,6 +75,8 @@ pub fn replay(
     sink: &mut dyn Sink,
 ) -> Result<Done, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Stop::Output)?;
+    // Nothing follows from a replay, so what is in the files is looked at, whoever wrote it.
+    let options = &SourceOptions { any_log_group: true, ..options.clone() };
     let mut replayer = Replayer {
         inputs,
         engine,

@@ -7,6 +7,7 @@ use aws_classifier::noise::{EntryReport, Tally};
 use serde::Serialize;
 use serde_json::Value;
 use shared::adapters::disk::SystemClock;
+use shared::places::Half;
 use shared::ports::Clock;
 use shared::text::one_line;
 use shared::{Incident, Outcome, OutcomeStatus, Severity};
@@ -151,11 +152,14 @@ impl Numbers {
     }
 }
 
-/// Says which classifiers could not judge by place; nothing when all could.
-pub fn no_places(classifiers: &[&str]) -> Option<String> {
+/// Says which classifiers could not judge by places or networks; nothing when all could.
+pub fn no_database(half: Half, classifiers: &[&str]) -> Option<String> {
     let (last, others) = classifiers.split_last()?;
     let names = if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) };
-    Some(format!("no geo database: {names} judged no places; `scripts/fetch-geoip` fetches one, `[geo]` names it"))
+    let (what, setting) = (half.as_str(), half.setting());
+    Some(format!(
+        "no geo database of {what}: {names} judged no {what}; `scripts/fetch-geoip` fetches one, `{setting}` in `[geo]` names it"
+    ))
 }
 
 /// Says on standard error which files could not be read, or not to their end.

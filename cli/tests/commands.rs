@@ -121,6 +121,26 @@ fn mode_auto_shows_what_it_would_do_because_there_is_no_account_here() {
 }
 
 #[test]
+fn a_run_believes_records_of_the_log_groups_that_are_named_and_a_replay_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let batch = serde_json::json!({ "messageType": "DATA_MESSAGE", "owner": "123456789012", "logGroup": "/app/web",
+        "logEvents": [{ "id": "1", "timestamp": 1, "message": key_created("e-1", 0) }] });
+    fs::write(folder.path().join("batch.json"), batch.to_string()).unwrap();
+    let text = succeed(folder.path(), &["replay", "batch.json"]);
+    assert!(text.contains("iam_access_key_created"), "{text}");
+    let text = succeed(folder.path(), &["run", "batch.json", "--data", "unnamed"]);
+    assert!(text.contains("1 unreadable"), "{text}");
+    let rejected = fs::read_to_string(folder.path().join("unnamed/rejected.jsonl")).unwrap();
+    assert!(rejected.contains("which [log_groups] does not name"), "{rejected}");
+    fs::write(folder.path().join("named.toml"), "[log_groups]\ncloudtrail = [\"/app/*\"]\n").unwrap();
+    let text = succeed(folder.path(), &["run", "batch.json", "--data", "named", "--config", "named.toml"]);
+    assert!(text.contains("0 unreadable"), "{text}");
+    fs::write(folder.path().join("bad.toml"), "[log_groups]\norganization = [\"/app/*\"]\n").unwrap();
+    let text = refused(folder.path(), &["run", "batch.json", "--data", "bad", "--config", "bad.toml"]);
+    assert!(text.contains("organization"), "{text}");
+}
+
+#[test]
 fn unreadable_records_are_kept_with_file_place_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let good = r#"{"eventTime":"2026-03-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"ListUsers","eventID":"e-1"}"#;

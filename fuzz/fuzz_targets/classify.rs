@@ -5,6 +5,7 @@
 
 use aws_classifier::classifiers::ALL;
 use aws_classifier::engine::{Engine, Verdict};
+use aws_classifier::intake::log_groups::LogGroups;
 use aws_classifier::intake::{Leaf, decode};
 use libfuzzer_sys::fuzz_target;
 use shared::adapters::memory::{MemoryState, NoFiles};
@@ -17,7 +18,7 @@ thread_local! {
 
 fuzz_target!(|text: &str| {
     let mut texts = Vec::new();
-    decode(text, &mut |leaf| texts.extend(leaf.ok().map(|leaf| leaf.text.to_owned())));
+    decode(text, &LogGroups::Any, &mut |leaf| texts.extend(leaf.ok().map(|leaf| leaf.text.to_owned())));
     let events: Vec<_> = texts.iter().filter_map(|text| Leaf::of(text).ok()?.event().ok()).collect();
     if events.is_empty() {
         return;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::event::Event;
 use crate::finding::{Effect, Severity};
 use crate::observation::{Known, Observations};
-use crate::places::Places;
+use crate::places::{Half, Places};
 use crate::ports::Files;
 
 /// How often [`Classifier::observe_further`] is asked: interface to groups to rules to what closed them is three.
@@ -238,8 +238,8 @@ impl Evidence {
 pub trait Classifier: Send + Sync + 'static {
     /// Its declaration.
     const META: Meta;
-    /// Whether it judges by [`Event::place`], so that people are told when there is no database of places.
-    const NEEDS_PLACES: bool = false;
+    /// What it asks of [`Event::place`], so that people are told when there is no database for it.
+    const PLACES: &'static [Half] = &[];
     /// Its settings, all defaulted (`serde(default, deny_unknown_fields)`); the `[classifiers.<id>]` table.
     type Settings: DeserializeOwned + Serialize + Default;
 
@@ -293,4 +293,10 @@ pub trait Classifier: Send + Sync + 'static {
     /// # Errors
     /// When a needed field is missing or of the wrong type.
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed>;
+
+    /// Why `wants`, or `classify` with `known`, said no to this event: a sentence for people who ask for it, without a full
+    /// stop. Asked only when it did, and off the hot path. `None` when there is no better one than that it did.
+    fn why_not(&self, _event: &Event<'_>, _known: &Known) -> Option<String> {
+        None
+    }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::classifier::Malformed;
+use crate::json_repair::repaired;
 use crate::json_scan::{RawValue, ScanError, Scanner};
 use crate::places::{Place, Places};
 use crate::time::Timestamp;
@@ -278,10 +279,8 @@ impl Identity {
             "Root" => PrincipalKind::Root,
             "IAMUser" => PrincipalKind::IamUser,
             // Issuer ARNs carry the path (`role/aws-reserved/sso.amazonaws.com/…`), session ARNs only the name.
-            "AssumedRole" | "Role" if self.role_has("/aws-service-role/", "AWSServiceRoleFor") => {
-                PrincipalKind::Service
-            }
-            "AssumedRole" | "Role" if self.role_has("/aws-reserved/sso", "AWSReservedSSO_") => PrincipalKind::SsoUser,
+            "AssumedRole" | "Role" if self.role_has("aws-service-role/", "AWSServiceRoleFor") => PrincipalKind::Service,
+            "AssumedRole" | "Role" if self.role_has("aws-reserved/sso.", "AWSReservedSSO_") => PrincipalKind::SsoUser,
             "AssumedRole" | "Role" => PrincipalKind::RoleSession,
             "IdentityCenterUser" => PrincipalKind::SsoUser,
             "FederatedUser" => PrincipalKind::FederatedUser,
@@ -292,10 +291,12 @@ impl Identity {
         }
     }
 
-    /// Only AWS can put a role under its paths, and anybody can give a role a name: the name decides where no path is told.
+    /// Only AWS can put a role under paths that begin as its own do, and anybody can give a role a name or any other path
+    /// (`/x/aws-service-role/`, even with colons): the name decides where no path is told.
     fn role_has(&self, path: &str, name: &str) -> bool {
         if !self.issuer_arn.is_empty() {
-            return self.issuer_arn.contains(path);
+            let resource = self.issuer_arn.splitn(6, ':').nth(5).unwrap_or_default();
+            return resource.strip_prefix("role/").is_some_and(|role| role.starts_with(path));
         }
         self.issuer_name.starts_with(name)
             || self.arn.split_once(":assumed-role/").is_some_and(|(_, role)| role.starts_with(name))
@@ -451,8 +452,9 @@ impl<'a> Event<'a> {
     /// Reads the header of one CloudTrail record that fills the whole text.
     ///
     /// # Errors
-    /// When the text is not one JSON object, `eventSource`, `eventName` or `eventTime` is missing, a
-    /// header field has the wrong type, or the time is before 2006 or after 2099.
+    /// When the text is not one JSON object, `eventSource`, `eventName` or `eventTime` is missing, a header field has the
+    /// wrong type, or the time is before 2006 or after 2099. `userAgent` and `errorMessage` cost no record: what callers
+    /// write or have repeated to them counts as absent when it is no text.
     pub fn from_cloudtrail(text: &'a str) -> Result<Self, RecordError> {
         let mut scanner = Scanner::new(text);
         let event = Self::scan_cloudtrail(text, &mut scanner)?;
@@ -513,7 +515,7 @@ impl<'a> Event<'a> {
                 "eventID" => string(s, &mut event.event_id, "eventID")?,
                 "awsRegion" => string(s, &mut event.region, "awsRegion")?,
                 "sourceIPAddress" => string(s, &mut event.source_ip, "sourceIPAddress")?,
-                "userAgent" => string(s, &mut event.user_agent, "userAgent")?,
+                "userAgent" => event.user_agent = s.raw_value()?.as_str().unwrap_or_default(),
                 "eventType" => string(s, &mut event.event_type, "eventType")?,
                 "recipientAccountId" => string(s, &mut event.account, "recipientAccountId")?,
                 "errorCode" => {
@@ -521,11 +523,7 @@ impl<'a> Event<'a> {
                     string(s, &mut text, "errorCode")?;
                     event.error_code = (!text.is_empty()).then_some(text);
                 }
-                "errorMessage" => {
-                    let mut text = Cow::Borrowed("");
-                    string(s, &mut text, "errorMessage")?;
-                    event.error_message = (!text.is_empty()).then_some(text);
-                }
+                "errorMessage" => event.error_message = s.raw_value()?.as_str().filter(|text| !text.is_empty()),
                 "readOnly" => {
                     let raw = s.raw_value()?;
                     event.read_only = match raw.text {
@@ -744,6 +742,12 @@ impl<'a> Event<'a> {
         self.error_code.is_some()
     }
 
+    /// Whether the call only reads. Old records do not say; then the verb of the call does.
+    pub fn is_reading(&self) -> bool {
+        const VERBS: [&str; 5] = ["Describe", "Get", "Head", "List", "Lookup"];
+        self.read_only.unwrap_or_else(|| VERBS.iter().any(|verb| self.name.starts_with(verb)))
+    }
+
     /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`,
     /// forward access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a
     /// service, it is how people act; and `AWS Internal` is the address of the console too, which then marks the
@@ -755,6 +759,14 @@ impl<'a> Event<'a> {
             || self.source_ip.ends_with(".amazonaws.com.cn")
             || (self.source_ip == "AWS Internal" && self.raw(Part::FromConsole).is_none())
             || self.identity().principal_kind() == PrincipalKind::Service
+    }
+
+    /// Whether an AWS service acted and nobody stands behind it who asked for that: the service itself, or a role that is
+    /// linked to it. No when it acts with the rights of somebody, as CloudFormation does with a template's.
+    pub fn is_by_aws_service_alone(&self) -> bool {
+        use PrincipalKind::{FederatedUser, IamUser, RoleSession, Root, SsoUser};
+        self.is_by_aws_service()
+            && !matches!(self.identity().principal_kind(), FederatedUser | IamUser | RoleSession | Root | SsoUser)
     }
 
     /// The address the call came from, IPv4 in IPv4 form; `None` for service names and anything else.
@@ -910,7 +922,8 @@ fn lazily<'c>(cell: &'c OnceCell<Box<Value>>, raw: Option<&str>, field: &'static
     if let Some(value) = cell.get() {
         return Ok(value);
     }
-    let value = serde_json::from_str(raw).map_err(|e| Malformed::not_json(field, &e))?;
+    let value = serde_json::from_str(raw)
+        .or_else(|error| serde_json::from_str(&repaired(raw)).map_err(|_| Malformed::not_json(field, &error)))?;
     Ok(cell.get_or_init(|| Box::new(value)))
 }
 
@@ -936,6 +949,26 @@ mod tests {
         let event = Event::from_cloudtrail(record).unwrap();
         assert_eq!((&*event.name, &*event.region, &*event.account), ("CreateUser", "us-east-1", "123456789012"));
         assert_eq!((&*event.identity().user_name, event.request_str("/userName").unwrap()), ("bob", Some("eve")));
+    }
+
+    #[test]
+    fn odd_text_of_a_caller_costs_neither_the_record_nor_its_parameters() {
+        for (agent, read) in [(r#""a\ud800""#, "a\u{fffd}"), ("7", ""), ("[]", ""), ("null", ""), (r#""a\x""#, "")] {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s","eventName":"n","userAgent":{agent},"errorMessage":{agent},
+                "requestParameters":{{"userName":"bob","odd":["\udc00",1e999]}},"responseElements":{{"userName":}}}}"#
+            );
+            let event = Event::from_cloudtrail(&record).unwrap();
+            assert_eq!(
+                (&*event.user_agent, event.error_message.as_deref().unwrap_or_default()),
+                (read, read),
+                "{agent}"
+            );
+            assert_eq!(event.request_str("/userName").unwrap(), Some("bob"));
+            assert_eq!(event.request().unwrap()["odd"][0], "\u{fffd}");
+            let error = event.response().unwrap_err();
+            assert_eq!(error.field, "responseElements");
+        }
     }
 
     #[test]
@@ -984,6 +1017,16 @@ mod tests {
     }
 
     #[test]
+    fn a_role_whose_path_only_contains_one_of_aws_is_none() {
+        for path in ["aws-service-role/", "aws-reserved/sso.amazonaws.com/"] {
+            for before in ["x/", "x:role/", "role/", "/"] {
+                let placed = identity(&SESSION.replace("PATH", &format!("{before}{path}")).replace("NAME", "evil"));
+                assert_eq!(placed.principal_kind(), PrincipalKind::RoleSession, "{before}{path}");
+            }
+        }
+    }
+
+    #[test]
     fn sessions_of_a_role_share_their_habits_and_users_do_not() {
         let session = identity(&SESSION.replace("PATH", "").replace("NAME", "Admin"));
         assert_eq!(session.habit_key(), "arn:aws:iam::123456789012:role/Admin");
@@ -1021,6 +1064,34 @@ mod tests {
             r#""userAgent":"config.amazonaws.com""#,
         ] {
             assert!(!by_service(person), "{person}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_acts_for_somebody_does_not_act_alone() {
+        let alone = |identity: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject",
+                "sourceIPAddress":"cloudformation.amazonaws.com","userIdentity":{identity}}}"#
+            );
+            let event = Event::from_cloudtrail(&record).unwrap();
+            assert!(event.is_by_aws_service(), "{identity}");
+            event.is_by_aws_service_alone()
+        };
+        let linked = "aws-service-role/autoscaling.amazonaws.com/";
+        let linked = SESSION.replace("PATH", linked).replace("NAME", "AWSServiceRoleForAutoScaling");
+        for service in
+            [&*linked, r#"{"type":"AWSService","invokedBy":"config.amazonaws.com"}"#, r#"{"invokedBy":"AWS Internal"}"#]
+        {
+            assert!(alone(service), "{service}");
+        }
+        let session = SESSION.replace("PATH", "").replace("NAME", "Deployer");
+        for somebody in [
+            &*session,
+            r#"{"type":"IAMUser","userName":"bob","invokedBy":"cloudformation.amazonaws.com"}"#,
+            r#"{"type":"Root","invokedBy":"cloudformation.amazonaws.com"}"#,
+        ] {
+            assert!(!alone(somebody), "{somebody}");
         }
     }
 

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use memchr::memchr;
 use wide::u8x16;
 
+use crate::json_repair::repaired;
+
 /// Values nested deeper are refused, as `serde_json` does.
 pub const MAX_DEPTH: u32 = 128;
 
@@ -49,11 +51,12 @@ impl<'a> RawValue<'a> {
         self.text == "null"
     }
 
-    /// The text of a JSON string, unescaped; borrowed when nothing is escaped. `None` when the value is
-    /// not a string or its escapes are wrong.
+    /// The text of a JSON string, unescaped, with U+FFFD for halves of surrogate pairs; borrowed when nothing is escaped.
+    /// `None` when the value is not a string or its escapes are wrong.
     pub fn as_str(self) -> Option<Cow<'a, str>> {
         if self.is_escaped {
-            return serde_json::from_str::<String>(self.text).ok().map(Cow::Owned);
+            let read = serde_json::from_str::<String>(self.text);
+            return read.or_else(|_| serde_json::from_str(&repaired(self.text))).ok().map(Cow::Owned);
         }
         Some(Cow::Borrowed(self.text.strip_prefix('"')?.strip_suffix('"')?))
     }

@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod event;
 pub mod finding;
 pub mod incident;
+pub mod json_repair;
 pub mod json_scan;
 pub mod mmdb;
 pub mod observation;

@@ -38,6 +38,36 @@ fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
     })
 }
 
+/// What a database tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Countries, cities and coordinates: the setting `city`.
+    Places,
+    /// Autonomous systems: the setting `asn`.
+    Networks,
+}
+
+impl Half {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Places, Self::Networks];
+
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Places => "places",
+            Self::Networks => "networks",
+        }
+    }
+
+    /// The setting of `[geo]` that names such databases.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Places => "city",
+            Self::Networks => "asn",
+        }
+    }
+}
+
 /// The databases. Without any, every place is unknown.
 #[derive(Default)]
 pub struct Places {
@@ -166,6 +196,14 @@ impl Places {
     /// Whether networks can be told.
     pub const fn has_networks(&self) -> bool {
         !self.asn.is_empty()
+    }
+
+    /// Whether there is such a database.
+    pub const fn has(&self, half: Half) -> bool {
+        match half {
+            Half::Places => self.has_cities(),
+            Half::Networks => self.has_networks(),
+        }
     }
 
     /// When the oldest of the databases was built; `None` without any, or when it does not say.

@@ -117,6 +117,18 @@ impl Classifier for ConsoleLoginFailedRepeatedly {
         };
         Ok(Some(evidence.fact("user", user).fact("window_s", self.settings.window_s)))
     }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        Some(if sign_in::succeeded(event).ok()? {
+            "the login succeeded".to_owned()
+        } else {
+            format!(
+                "failures of the user within the window: {}, reported once at {}",
+                known.count("user").now,
+                self.settings.failures_min
+            )
+        })
+    }
 }
 
 /// Whose login it was, with the account. Failures carry no ARN and successes do, so the name decides; those without any are
@@ -127,7 +139,8 @@ fn user(event: &Event<'_>) -> String {
         return format!("{}/unknown@{}", event.account, event.source_ip);
     }
     let name = match identity.user_name.as_str() {
-        _ if identity.is_root() => "root",
+        // With a space, which no name of a user has: an IAM user may be called `root`.
+        _ if identity.is_root() => "root user",
         "" => identity.principal(),
         name => name,
     };

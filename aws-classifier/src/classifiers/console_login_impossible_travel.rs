@@ -4,7 +4,8 @@
 //! `window_s`, whose places lie more than `distance_km_min` apart and would take a speed above `speed_kmh_max`. The
 //! accuracy radius of both places is taken off the distance and `skew_s` added to the time, so what is reported is
 //! impossible even at the most favourable reading. Events that arrive late or swapped are judged against both
-//! neighbours in time. One pair of places is reported again after `repeat_s` of quiet.
+//! neighbours in time. A user of Identity Center is one principal in all accounts and permission sets. One pair of
+//! places is reported again after `repeat_s` of quiet.
 //!
 //! **Why it matters.** Somebody else holds the password, key or session.
 //!
@@ -21,7 +22,8 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::places::{Coordinates, Place, Places};
+use shared::event::PrincipalKind;
+use shared::places::{Coordinates, Half, Place, Places};
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -129,7 +131,7 @@ impl Classifier for ConsoleLoginImpossibleTravel {
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html",
         ],
     };
-    const NEEDS_PLACES: bool = true;
+    const PLACES: &'static [Half] = &Half::ALL;
     type Settings = Settings;
 
     fn new(mut settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
@@ -199,9 +201,46 @@ impl Classifier for ConsoleLoginImpossibleTravel {
                 .fact("speed_kmh_at_least", journey.speed_kmh(self.settings.skew_s).round())
                 .fact("other_event_time", time.to_string())
                 .fact("arrived_late", arrived_late);
-            return Ok(Some(evidence));
+            return Ok(Some(if event.places().has_networks() {
+                evidence
+            } else {
+                evidence.fact("geo_database", "places only: relays, gateways and clouds could not be left out")
+            }));
         }
         Ok(None)
+    }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        if !self.has_places {
+            return Some("no geo database of places: `city` in `[geo]` names none".to_owned());
+        }
+        let Some(address) = event.source_address() else {
+            return Some("the call has no address, as those of AWS services".to_owned());
+        };
+        if event.is_by_aws_service() {
+            return Some("an AWS service made the call".to_owned());
+        }
+        if event.identity_type == "AWSAccount" {
+            return Some("the caller is of another account, of which no more is told".to_owned());
+        }
+        if is_login(event) && !sign_in::succeeded(event).ok()? {
+            return Some("the login failed".to_owned());
+        }
+        if event.place().at.is_none() {
+            return Some(format!("the geo database does not know where {address} is"));
+        }
+        self.stop(event).map_or_else(
+            || Some(format!("{address} is of a relay, cloud, country or network that is left out")),
+            |_| {
+                let stops = known.last("stop");
+                let is_alone = stops.previous.is_none() && stops.next.is_none();
+                Some(if is_alone {
+                    format!("no other place of this principal within {} s", self.settings.window_s)
+                } else {
+                    "the other places of this principal can be reached in the time".to_owned()
+                })
+            },
+        )
     }
 }
 
@@ -250,7 +289,12 @@ fn is_login(event: &Event<'_>) -> bool {
 }
 
 fn whose(event: &Event<'_>) -> String {
-    format!("{}/{}", event.account, event.identity().principal_key())
+    let identity = event.identity();
+    let person = identity.person_key();
+    if identity.principal_kind() == PrincipalKind::SsoUser {
+        return person.into_owned();
+    }
+    format!("{}/{person}", event.account)
 }
 
 /// The place's name, with coordinates where there is no city.

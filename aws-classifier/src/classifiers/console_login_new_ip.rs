@@ -137,6 +137,21 @@ impl Classifier for ConsoleLoginNewIp {
             None => evidence,
         }))
     }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        let why = if !sign_in::succeeded(event).ok()? {
+            "the login failed"
+        } else if !self.wants(event) {
+            "the record has no address of a person"
+        } else if known.seen("anyone").is_new() {
+            "the first login that is known, which teaches"
+        } else if !known.seen("address").is_new() {
+            "the address is known"
+        } else {
+            "`allow_cidrs` names the address"
+        };
+        Some(why.to_owned())
+    }
 }
 
 /// Whose habits these are: a user of Identity Center signs in to many accounts and is one person; everybody else is known

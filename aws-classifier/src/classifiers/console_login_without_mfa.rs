@@ -71,4 +71,14 @@ impl Classifier for ConsoleLoginWithoutMfa {
             evidence.fact("user_name", identity.user_name.as_str())
         }))
     }
+
+    fn why_not(&self, event: &Event<'_>, _known: &Known) -> Option<String> {
+        Some(if sign_in::is_federated(event).ok()? {
+            "a federated login, whose MFA happens at the identity provider".to_owned()
+        } else if !sign_in::succeeded(event).ok()? {
+            "the login failed".to_owned()
+        } else {
+            "MFA was used".to_owned()
+        })
+    }
 }

@@ -156,11 +156,15 @@ fn resource(resource: &Value) -> Option<&str> {
     .find_map(|(details, key)| text(details, key))
 }
 
-/// The other side of a network, API or probe action.
+/// The other side of a network, API or probe action; of several that probed, the first.
 fn remote_address(action: &Value) -> Option<&str> {
+    let probes = get(get(action, "portProbeAction"), "portProbeDetails");
     ["networkConnectionAction", "awsApiCallAction", "rdsLoginAttemptAction", "kubernetesApiCallAction"]
         .into_iter()
-        .find_map(|kind| text(get(get(action, kind), "remoteIpDetails"), "ipAddressV4"))
+        .map(|kind| get(action, kind))
+        .chain(probes.as_array().into_iter().flatten())
+        .map(|side| get(side, "remoteIpDetails"))
+        .find_map(|details| text(details, "ipAddressV4").or_else(|| text(details, "ipAddressV6")))
 }
 
 /// A member by its camelCase name, or by the PascalCase name the API uses.

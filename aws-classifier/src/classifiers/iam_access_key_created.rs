@@ -5,9 +5,9 @@
 //!
 //! **Why it matters.** A key outlives the session that made it and needs no MFA: the classic way to stay.
 //!
-//! **False positives.** Onboarding and key rotation. Keys that AWS services make for somebody, such as CloudFormation by a
-//! template, are not reported. A caller that has not made keys for `caller_new_s` is marked as
-//! new (`caller_is_new`). The predecessor marked a *region* unused for 7 days; IAM is global and its records carry the home
+//! **False positives.** Onboarding and key rotation. Keys that AWS services make by themselves are not reported; those of
+//! a template are, as whoever deploys it gets them (`invoked_by`). A caller that has not made keys for `caller_new_s` is
+//! marked as new (`caller_is_new`). The predecessor marked a *region* unused for 7 days; IAM is global and its records carry the home
 //! region of the partition, whoever calls from wherever, so the region is kept as part of the key only for callers that
 //! appear in several partitions, and what it tells is whether this caller makes keys regularly.
 //!
@@ -66,7 +66,7 @@ impl Classifier for IamAccessKeyCreated {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service()
+        !event.is_by_aws_service_alone()
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -94,6 +94,9 @@ impl Classifier for IamAccessKeyCreated {
         if let Some(owner) = owner {
             evidence = evidence.fact("user_name", owner);
         }
+        if !caller.invoked_by.is_empty() {
+            evidence = evidence.fact("invoked_by", &*caller.invoked_by);
+        }
         if caller.is_root() {
             evidence = evidence.severity(Severity::Critical);
         }
@@ -102,6 +105,10 @@ impl Classifier for IamAccessKeyCreated {
             (false, true) => evidence.titled("Access key was created for another user"),
             (false, false) => evidence,
         }))
+    }
+
+    fn why_not(&self, event: &Event<'_>, _known: &Known) -> Option<String> {
+        event.is_by_aws_service_alone().then(|| "an AWS service made the key by itself".to_owned())
     }
 }
 

@@ -11,8 +11,9 @@
 //! **False positives.** Travel, a new office, a move to another provider; networks in `allow_asns` and `allow_cidrs`
 //! are not looked at. Calls by AWS services for the user are ignored. Consoles, inventories and scanners read in every
 //! region, so only changing calls are judged by region, and not those of tools that lay out what is to be
-//! (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without a
-//! database of places only the region is judged, and the finding says so (`geo_database`).
+//! (`deployment_tools`); services whose records always carry the partition's home region are not at all. Without
+//! databases only the region is judged, without one of places or of networks the other half; the finding says so
+//! (`geo_database`).
 //!
 //! **Response.** Deactivate the key, then ask the user.
 //!
@@ -20,7 +21,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::places::Places;
+use shared::places::{Half, Places};
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -113,7 +114,7 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html",
         ],
     };
-    const NEEDS_PLACES: bool = true;
+    const PLACES: &'static [Half] = &Half::ALL;
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
@@ -168,8 +169,14 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             .fact("new", new)
             .fact("key_used_since", used_since.to_string())
             .fact("known_days", self.settings.known_days);
-        if !event.places().has_cities() {
-            evidence = evidence.fact("geo_database", "none: the country was not judged");
+        let not_judged = match (event.places().has_cities(), event.places().has_networks()) {
+            (true, true) => None,
+            (false, true) => Some("networks only: the country was not judged"),
+            (true, false) => Some("places only: the network was not judged"),
+            (false, false) => Some("none: country and network were not judged"),
+        };
+        if let Some(not_judged) = not_judged {
+            evidence = evidence.fact("geo_database", not_judged);
         }
         if !place.is_unknown() {
             evidence = evidence.fact("place", place.name());
@@ -178,6 +185,25 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             evidence = evidence.fact("network", network.as_str());
         }
         Ok(Some(evidence))
+    }
+
+    fn why_not(&self, event: &Event<'_>, known: &Known) -> Option<String> {
+        let why = if event.identity_type != "IAMUser" {
+            "no IAM user made the call"
+        } else if event.is_by_aws_service() {
+            "an AWS service made the call"
+        } else if !event.identity().access_key_id.starts_with("AKIA") {
+            "no long-lived key signed the call"
+        } else if self.origin(event).is_empty() {
+            "neither a geo database nor the region says where the key is at work"
+        } else if self.key(event).is_none() {
+            "the call has no address, or its network is left out"
+        } else if known.seen("key").is_new() {
+            "the first use of the key, which teaches"
+        } else {
+            "the key was used from there before"
+        };
+        Some(why.to_owned())
     }
 }
 
@@ -199,7 +225,7 @@ impl IamAccessKeyUnusualOrigin {
     /// Whether the region says where the key is at work.
     fn tells_region(&self, event: &Event<'_>) -> bool {
         self.settings.regions
-            && event.read_only == Some(false)
+            && !event.is_reading()
             && !event.region.is_empty()
             && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
             && !self.is_deployment(event)

@@ -9,11 +9,12 @@
 //! **False positives.** Administration is made of these calls, so the severity follows what was done: new ways in and
 //! MFA off are critical, or high when the session used MFA; policies high or medium; updates, deletions and resets
 //! medium; the rest low, told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
-//! `root_account_used` tells of the same call as a use of root. AWS services that act for somebody are ignored. Which
-//! calls are of no interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not all:
-//! a console session with MFA that sets a password which has to be changed at the next sign-in, or sets the password of
-//! its own user, is the help desk at work and silent unless `console_resets` is set: the first change is reported when it
-//! is made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes the role may choose.
+//! `root_account_used` tells of the same call as a use of root. AWS services are ignored, but for new ways in that
+//! somebody asked them for, such as a password in a template of CloudFormation (`invoked_by`). Which calls are of no
+//! interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not all: a console
+//! session with MFA that sets a password which has to be changed at the next sign-in, or sets the password of its own
+//! user, is the help desk at work and silent unless `console_resets` is set: the first change is reported when it is
+//! made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes the role may choose.
 //!
 //! **Response.** Ask who did it; undo, restrict the user.
 //!
@@ -134,7 +135,9 @@ impl Classifier for IamCredentialChanged {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service() && !self.settings.ignore_calls.iter().any(|c| c.eq_ignore_ascii_case(&event.name))
+        let is_way_in = || call(&event.name).is_some_and(|(.., weight)| *weight == Weight::WayIn);
+        !self.settings.ignore_calls.iter().any(|c| c.eq_ignore_ascii_case(&event.name))
+            && (!event.is_by_aws_service() || (is_way_in() && !event.is_by_aws_service_alone()))
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
@@ -161,6 +164,9 @@ impl Classifier for IamCredentialChanged {
             .severity(severity)
             .fact("for_other_user", named.is_some_and(|n| !n.eq_ignore_ascii_case(&identity.user_name)))
             .fact("session_used_mfa", with_mfa);
+        if !identity.invoked_by.is_empty() {
+            evidence = evidence.fact("invoked_by", &*identity.invoked_by);
+        }
         for (fact, pointer) in [
             ("access_key_id", "/accessKeyId"),
             ("status", "/status"),

@@ -1,7 +1,8 @@
 //! An MFA device was taken from a user, or replaced, or given.
 //!
 //! **What it detects.** `DeactivateMFADevice` and `DeleteVirtualMFADevice`; `EnableMFADevice` within
-//! `replaced_within_s` of a removal for the same user, whichever arrives first; other `EnableMFADevice` calls as low.
+//! `replaced_within_s` of a removal for the same user, whichever arrives first; other `EnableMFADevice` calls as low, by
+//! root as high. `iam_credential_changed` lists the same calls with the same severities, but knows of no replacement.
 //! Deleting a virtual device that was just deactivated belongs to that removal and is not reported again.
 //!
 //! **Why it matters.** Without the second factor a stolen password is enough; with the attacker's own device in its
@@ -117,7 +118,10 @@ impl Classifier for IamMfaDeviceRemoved {
                     .titled("MFA device was replaced")
                     .severity(Severity::High)
                     .fact("removed_at", time.to_string()),
-                None => evidence.titled("MFA device was added").severity(Severity::Low),
+                None => {
+                    let severity = if identity.is_root() { Severity::High } else { Severity::Low };
+                    evidence.titled("MFA device was added").severity(severity)
+                }
             },
             Change::Deactivated => {
                 let evidence = evidence.severity(of_removal);
@@ -126,11 +130,7 @@ impl Classifier for IamMfaDeviceRemoved {
                     None => evidence,
                 }
             }
-            Change::Deleted => evidence.titled("Virtual MFA device was deleted").severity(match of_removal {
-                // It was on no user any more, or could not have been deleted.
-                Severity::Critical if !identity.is_root() => Severity::High,
-                severity => severity,
-            }),
+            Change::Deleted => evidence.titled("Virtual MFA device was deleted").severity(of_removal),
         }))
     }
 }

@@ -113,7 +113,7 @@ impl Classifier for RootAccountUsed {
             return Ok(Observations::none());
         }
         // A login stands for the reading calls that follow it.
-        let use_key = if login || is_reading(event) {
+        let use_key = if login || event.is_reading() {
             format!("{}/reading/{}", event.account, event.source_ip)
         } else {
             let outcome = if event.is_failed() { "failed" } else { "done" };
@@ -146,7 +146,7 @@ impl Classifier for RootAccountUsed {
             return Ok(None);
         }
         let key_id = &event.identity().access_key_id;
-        let evidence = evidence.fact("reading", is_reading(event));
+        let evidence = evidence.fact("reading", event.is_reading());
         Ok(Some(if key_id.is_empty() { evidence } else { evidence.fact("access_key_id", key_id.as_str()) }))
     }
 }
@@ -159,12 +159,6 @@ fn is_critical(event: &Event<'_>) -> bool {
     CRITICAL
         .iter()
         .any(|(source, names)| event.source == *source && names.iter().any(|n| event.name.eq_ignore_ascii_case(n)))
-}
-
-/// Old records do not say whether they read; their names do.
-fn is_reading(event: &Event<'_>) -> bool {
-    const VERBS: [&str; 5] = ["Describe", "Get", "Head", "List", "Lookup"];
-    event.read_only.unwrap_or_else(|| VERBS.iter().any(|verb| event.name.starts_with(verb)))
 }
 
 /// Some sign-in records of root carry no ARN.

@@ -114,7 +114,7 @@ impl Classifier for S3PublicExposure {
             return Ok(Observations::none());
         }
         let nothing = Observations::none();
-        let key = || Ok::<_, Malformed>([&*event.account, &resource(event)?].join("/"));
+        let key = || Ok::<_, Malformed>([&*event.account, &subject(event)?].join("/"));
         Ok(match Call::of(event) {
             Call::Block => nothing.remember("block", key()?, block_flags(event)?.unwrap_or_default(), KNOWN_S),
             Call::Policy => nothing.remember("policy", key()?, policy_mark(&policy(event)?), KNOWN_S),
@@ -189,7 +189,7 @@ impl Call {
 impl S3PublicExposure {
     fn judge_acl(&self, event: &Event<'_>, before: Option<String>) -> Result<Option<Evidence>, Malformed> {
         let (resource, grants) = (resource(event)?, acl(event)?);
-        let topic = format!("s3_public_acl/{resource}");
+        let topic = format!("s3_public_acl/{}", subject(event)?);
         let (public, others): (Vec<Grant>, Vec<Grant>) = grants.into_iter().partition(|g| g.grantee.is_public());
         let shown = |grants: &[Grant]| grants.iter().map(Grant::to_string).collect::<Vec<_>>();
         if !public.is_empty() {
@@ -411,6 +411,16 @@ fn resource(event: &Event<'_>) -> Result<String, Malformed> {
         (None, _) if event.is_failed() => Ok(String::new()),
         (None, _) => Err(Malformed::missing("requestParameters.bucketName")),
     }
+}
+
+/// What is open or not: the resource, with the version of an object whose ACL names one, as each has an ACL of its own. A
+/// call without a version is about the newest, which records do not name.
+fn subject(event: &Event<'_>) -> Result<String, Malformed> {
+    let resource = resource(event)?;
+    Ok(match event.request_str("/versionId")? {
+        Some(version) if event.name.eq_ignore_ascii_case("PutObjectAcl") => format!("{resource}?versionId={version}"),
+        _ => resource,
+    })
 }
 
 /// The flags after the call, `1` for on, in the order of [`FLAGS`]. A flag that is not sent is off. `None` when a failed

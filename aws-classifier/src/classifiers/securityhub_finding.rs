@@ -11,7 +11,9 @@
 //! **False positives.** As those of the product. Suppress them in Security Hub: a suppressed finding is ignored here.
 //! Findings of GuardDuty arrive on their own too, so they are left out here (`products_ignored`).
 //!
-//! **Response.** `ec2_instance_quarantine` when a resource is an instance, `iam_access_key_deactivate` when one is a key.
+//! **Response.** `ec2_instance_quarantine` when a resource is an instance, `iam_access_key_deactivate` when one is a key,
+//! and the product is one of `product_arns_acted_on`: whoever may call `BatchImportFindings` writes what they like in the
+//! name of their own account's product, about any key and instance. Findings of other products say so (`not_acted_on`).
 //!
 //! **References.** <https://docs.aws.amazon.com/securityhub/latest/userguide/securityhub-cwe-event-formats.html>,
 //! <https://docs.aws.amazon.com/securityhub/latest/userguide/securityhub-findings-format-syntax.html>
@@ -44,6 +46,9 @@ pub struct Settings {
     /// Default `aws/guardduty`, whose findings `guardduty_finding` reads from their own events; leave the list empty when
     /// only Security Hub's events reach the pipeline.
     pub products_ignored: Vec<String>,
+    /// Products whose findings name instances and keys for responses, by their whole ARN (`*` for any characters). Default
+    /// AWS's own, which nobody else can report for; add integrations of other companies that you accepted.
+    pub product_arns_acted_on: Vec<String>,
     /// A finding that did not change is told again when nothing was heard of it for so many days. Default 30: Security
     /// Hub renews the findings of its checks every 12 or 24 hours and deletes what is not renewed after 90 days.
     pub known_days: u32,
@@ -51,7 +56,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { severity_min: Severity::Low, products_ignored: vec!["aws/guardduty".to_owned()], known_days: 30 }
+        Self {
+            severity_min: Severity::Low,
+            products_ignored: vec!["aws/guardduty".to_owned()],
+            product_arns_acted_on: vec!["arn:*:securityhub:*::product/aws/*".to_owned()],
+            known_days: 30,
+        }
     }
 }
 
@@ -75,8 +85,13 @@ impl Classifier for SecurityhubFinding {
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
-        if settings.products_ignored.iter().any(|product| product.trim().is_empty()) {
-            return Err(SettingsError::new("products_ignored", "no product may be empty"));
+        for (key, products) in [
+            ("products_ignored", &settings.products_ignored),
+            ("product_arns_acted_on", &settings.product_arns_acted_on),
+        ] {
+            if products.iter().any(|product| product.trim().is_empty()) {
+                return Err(SettingsError::new(key, "no product may be empty"));
+            }
         }
         if !(1..=365).contains(&settings.known_days) {
             return Err(SettingsError::new("known_days", "must be from 1 to 365"));
@@ -135,7 +150,14 @@ impl Classifier for SecurityhubFinding {
                 evidence = evidence.fact(name, value);
             }
         }
-        Ok(Some(with_resources(evidence, finding)))
+        let affected = affected(finding);
+        Ok(Some(if affected.is_empty() {
+            evidence
+        } else if self.is_acted_on(finding) {
+            affected.into_iter().fold(evidence, |evidence, (name, value)| evidence.fact(name, value))
+        } else {
+            evidence.fact("not_acted_on", "the product is not one of product_arns_acted_on")
+        }))
     }
 }
 
@@ -143,6 +165,11 @@ impl SecurityhubFinding {
     fn is_ignored(&self, finding: &Value) -> bool {
         let product = product(finding);
         self.settings.products_ignored.iter().any(|pattern| matches_glob(pattern, product))
+    }
+
+    fn is_acted_on(&self, finding: &Value) -> bool {
+        let arn = text(finding, "/ProductArn").unwrap_or_default();
+        self.settings.product_arns_acted_on.iter().any(|pattern| matches_glob(pattern, arn))
     }
 }
 
@@ -221,26 +248,23 @@ fn severity(finding: &Value) -> Result<Severity, Malformed> {
 }
 
 /// What responses need to know of the resources.
-fn with_resources(mut evidence: Evidence, finding: &Value) -> Evidence {
+fn affected(finding: &Value) -> Vec<(&'static str, Value)> {
+    let mut facts = Vec::new();
     let resources = finding.get("Resources").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let of_type = |kind: &'static str| resources.iter().filter(move |r| text(r, "/Type") == Some(kind));
     let instances: Vec<&str> = of_type("AwsEc2Instance").filter_map(|r| text(r, "/Id")).map(last_part).collect();
     if !instances.is_empty() {
-        evidence = evidence.fact("instance_ids", instances);
+        facts.push(("instance_ids", instances.into()));
     }
     if let Some(key) = of_type("AwsIamAccessKey").next() {
         let id = text(key, "/Details/AwsIamAccessKey/AccessKeyId").or_else(|| text(key, "/Id").map(last_part));
         // Security Hub writes `AWS::IAM::AccessKey:null` when it does not know the key.
-        if let Some(id) = id.filter(|id| *id != "null") {
-            evidence = evidence.fact("access_key_id", id);
-        }
+        facts.extend(id.filter(|id| *id != "null").map(|id| ("access_key_id", id.into())));
         let user = text(key, "/Details/AwsIamAccessKey/PrincipalName")
             .or_else(|| text(key, "/Details/AwsIamAccessKey/UserName"));
-        if let Some(user) = user {
-            evidence = evidence.fact("user_name", user);
-        }
+        facts.extend(user.map(|user| ("user_name", user.into())));
     }
-    evidence
+    facts
 }
 
 /// `i-1` of `arn:aws:ec2:eu-west-1:123456789012:instance/i-1`.

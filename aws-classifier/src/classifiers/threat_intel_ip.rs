@@ -87,6 +87,17 @@ impl Classifier for ThreatIntelIp {
         let is_failed_login = event.name == "ConsoleLogin" && event.response()?["ConsoleLogin"] == "Failure";
         Ok(Some(if is_failed_login { evidence.attempt() } else { evidence }))
     }
+
+    fn why_not(&self, event: &Event<'_>, _known: &Known) -> Option<String> {
+        if self.bad.is_empty() {
+            return Some("no list configured: `lists` names none with an address".to_owned());
+        }
+        Some(match event.source_address() {
+            None => "the call has no address, as those of AWS services".to_owned(),
+            Some(address) if self.bad.covering(address).is_none() => format!("{address} is on no list"),
+            Some(address) => format!("{address} is on a list, and `allow_cidrs` names it"),
+        })
+    }
 }
 
 impl ThreatIntelIp {

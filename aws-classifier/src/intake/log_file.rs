@@ -7,11 +7,13 @@
 
 use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::Arc;
 
 use memchr::{memchr, memmem};
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
 
+use super::log_groups::LogGroups;
 use super::text_log::{Line, TextLog};
 use super::{IntakeError, Leaf, decode};
 
@@ -27,6 +29,10 @@ pub trait Visitor {
     /// The file's name, which may tell where its lines are from; empty when there is none.
     fn file_name(&self) -> &str {
         ""
+    }
+    /// From which log groups records are believed.
+    fn log_groups(&self) -> Arc<LogGroups> {
+        Arc::default()
     }
     /// A record. `index` counts the records of the file from 0, `text` is its JSON, from which [`super::Leaf::of`] makes the
     /// event again.
@@ -372,7 +378,8 @@ impl Splitter {
 
     /// A value that is not a plain CloudTrail record: an envelope, or something unknown.
     fn decode(&mut self, text: &str, visitor: &mut dyn Visitor) {
-        decode(text, &mut |leaf| match leaf.and_then(|leaf| Ok((leaf, leaf.event()?))) {
+        let log_groups = visitor.log_groups();
+        decode(text, &log_groups, &mut |leaf| match leaf.and_then(|leaf| Ok((leaf, leaf.event()?))) {
             Ok((leaf, event)) => {
                 self.pass(&event, leaf.text, visitor);
             }

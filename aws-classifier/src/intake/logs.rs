@@ -1,7 +1,7 @@
 //! CloudWatch Logs subscriptions: `{"awslogs":{"data":"…"}}`, base64 of gzip of a batch of log lines, and the batch as
-//! it is inside (`logEvents`), which is how Firehose leaves it in S3. A line that is JSON is opened like any text, so
-//! CloudTrail records in a log group are records, and lines of flow and access logs become records; others are
-//! reported, never dropped.
+//! it is inside (`logEvents`), which is how Firehose leaves it in S3. A line that is JSON is opened like any text when its
+//! log group is one of CloudTrail's ([`super::log_groups`]), and lines of flow and access logs become records; others
+//! are reported, never dropped.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
@@ -42,12 +42,22 @@ pub fn batch(awslogs: RawValue<'_>) -> Result<String, IntakeError> {
     String::from_utf8(text).map_err(|_| IntakeError::NotUtf8)
 }
 
+/// A line that is JSON.
+pub struct LogLine<'b> {
+    /// The line, or the record that was made of it.
+    pub text: &'b str,
+    /// The account that owns the log group.
+    pub owner: &'b str,
+    /// The log group's name, for JSON as it stands in the line; `None` for a record that was made here of a text log's line.
+    pub group: Option<&'b str>,
+}
+
 /// Calls `each` with every line of a batch. The control messages that CloudWatch sends to see whether anybody listens
 /// have none.
 ///
 /// # Errors
 /// When the batch is not as CloudWatch makes it.
-pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Result<(), IntakeError> {
+pub fn lines(batch: &str, mut each: impl FnMut(Result<LogLine<'_>, IntakeError>)) -> Result<(), IntakeError> {
     let (mut kind, mut owner, mut group, mut events) = (None, Cow::Borrowed(""), Cow::Borrowed(""), None);
     Scanner::new(batch).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
@@ -73,10 +83,12 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<&str, IntakeError>)) -> Re
     loop {
         let event = scanner.raw_value()?;
         match message(event) {
-            Ok(Some(line)) if line.trim_start().starts_with('{') => each(Ok(&line)),
+            Ok(Some(line)) if line.trim_start().starts_with('{') => {
+                each(Ok(LogLine { text: &line, owner: &owner, group: Some(&group) }));
+            }
             Ok(Some(line)) => match text_log.line(&line) {
                 Line::Header => {}
-                Line::Record(text) => each(Ok(text)),
+                Line::Record(text) => each(Ok(LogLine { text, owner: &owner, group: None })),
                 Line::Bad(error) => each(Err(error)),
                 Line::Unknown => {
                     let group = shared::text::one_line(&group, 100);

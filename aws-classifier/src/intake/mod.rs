@@ -13,11 +13,13 @@ pub mod follow_up;
 pub mod inflate;
 pub mod inspection;
 pub mod log_file;
+pub mod log_groups;
 pub mod logs;
 pub mod s3_object;
 pub mod security_hub;
 pub mod text_log;
 
+use log_groups::LogGroups;
 use security_hub::Findings;
 use shared::event::{Event, RecordError};
 use shared::json_scan::{RawValue, ScanError, Scanner};
@@ -156,20 +158,20 @@ pub fn is_own(source: &str) -> bool {
 }
 
 /// Calls `each` for every record in `text`, opening envelopes on the way. Each error stands for one record or
-/// envelope that could not be read.
-pub fn decode(text: &str, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
-    decode_nested(text, 0, each);
+/// envelope that could not be read. Of batches of CloudWatch Logs, records in `log_groups` are believed.
+pub fn decode(text: &str, log_groups: &LogGroups, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    decode_nested(text, log_groups, 0, each);
 }
 
-fn decode_nested(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+fn decode_nested(text: &str, log_groups: &LogGroups, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
     if depth > NESTING_MAX {
         return each(Err(IntakeError::TooDeep));
     }
     let mut scanner = Scanner::new(text);
     match scanner.peek() {
-        Some(b'[') => decode_array(text, depth, each),
+        Some(b'[') => decode_array(text, log_groups, depth, each),
         Some(b'{') => match Shape::of(text) {
-            Ok(shape) => shape.open(text, depth, each),
+            Ok(shape) => shape.open(text, log_groups, depth, each),
             Err(error) => each(Err(error)),
         },
         Some(_) => each(Err(IntakeError::NotAnObject)),
@@ -177,7 +179,7 @@ fn decode_nested(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, I
     }
 }
 
-fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+fn decode_array(text: &str, log_groups: &LogGroups, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
     let mut scanner = Scanner::new(text);
     let opened = scanner.expect(b'[', "expected an array");
     if let Err(error) = opened {
@@ -188,7 +190,9 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
     loop {
         match scanner.raw_value() {
-            Ok(RawValue { text: item, .. }) if item.starts_with('{') => decode_nested(item, depth + 1, each),
+            Ok(RawValue { text: item, .. }) if item.starts_with('{') => {
+                decode_nested(item, log_groups, depth + 1, each);
+            }
             Ok(_) => each(Err(IntakeError::NotAnObject)),
             Err(error) => return each(Err(error.into())),
         }
@@ -202,9 +206,15 @@ fn decode_array(text: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, In
     }
 }
 
-fn open_logs(batch: &str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+fn open_logs(batch: &str, log_groups: &LogGroups, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
     let read = logs::lines(batch, |line| match line {
-        Ok(line) => decode_nested(line, depth + 1, each),
+        Ok(logs::LogLine { text, owner, group: Some(group) }) => match log_groups.accounts(owner, group) {
+            Ok(accounts) => decode_nested(text, log_groups, depth + 1, &mut |leaf| {
+                each(leaf.and_then(|leaf| accounts.check(&leaf.event()?.account).map(|()| leaf)));
+            }),
+            Err(error) => each(Err(error)),
+        },
+        Ok(logs::LogLine { text, .. }) => decode_nested(text, log_groups, depth + 1, each),
         Err(error) => each(Err(error)),
     });
     if let Err(error) = read {
@@ -295,30 +305,40 @@ impl<'a> Shape<'a> {
         IntakeError::Unknown { keys: keys.join(", ") }
     }
 
-    fn open(&self, text: &'a str, depth: u32, each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>)) {
+    fn open(
+        &self,
+        text: &'a str,
+        log_groups: &LogGroups,
+        depth: u32,
+        each: &mut dyn FnMut(Result<Leaf<'_>, IntakeError>),
+    ) {
         if let Some(leaf) = self.leaf(text) {
             return each(Ok(leaf));
         }
         if let Some(findings) = self.findings() {
-            let opened = findings.open(text, |finding| decode_nested(finding, depth + 1, each));
+            let opened = findings.open(text, |finding| decode_nested(finding, log_groups, depth + 1, each));
             return opened.unwrap_or_else(|error| each(Err(error)));
         }
         if let Some(awslogs) = self.awslogs {
             return match logs::batch(awslogs) {
-                Ok(batch) => open_logs(&batch, depth + 1, each),
+                Ok(batch) => open_logs(&batch, log_groups, depth + 1, each),
                 Err(error) => each(Err(error)),
             };
         }
         if self.is_log_batch {
-            return open_logs(text, depth, each);
+            return open_logs(text, log_groups, depth, each);
         }
         let nested = self.records.or(self.sns).or(self.message).or(self.body);
         match nested {
-            Some(RawValue { text: array, .. }) if array.starts_with('[') => decode_array(array, depth, each),
-            Some(RawValue { text: object, .. }) if object.starts_with('{') => decode_nested(object, depth + 1, each),
+            Some(RawValue { text: array, .. }) if array.starts_with('[') => {
+                decode_array(array, log_groups, depth, each);
+            }
+            Some(RawValue { text: object, .. }) if object.starts_with('{') => {
+                decode_nested(object, log_groups, depth + 1, each);
+            }
             // A JSON text inside a JSON string: SQS bodies and SNS messages.
             Some(raw) => match raw.as_str() {
-                Some(inner) => decode_nested(&inner, depth + 1, each),
+                Some(inner) => decode_nested(&inner, log_groups, depth + 1, each),
                 None => each(Err(self.unknown())),
             },
             None => each(Err(self.unknown())),
@@ -338,8 +358,12 @@ mod tests {
     }
 
     fn names(value: &Value) -> Vec<Result<String, String>> {
+        names_from(value, &LogGroups::Any)
+    }
+
+    fn names_from(value: &Value, log_groups: &LogGroups) -> Vec<Result<String, String>> {
         let mut names = Vec::new();
-        decode(&value.to_string(), &mut |leaf| {
+        decode(&value.to_string(), log_groups, &mut |leaf| {
             names.push(leaf.and_then(|l| l.event().map(|e| e.name.into_owned())).map_err(|e| e.to_string()));
         });
         names
@@ -388,6 +412,44 @@ mod tests {
     }
 
     #[test]
+    fn records_are_believed_from_the_log_groups_that_settings_name() {
+        let named = |cloudtrail: &[&str], organization: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let settings = log_groups::Settings { cloudtrail: owned(cloudtrail), organization: owned(organization) };
+            assert_eq!(settings.mistakes(), []);
+            LogGroups::Named(settings)
+        };
+        let seen = |owner: &str, group: &str, log_groups: &LogGroups| {
+            let batch = json!({"messageType": "DATA_MESSAGE", "owner": owner, "logGroup": group,
+                "logEvents": [{"id": "1", "timestamp": 1, "message": record().to_string()}]});
+            let inside = names_from(&awslogs(&batch), log_groups);
+            assert_eq!(names_from(&json!({"Records": [{"body": batch.to_string()}]}), log_groups), inside);
+            inside.into_iter().next().unwrap()
+        };
+        let trail = named(&["trail-*"], &["111122223333:org/*"]);
+        let found = Ok("CreateUser".to_owned());
+        assert_eq!(seen("123456789012", "trail-1", &trail), found);
+        assert_eq!(seen("111122223333", "org/trail", &trail), found);
+        for (owner, group, log_groups) in [
+            ("123456789012", "/app/web", &trail),
+            ("123456789012", "", &trail),
+            ("999999999999", "org/trail", &trail),
+            ("123456789012", "trail-1", &LogGroups::default()),
+        ] {
+            let error = seen(owner, group, log_groups).unwrap_err();
+            let shown = format!("JSON in the log group {group} of {owner}, which [log_groups] does not name");
+            assert!(error.contains(&shown), "{error}");
+        }
+        let error = seen("999999999999", "trail-1", &trail).unwrap_err();
+        assert!(error.contains("a record of account 123456789012 in a log group of 999999999999"), "{error}");
+        assert_eq!(seen("999999999999", "/app/web", &LogGroups::Any), found);
+        let odd = log_groups::Settings { organization: vec!["org/trail".to_owned()], ..Default::default() };
+        assert_eq!(odd.mistakes()[0].0, "organization");
+        let arn = log_groups::Settings { cloudtrail: vec!["arn:aws:logs:x".to_owned()], ..Default::default() };
+        assert_eq!(arn.mistakes()[0].0, "cloudtrail");
+    }
+
+    #[test]
     fn a_log_batch_that_inflates_without_end_is_refused() {
         let batch = json!({"messageType": "DATA_MESSAGE", "logEvents": [], "padding": " ".repeat(33 << 20)});
         let seen = names(&awslogs(&batch));
@@ -402,7 +464,7 @@ mod tests {
                    "detail": {"actionName": "send", "findings": findings}})
         };
         let mut details = Vec::new();
-        decode(&envelope(json!([{"Id": "a"}, {"Id": "b"}])).to_string(), &mut |leaf| {
+        decode(&envelope(json!([{"Id": "a"}, {"Id": "b"}])).to_string(), &LogGroups::default(), &mut |leaf| {
             let leaf = leaf.unwrap();
             assert_eq!(Leaf::of(leaf.text), Ok(leaf));
             details.push(leaf.event().unwrap().detail().unwrap().clone());
@@ -454,13 +516,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_decoded_without_panic(text in ".*") {
-            decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
+            decode(&text, &LogGroups::Any, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
         }
 
         #[test]
         fn any_json_in_any_place_is_decoded_without_panic(key in "Records|Message|body|Sns|detail|detail-type|eventName|AlarmName|awslogs|logEvents", inner in ".*") {
             let text = json!({ "detail-type": "x", key: inner }).to_string();
-            decode(&text, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
+            decode(&text, &LogGroups::Any, &mut |leaf| { let _ = leaf.and_then(|l| l.event().map(drop)); });
         }
     }
 }

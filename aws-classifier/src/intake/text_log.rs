@@ -176,6 +176,7 @@ pub(super) fn given(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intake::log_groups::LogGroups;
     use crate::intake::{Leaf, decode};
     use proptest::prelude::*;
 
@@ -279,7 +280,9 @@ mod tests {
         let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip.finish().unwrap());
         for text in [text, json!({ "awslogs": { "data": data } }).to_string()] {
             let mut seen = Vec::new();
-            decode(&text, &mut |leaf| seen.push(leaf.and_then(|l| l.event().map(|e| e.name.into_owned()))));
+            decode(&text, &LogGroups::default(), &mut |leaf| {
+                seen.push(leaf.and_then(|l| l.event().map(|e| e.name.into_owned())));
+            });
             assert_eq!(seen.len(), 2);
             assert_eq!(seen[0].as_deref(), Ok("Flow"));
             assert!(seen[1].is_err());

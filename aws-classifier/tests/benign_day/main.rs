@@ -43,7 +43,7 @@ fn records() -> Vec<(Kind, String)> {
 const ACCEPTED: [(&str, usize, &str); 7] = [
     ("console_login_new_ip", 1, "ivan signed in from an address he was not seen at"),
     ("ecr_image_pushed_by_person", 1, "erin pushed images by hand"),
-    ("iam_access_key_created", 1, "alice made a key for another user"),
+    ("iam_access_key_created", 2, "alice made a key for another user, and deployed a template that makes one"),
     ("iam_credential_changed", 3, "alice switched the old key off, deleted it, and tagged users"),
     ("lambda_code_changed_by_person", 1, "erin put code into a function by hand"),
     ("rds_snapshot_created_manually", 1, "dave took a copy of a database"),

@@ -317,8 +317,12 @@ fn operators(day: &mut Day) {
     }
 }
 
-/// The key of a program is exchanged.
+/// The key of a program is exchanged, another one comes with a template.
 fn key_rotation(day: &mut Day) {
+    let deployer = sso(PROD, "Admin", "alice").by_way_of("cloudformation.amazonaws.com").region(GLOBAL);
+    let made = day.call(at(10, 30), &deployer, "iam", "CreateAccessKey", json!({ "userName": "mailer" }));
+    made["responseElements"] =
+        json!({ "accessKey": { "userName": "mailer", "accessKeyId": "AKIAEXAMPLE0000MAIL0", "status": "Active" } });
     let admin = sso(PROD, "Admin", "alice").in_console().region(GLOBAL);
     let made = day.call(at(11, 0), &admin, "iam", "CreateAccessKey", json!({ "userName": "smtp" }));
     made["responseElements"] =

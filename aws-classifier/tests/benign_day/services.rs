@@ -333,7 +333,6 @@ fn templates(day: &mut Day) {
             json!({ "roleName": "shop-fn", "policyName": "p", "policyDocument": r#"{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"# }),
         ),
         ("iam", "CreateUser", json!({ "userName": "smtp" })),
-        ("iam", "CreateAccessKey", json!({ "userName": "smtp" })),
         ("iam", "PutUserPolicy", json!({ "userName": "smtp", "policyName": "send" })),
         ("iam", "TagUser", json!({ "userName": "smtp" })),
         ("iam", "AddRoleToInstanceProfile", json!({ "roleName": "shop-node", "instanceProfileName": "shop-node" })),

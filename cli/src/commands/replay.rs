@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use shared::Finding;
+use shared::places::Half;
 use shared::text::one_line;
 
 use super::explain;
@@ -15,7 +16,7 @@ use crate::output::{self, BOLD, DIM};
 use crate::progress::Bar;
 use crate::replay::{Sink, Stop, replay};
 use crate::source::{Counts, Rejected, inputs};
-use crate::summary::{self, KeptBack, counted, grouped, no_places};
+use crate::summary::{self, KeptBack, counted, grouped, no_database};
 use crate::{config, interrupt};
 
 /// Unreadable records named on the screen; the rest is in `--rejected`.
@@ -67,10 +68,9 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
     };
-    let without_places = config.engine.without_places();
+    let without = Half::ALL.map(|half| config.engine.without(half));
     let kept_back = KeptBack::new(&done.kept_back, &config.engine.noise().allow);
-    let summary =
-        Summary::new(&done.counts, done.findings, kept_back, &without_places, started.elapsed().as_secs_f64());
+    let summary = Summary::new(&done.counts, done.findings, kept_back, &without, started.elapsed().as_secs_f64());
     match &args.summary {
         Some(path) => {
             let failed = |e| Failure::machine(format!("write {}", output::path(path)), e);
@@ -147,8 +147,10 @@ struct Summary<'c> {
     late: u64,
     seconds: f64,
     events_per_second: f64,
-    /// Classifiers that judged nothing, or less, because `[geo]` names no database.
+    /// Classifiers that judged nothing, or less, because `[geo]` names no database of places.
     without_places: &'c [&'c str],
+    /// The same of networks.
+    without_networks: &'c [&'c str],
     /// The first hundred.
     rejected: &'c [Rejected],
     /// Files read only in part, and why.
@@ -162,7 +164,7 @@ impl<'c> Summary<'c> {
         counts: &'c Counts,
         findings: u64,
         kept_back: KeptBack,
-        without_places: &'c [&'c str],
+        [without_places, without_networks]: &'c [Vec<&'c str>; 2],
         seconds: f64,
     ) -> Self {
         Self {
@@ -178,6 +180,7 @@ impl<'c> Summary<'c> {
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             events_per_second: if seconds > 0.0 { counts.records_in as f64 / seconds } else { 0.0 },
             without_places,
+            without_networks,
             rejected: &counts.rejected,
             damaged: &counts.damaged,
             unreadable: &counts.unreadable,
@@ -200,8 +203,10 @@ impl<'c> Summary<'c> {
             counted(self.findings, "finding")
         )?;
         self.kept_back.print(out)?;
-        if let Some(note) = no_places(self.without_places) {
-            writeln!(out, "{note}")?;
+        for (half, classifiers) in Half::ALL.into_iter().zip([self.without_places, self.without_networks]) {
+            if let Some(note) = no_database(half, classifiers) {
+                writeln!(out, "{note}")?;
+            }
         }
         if self.late > 0 {
             writeln!(out, "{} out of order: later than the lateness bound", counted(self.late, "record"))?;

@@ -10,8 +10,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use aws_classifier::engine::Engine;
 use shared::Incident;
 use shared::adapters::embedded::Embedded;
+use shared::places::Half;
 use shared::ports::{IncidentFilter, Incidents};
 
 use crate::args::RunArgs;
@@ -74,12 +76,12 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&numbers).expect("numbers and names are plain values");
         fs::write(path, text + "\n").map_err(|e| Failure::machine(format!("write {}", output::path(path)), e))?;
     } else {
-        report(args, &numbers, &incidents, &engine.without_places())?;
+        report(args, &numbers, &incidents, &engine)?;
     }
     summary::complain(&counts)
 }
 
-fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], without_places: &[&str]) -> Result<(), Failure> {
+fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], engine: &Engine) -> Result<(), Failure> {
     let mut out = output::stdout();
     numbers.print(&mut out)?;
     if !incidents.is_empty() {
@@ -92,7 +94,7 @@ fn report(args: &RunArgs, numbers: &Numbers, incidents: &[Incident], without_pla
     }
     writeln!(out, "\nAll incidents: pipeline incidents --data {data}")?;
     writeln!(out, "Alerts, log and database are in {data}")?;
-    if let Some(note) = summary::no_places(without_places) {
+    for note in Half::ALL.into_iter().filter_map(|half| summary::no_database(half, &engine.without(half))) {
         writeln!(out, "{note}")?;
     }
     if numbers.failed > 0 {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use aws_classifier::engine::Engine;
+use aws_classifier::intake::log_groups::LogGroups;
 use aws_classifier::intake::{self, Leaf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -201,7 +202,7 @@ fn judge(engine: &Engine, case: &Case) -> Result<Judged, Failure> {
             }
         }
         let mut texts = Vec::new();
-        intake::decode(&record.to_string(), &mut |leaf| match leaf {
+        intake::decode(&record.to_string(), &LogGroups::Any, &mut |leaf| match leaf {
             Ok(leaf) => texts.push(leaf.text.to_owned()),
             Err(error) => judged.trouble = error.to_string(),
         });

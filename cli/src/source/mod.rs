@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use aws_classifier::engine::Engine;
 use aws_classifier::intake::inflate::{self, Inflater};
 use aws_classifier::intake::log_file::{self, Visitor};
+use aws_classifier::intake::log_groups::LogGroups;
 use aws_classifier::intake::{IntakeError, Leaf};
 use aws_classifier::routing::Slot;
 use shared::Timestamp;
@@ -55,11 +56,18 @@ pub struct SourceOptions {
     pub lateness_s: i64,
     /// Records with this event id are handed out even when no classifier wants them.
     pub asked_for: Option<String>,
+    /// Whether records are believed from every log group of CloudWatch Logs, and not only from those of `[log_groups]`.
+    pub any_log_group: bool,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), lateness_s: 3600, asked_for: None }
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            lateness_s: 3600,
+            asked_for: None,
+            any_log_group: false,
+        }
     }
 }
 
@@ -283,6 +291,7 @@ impl Worker {
             engine,
             asked_for: options.asked_for.as_deref(),
             ids,
+            log_groups: if options.any_log_group { Arc::new(LogGroups::Any) } else { engine.log_groups() },
             sender: &sender,
             batch: Batch::default(),
             slots: Vec::new(),
@@ -346,6 +355,7 @@ struct Reading<'w> {
     engine: &'w Engine,
     asked_for: Option<&'w str>,
     ids: &'w RandomState,
+    log_groups: Arc<LogGroups>,
     sender: &'w SyncSender<Part>,
     batch: Batch,
     slots: Vec<Slot>,
@@ -362,6 +372,10 @@ impl Reading<'_> {
 impl Visitor for Reading<'_> {
     fn file_name(&self) -> &str {
         self.name
+    }
+
+    fn log_groups(&self) -> Arc<LogGroups> {
+        Arc::clone(&self.log_groups)
     }
 
     fn event(&mut self, index: u64, event: &Event<'_>, text: &str) {
