@@ -10,11 +10,12 @@
 //! MFA off are critical, or high when the session used MFA; policies high or medium; updates, deletions and resets
 //! medium; the rest low, told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
 //! `root_account_used` tells of the same call as a use of root. AWS services are ignored, but for new ways in that
-//! somebody asked them for, such as a password in a template of CloudFormation (`invoked_by`). Which calls are of no
-//! interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not all: a console
-//! session with MFA that sets a password which has to be changed at the next sign-in, or sets the password of its own
-//! user, is the help desk at work and silent unless `console_resets` is set: the first change is reported when it is
-//! made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes the role may choose.
+//! somebody asked them for, such as a password in a template of CloudFormation (`invoked_by`), which are medium. Which
+//! calls are of no interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not
+//! all: a console session with MFA that sets a password which has to be changed at the next sign-in, or sets the
+//! password of its own user, is the help desk at work and silent unless `console_resets` is set: the first change is
+//! reported when it is made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes
+//! the role may choose.
 //!
 //! **Response.** Ask who did it; undo, restrict the user.
 //!
@@ -159,6 +160,8 @@ impl Classifier for IamCredentialChanged {
             (false, Weight::Policy, true) | (false, Weight::Key | Weight::Update, _) => Severity::Medium,
             (false, Weight::Slight, _) => Severity::Low,
         };
+        // Who deploys a template gets what it makes, and mostly means to.
+        let severity = if identity.invoked_by.is_empty() { severity } else { severity.min(Severity::Medium) };
         let mut evidence = Evidence::about(owner)
             .titled(*label)
             .severity(severity)
