@@ -295,6 +295,10 @@ impl Identity {
     /// (`/x/aws-service-role/`, even with colons): the name decides where no path is told.
     fn role_has(&self, path: &str, name: &str) -> bool {
         if !self.issuer_arn.is_empty() {
+            // Nearly no role has it anywhere.
+            if !self.issuer_arn.contains(path) {
+                return false;
+            }
             let resource = self.issuer_arn.splitn(6, ':').nth(5).unwrap_or_default();
             return resource.strip_prefix("role/").is_some_and(|role| role.starts_with(path));
         }
