@@ -420,6 +420,9 @@ pub struct NotificationHeader<'a> {
 
 static NULL: Value = Value::Null;
 
+/// `eventType` of what CloudTrail Insights writes.
+const INSIGHT: &str = "AwsCloudTrailInsight";
+
 impl<'a> Event<'a> {
     fn empty(kind: EventKind, record: &'a str) -> Self {
         const NONE: Cow<'static, str> = Cow::Borrowed("");
@@ -585,6 +588,11 @@ impl<'a> Event<'a> {
         event.record = &text[start..scanner.position()];
         if let Some(error) = wrong {
             return Err(error);
+        }
+        // An insight tells of the rate of a call, which it names further in, and is no call itself: nobody's concern, but no
+        // damaged record either.
+        if event.event_type == INSIGHT && event.source.is_empty() && event.name.is_empty() {
+            (event.source, event.name) = (Cow::Borrowed("cloudtrail.amazonaws.com"), Cow::Borrowed(INSIGHT));
         }
         for (field, value) in [("eventSource", &event.source), ("eventName", &event.name)] {
             if value.is_empty() {
@@ -945,6 +953,15 @@ mod tests {
     const SESSION: &str = r#"{"type":"AssumedRole","principalId":"AROAX:alice","accountId":"123456789012",
         "arn":"arn:aws:sts::123456789012:assumed-role/NAME/alice",
         "sessionContext":{"sessionIssuer":{"type":"Role","arn":"arn:aws:iam::123456789012:role/PATHNAME","userName":"NAME"}}}"#;
+
+    #[test]
+    fn insights_are_read_and_have_a_name_of_their_own() {
+        let record = r#"{"eventTime":"2026-03-01T00:00:00Z","awsRegion":"eu-west-1","eventID":"5b7a8e6e",
+            "eventType":"AwsCloudTrailInsight","recipientAccountId":"123456789012","eventCategory":"Insight",
+            "insightDetails":{"state":"Start","eventSource":"iam.amazonaws.com","eventName":"CreateUser"}}"#;
+        let event = Event::from_cloudtrail(record).unwrap();
+        assert_eq!((&*event.source, &*event.name), ("cloudtrail.amazonaws.com", "AwsCloudTrailInsight"));
+    }
 
     #[test]
     fn a_store_may_have_turned_the_header_to_lower_case() {

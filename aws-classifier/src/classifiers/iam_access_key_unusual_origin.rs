@@ -144,8 +144,14 @@ impl Classifier for IamAccessKeyUnusualOrigin {
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let Some(key) = self.key(event) else { return Ok(Observations::none()) };
         let known_s = self.settings.known_days * 86_400;
-        let mut observations = Observations::none().see("key", key, known_s.max(KEY_KNOWN_S));
-        for (label, value) in self.origin(event) {
+        let origin = self.origin(event);
+        let mut observations = Observations::none();
+        for taught in [PLACED, AT_WORK] {
+            if origin.iter().any(|(label, _)| taught_by(label) == taught) {
+                observations = observations.see(taught, key, known_s.max(KEY_KNOWN_S));
+            }
+        }
+        for (label, value) in origin {
             observations = observations.see(label, format!("{key}/{value}"), known_s);
         }
         Ok(observations)
@@ -153,13 +159,14 @@ impl Classifier for IamAccessKeyUnusualOrigin {
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let Some(key) = self.key(event) else { return Ok(None) };
-        let Some(used_since) = known.seen("key").first else { return Ok(None) };
         let origin = self.origin(event);
-        let new: Vec<&str> =
-            origin.iter().map(|(label, _)| *label).filter(|label| known.seen(label).is_new()).collect();
-        if new.is_empty() {
-            return Ok(None);
-        }
+        let used_since = |label: &str| known.seen(taught_by(label)).first;
+        let new: Vec<&str> = origin
+            .iter()
+            .map(|(label, _)| *label)
+            .filter(|label| known.seen(label).is_new() && used_since(label).is_some())
+            .collect();
+        let Some(used_since) = new.first().and_then(|label| used_since(label)) else { return Ok(None) };
         let place = event.place();
         let whole = origin.iter().map(|(_, value)| &**value).collect::<Vec<_>>().join("/");
         let mut evidence = Evidence::about(key)
@@ -198,7 +205,7 @@ impl Classifier for IamAccessKeyUnusualOrigin {
             "neither a geo database nor the region says where the key is at work"
         } else if self.key(event).is_none() {
             "the call has no address, or its network is left out"
-        } else if known.seen("key").is_new() {
+        } else if self.origin(event).iter().all(|(label, _)| known.seen(taught_by(label)).is_new()) {
             "the first use of the key, which teaches"
         } else {
             "the key was used from there before"
@@ -210,6 +217,16 @@ impl Classifier for IamAccessKeyUnusualOrigin {
 /// How long a key counts as used before: a year, our choice; longer than an origin is known, or the first use after a long
 /// silence would teach instead of alarm.
 const KEY_KNOWN_S: u32 = 365 * 86_400;
+
+/// That a key was used from a known place, and that it changed something: what was never told of a key cannot be new.
+const PLACED: &str = "key";
+const AT_WORK: &str = "key at work";
+
+/// What must have been seen of a key before this of its origin can be new. Regions are learnt from changing calls only, so
+/// a key that only read has no region yet.
+fn taught_by(label: &str) -> &'static str {
+    if label == "region" { AT_WORK } else { PLACED }
+}
 
 impl IamAccessKeyUnusualOrigin {
     /// The long-lived key that signed the call, unless its origin is not looked at.
