@@ -98,6 +98,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether it adds nothing that other events of the key could be told.
+    pub const fn only_asks(&self) -> bool {
+        match self {
+            Self::Recall { .. } => true,
+            Self::Stand { begins, ends, .. } => begins.is_empty() && ends.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// One thing to remember or recall. One event may add several different values to one `Distinct` key; everything else
 /// it asks of one label and key at most once, as the second time is taken for a redelivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -613,8 +624,11 @@ impl StateRecord {
             Self::Seen(sighting) => forget(&mut sighting.recent),
             Self::Leaders(leaders) => forget(leaders),
             Self::Rate(rate) => forget(&mut rate.buckets),
-            // Forgetting an end makes something stand, so ends go after answers and before beginnings.
-            Self::Standing(Standing { begun, ended, recent }) => forget(recent) || forget(ended) || forget(begun),
+            // An answer can be as long as all the rest, so the last one goes too. Forgetting an end makes something stand,
+            // so ends go after answers and before beginnings.
+            Self::Standing(Standing { begun, ended, recent }) => {
+                forget(recent) || recent.pop().is_some() || forget(ended) || forget(begun)
+            }
         }
     }
 

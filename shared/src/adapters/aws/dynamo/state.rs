@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::{ATTEMPTS, EXPIRES_AT, Item, PK, Table, VERSION, number, number_of, partition_key, text, text_of};
 use crate::adapters::aws::sdk::pause;
 use crate::adapters::disk::SystemClock;
-use crate::observation::{Answer, Known, ObserveRequest, Op, StateRecord};
+use crate::observation::{Answer, Known, ObserveRequest, StateRecord};
 use crate::ports::{Clock, PortError, PortResult, State};
 use crate::time::Timestamp;
 
@@ -33,7 +33,8 @@ const DATA_BYTES_MAX: usize = 400_000;
 /// A record below this costs one write unit (1 KB) as it is.
 const DEFLATE_FROM_BYTES: usize = 900;
 /// More than any record inflates to; what does is damaged. 256 distinct values of 512 bytes with twenty of them in each
-/// answer are 2.8 MB, an hour of a rate of 10,000 a minute is 3 MB.
+/// answer are 2.8 MB, an hour of a rate of 10,000 a minute is 3 MB, and 1,024 things of 512 bytes that stand, with their ends
+/// and sixteen answers, are 9.5 MB.
 const INFLATED_BYTES_MAX: u64 = 16 << 20;
 /// Items written at the same time: our choice, what one connection pool of a small function handles at once.
 const WRITES_AT_ONCE: usize = 16;
@@ -84,8 +85,8 @@ impl State for DynamoState {
     /// What is asked of one key is applied and written for itself, in order. When a key fails, others may have been
     /// written: observed again they answer the same.
     ///
-    /// **Keys that are only recalled come last**, after everything else was written. Of two events that each remember
-    /// one thing and recall the other's, handled at the same time, at least one then sees the other; read together with
+    /// **Keys that are only asked about come last**, after everything else was written. Of two events that each remember
+    /// one thing and ask for the other's, handled at the same time, at least one then sees the other; read together with
     /// the writes, both could miss it.
     async fn observe(&self, requests: &[ObserveRequest<'_>]) -> PortResult<Vec<Known>> {
         let mut remembered: BTreeMap<String, Vec<Place>> = BTreeMap::new();
@@ -96,10 +97,10 @@ impl State for DynamoState {
             }
             answers.push(vec![Answer::Done; request.observations.len()]);
         }
-        let is_recall = |&(r, o): &Place| matches!(requests[r].observations[o].op, Op::Recall { .. });
-        let recalled = remembered.extract_if(.., |_, places| places.iter().all(is_recall)).collect();
+        let only_asks = |&(r, o): &Place| requests[r].observations[o].op.only_asks();
+        let asked = remembered.extract_if(.., |_, places| places.iter().all(only_asks)).collect();
         self.observe_keys(remembered, requests, &mut answers).await?;
-        self.observe_keys(recalled, requests, &mut answers).await?;
+        self.observe_keys(asked, requests, &mut answers).await?;
         let labelled = requests.iter().zip(answers).map(|(request, answers)| {
             Known::from_answers(request.observations.iter().map(|observation| observation.label).zip(answers))
         });
@@ -239,7 +240,7 @@ mod tests {
     use super::super::tests_support::client;
     use super::*;
     use crate::adapters::loopback::{Answer as Reply, Loopback};
-    use crate::observation::{MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_RATE, Observations};
+    use crate::observation::{MAX_DISTINCT_ENTRIES, MAX_KEY_BYTES, MAX_RATE, MAX_STANDING_ENTRIES, Observations, Op};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_millis(1_772_366_400_000).plus_seconds(second)
@@ -340,19 +341,38 @@ mod tests {
 
     /// Two events at the same time, each in a function of its own: whichever writes last sees the other.
     #[tokio::test]
-    async fn what_is_only_recalled_is_read_after_the_rest_was_written() {
-        let nothing = || Reply::json("200 OK", &json!({"Responses": {"t": []}}));
-        let done = || Reply::json("200 OK", &json!({}));
-        let server = Loopback::answering([nothing(), done(), nothing(), done()]);
-        let state = DynamoState::new(client(server.endpoint()), "t".into());
-        let observations = Observations::none().recall("login", "k", 60).remember("tampering", "k", "v", 60).into_vec();
-        let request = ObserveRequest { classifier: "c", event: 1, at: at(0), observations };
-        let known = state.observe(&[request]).await.expect("observes");
-        assert_eq!(known[0].answers().map(|(label, _)| label).collect::<Vec<_>>(), ["login", "tampering"]);
-        let requests = server.requests();
-        let about = |label: &str| requests.iter().map(|sent| sent.contains(&format!("/{label}/"))).collect::<Vec<_>>();
-        assert_eq!(about("tampering"), [true, true, false, false], "{requests:?}");
-        assert_eq!(about("login"), [false, false, true, true], "{requests:?}");
+    async fn what_is_only_asked_about_is_read_after_the_rest_was_written() {
+        for asked in
+            [Observations::none().recall("login", "k", 60), Observations::none().stand("login", "k", [], [], 60)]
+        {
+            let nothing = || Reply::json("200 OK", &json!({"Responses": {"t": []}}));
+            let done = || Reply::json("200 OK", &json!({}));
+            let server = Loopback::answering([nothing(), done(), nothing(), done()]);
+            let state = DynamoState::new(client(server.endpoint()), "t".into());
+            let observations = asked.remember("tampering", "k", "v", 60).into_vec();
+            let request = ObserveRequest { classifier: "c", event: 1, at: at(0), observations };
+            let known = state.observe(&[request]).await.expect("observes");
+            assert_eq!(known[0].answers().map(|(label, _)| label).collect::<Vec<_>>(), ["login", "tampering"]);
+            let requests = server.requests();
+            let about = |label: &str| requests.iter().map(|r| r.contains(&format!("/{label}/"))).collect::<Vec<_>>();
+            assert_eq!(about("tampering"), [true, true, false, false], "{requests:?}");
+            assert_eq!(about("login"), [false, false, true, true], "{requests:?}");
+        }
+    }
+
+    /// As many rules of a group as can be, named as an attacker would.
+    #[test]
+    fn of_the_most_that_can_stand_as_much_as_fits_is_kept() {
+        let begins = (0..MAX_STANDING_ENTRIES as u64).map(|n| noise(n, MAX_KEY_BYTES).replace(' ', "_")).collect();
+        let mut record = None;
+        StateRecord::apply(&mut record, &Op::Stand { begins, ends: Vec::new(), ttl_s: 60 }, at(0), 1);
+        let ask = Op::Stand { begins: Vec::new(), ends: Vec::new(), ttl_s: 60 };
+        (2..20).for_each(|event| drop(StateRecord::apply(&mut record, &ask, at(1), event)));
+        let plain = postcard::to_stdvec(&record).expect("bytes").len() as u64;
+        assert!((8 << 20..INFLATED_BYTES_MAX).contains(&plain), "{plain} bytes");
+        let mut kept = Some(unpack(&pack(record.expect("a record")).expect("packed")).expect("a record"));
+        let Answer::Stood(stood) = StateRecord::apply(&mut kept, &ask, at(2), 20) else { panic!("another answer") };
+        assert!(stood.len() > 500, "{} are left", stood.len());
     }
 
     fn base64(bytes: &[u8]) -> String {
