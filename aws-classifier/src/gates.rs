@@ -15,8 +15,6 @@ use crate::ingress::{self, Rule};
 
 /// The label of what stands in groups.
 const STANDING: &str = "standing";
-/// State cuts values at 512 bytes.
-const MEMORY_BYTES_MAX: usize = 500;
 
 /// The calls that [`Change::of`] reads.
 pub const CALLS: &[&str] =
@@ -98,7 +96,7 @@ impl Change {
     #[must_use]
     pub fn remember_opened(&self, mut observations: Observations, ttl_s: u32) -> Observations {
         for (gate, rules) in &self.opened {
-            let rules = ingress::to_memory(rules, MEMORY_BYTES_MAX);
+            let rules = ingress::to_memory(rules);
             observations = observations.remember("opened", gate.key(&self.key), rules, ttl_s);
         }
         observations

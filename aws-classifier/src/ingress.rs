@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use shared::classifier::Malformed;
 use shared::event::Event;
+use shared::observation::MAX_KEY_BYTES;
 
 /// Address ranges at least this wide (`/7`) are worth remembering: a few of them together can be the world.
 /// Our choice: nobody owns a range wider than `/8`, so no honest rule is that wide.
@@ -132,36 +133,14 @@ impl Rule {
         prefix_len(&cidr)?;
         Some(Self { protocol, protocol_text, from_port, to_port, cidr, rule_id, description: String::new() })
     }
-
-    /// A short text that [`Rule::from_memory`] reads back: what state remembers of a rule.
-    pub fn to_memory(&self) -> String {
-        format!("{} {}-{} {} {}", self.protocol_text, self.from_port, self.to_port, self.cidr, self.rule_id)
-    }
-
-    /// Reads [`Rule::to_memory`]; `None` when the text was cut.
-    pub fn from_memory(text: &str) -> Option<Self> {
-        let mut parts = text.split(' ');
-        let protocol_text = parts.next()?.to_owned();
-        let (from, to) = parts.next()?.split_once('-')?;
-        let rule = Self {
-            protocol: protocol(&protocol_text),
-            protocol_text,
-            from_port: from.parse().ok()?,
-            to_port: to.parse().ok()?,
-            cidr: parts.next()?.to_owned(),
-            rule_id: parts.next()?.to_owned(),
-            description: String::new(),
-        };
-        prefix_len(&rule.cidr).map(|_| rule)
-    }
 }
 
-/// Several rules as one text, at most `bytes_max` long: rules that do not fit are left out.
-pub fn to_memory<'r>(rules: impl IntoIterator<Item = &'r Rule>, bytes_max: usize) -> String {
+/// Several rules as one text of their names, as long as state keeps texts: rules that do not fit are left out.
+pub fn to_memory<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> String {
     let mut text = String::new();
     for rule in rules {
-        let one = rule.to_memory();
-        if text.len() + one.len() < bytes_max {
+        let one = rule.names();
+        if text.len() + one.len() < MAX_KEY_BYTES {
             if !text.is_empty() {
                 text.push(',');
             }
@@ -173,7 +152,7 @@ pub fn to_memory<'r>(rules: impl IntoIterator<Item = &'r Rule>, bytes_max: usize
 
 /// Reads [`to_memory`].
 pub fn from_memory(text: &str) -> impl Iterator<Item = Rule> {
-    text.split(',').filter_map(Rule::from_memory)
+    text.split(',').filter_map(Rule::from_names)
 }
 
 /// The rules that let the world in on `port`: those whose range is the world, and those whose ranges together hold half or
@@ -714,8 +693,9 @@ mod tests {
         #[test]
         fn memory_reads_back(from: u16, to: u16, all: bool) {
             let rules = [rule(if all { "-1" } else { "tcp" }, from, to, "0.0.0.0/1"), tcp(from, to, "::/0")];
-            let read: Vec<Rule> = from_memory(&to_memory(&rules, 500)).collect();
-            prop_assert_eq!(&read[..], &rules);
+            let facts = |rules: &[Rule]| rules.iter().map(Rule::to_fact).collect::<Vec<_>>();
+            let read: Vec<Rule> = from_memory(&to_memory(&rules)).collect();
+            prop_assert_eq!(facts(&read), facts(&rules));
             for rule in rules {
                 let named = Rule { rule_id: "sgr-1".to_owned(), ..rule.clone() };
                 for rule in [rule, named] {

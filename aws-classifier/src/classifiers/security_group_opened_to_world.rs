@@ -36,8 +36,6 @@ const TAGGED_MAX: usize = 1000;
 const UNTAGGED: &str = "";
 /// Parts of the world opened by separate calls add up within a day: our choice, longer than any sitting.
 const PARTS_WINDOW_S: u32 = 86_400;
-/// State cuts values at 512 bytes.
-const MEMORY_BYTES_MAX: usize = 500;
 
 /// See the module.
 pub struct SecurityGroupOpenedToWorld {
@@ -135,7 +133,7 @@ impl Classifier for SecurityGroupOpenedToWorld {
             observations = observations.recall("mark", group.clone(), MARK_KNOWN_S);
             observations = observations.recall("tag", group.clone(), MARK_KNOWN_S);
         }
-        let wide = ingress::to_memory(rules.iter().filter(watched).filter(|r| r.is_wide()), MEMORY_BYTES_MAX);
+        let wide = ingress::to_memory(rules.iter().filter(watched).filter(|r| r.is_wide()));
         if !wide.is_empty() {
             observations = observations.distinct("parts", group, wide, PARTS_WINDOW_S);
         }
