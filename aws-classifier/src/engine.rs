@@ -229,13 +229,6 @@ impl Engine {
         &self.ids
     }
 
-    /// With an allow-list and deduplication; without, everything found goes out.
-    #[must_use]
-    pub fn quietened(mut self, noise: Noise) -> Self {
-        self.noise = noise;
-        self
-    }
-
     /// From which log groups records are believed.
     pub fn log_groups(&self) -> Arc<LogGroups> {
         Arc::clone(&self.log_groups)
@@ -323,22 +316,7 @@ impl Engine {
         let mut looks: Vec<Look> = Vec::with_capacity(events.len());
         let mut requests = Vec::with_capacity(events.len());
         for (index, (event, slots)) in events.iter().zip(selected).enumerate() {
-            let slots = slots.as_ref();
-            if !slots.is_empty() {
-                event.locate_with(&self.places);
-            }
-            let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
-            for &slot in slots {
-                let detector = self.detector(slot);
-                match detector.observe(event) {
-                    Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
-                    Ok(observations) => {
-                        let request = push_request(&mut requests, detector.declaration(), event, observations);
-                        looks.push(Look { index, slot, request });
-                    }
-                }
-            }
-            verdicts.push(verdict);
+            verdicts.push(self.ask(index, event, slots.as_ref(), &mut looks, &mut requests));
         }
         let mut known = if requests.is_empty() { Vec::new() } else { state.observe(&requests).await? };
         for _ in 0..FURTHER_ROUNDS_MAX {
@@ -346,45 +324,73 @@ impl Engine {
                 break;
             }
         }
+        let mut repeats = Repeats::default();
         let nothing = Known::default();
-        let (mut repeats, mut repeat_requests) = (Vec::new(), Vec::new());
-        for Look { index, slot, request } in looks {
-            let detector = self.detector(slot);
-            let (event, verdict) = (&events[index], &mut verdicts[index]);
-            match detector.classify(event, request.map_or(&nothing, |r| &known[r])) {
-                Ok(None) => {}
-                Ok(Some(mut evidence)) => {
-                    let once = evidence.once.take();
-                    let place = verdict.findings.len();
-                    self.judge(detector.declaration(), event, evidence, verdict);
-                    if let (Some((key, quiet_s)), Some(finding)) = (once, verdict.findings.get(place)) {
-                        let observations = Observations::none().see(ONCE, key, quiet_s).into_vec();
-                        let classifier = &*detector.declaration().id;
-                        repeats.push((index, finding.finding_id));
-                        repeat_requests.push(ObserveRequest {
-                            classifier,
-                            event: event.key(),
-                            at: event.time,
-                            observations,
-                        });
-                    }
-                }
-                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
-            }
+        for look in looks {
+            let known = look.request.map_or(&nothing, |r| &known[r]);
+            self.conclude(&look, &events[look.index], known, &mut verdicts[look.index], &mut repeats);
         }
-        if !repeats.is_empty() {
-            let known = state.observe(&repeat_requests).await?;
-            for ((index, id), known) in repeats.into_iter().zip(known) {
-                let Verdict { findings, withheld, .. } = &mut verdicts[index];
-                if !known.seen(ONCE).is_new()
-                    && let Some(at) = findings.iter().position(|f| f.finding_id == id)
-                {
-                    withheld.push((findings.remove(at), Why::Repeat));
-                }
-            }
-        }
+        repeats.withhold(&mut verdicts, state).await?;
         self.withhold_repeats(events, &mut verdicts, state).await?;
         Ok(verdicts)
+    }
+
+    /// Asks the classifiers at `slots` what to remember of an event.
+    fn ask<'s>(
+        &'s self,
+        index: usize,
+        event: &Event<'_>,
+        slots: &[Slot],
+        looks: &mut Vec<Look>,
+        requests: &mut Vec<ObserveRequest<'s>>,
+    ) -> Verdict {
+        if !slots.is_empty() {
+            event.locate_with(&self.places);
+        }
+        let mut verdict = Verdict { concerned: !slots.is_empty(), ..Verdict::default() };
+        for &slot in slots {
+            let detector = self.detector(slot);
+            match detector.observe(event) {
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
+                Ok(observations) => {
+                    let request = push_request(requests, detector.declaration(), event, observations);
+                    looks.push(Look { index, slot, request });
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Has one classifier classify one event with what was known.
+    fn conclude<'s>(
+        &'s self,
+        look: &Look,
+        event: &Event<'_>,
+        known: &Known,
+        verdict: &mut Verdict,
+        repeats: &mut Repeats<'s>,
+    ) {
+        let detector = self.detector(look.slot);
+        match detector.classify(event, known) {
+            Ok(None) => {}
+            Ok(Some(mut evidence)) => {
+                let once = evidence.once.take();
+                let place = verdict.findings.len();
+                self.judge(detector.declaration(), event, evidence, verdict);
+                if let (Some((key, quiet_s)), Some(finding)) = (once, verdict.findings.get(place)) {
+                    let observations = Observations::none().see(ONCE, key, quiet_s).into_vec();
+                    let classifier = &*detector.declaration().id;
+                    repeats.findings.push((look.index, finding.finding_id));
+                    repeats.requests.push(ObserveRequest {
+                        classifier,
+                        event: event.key(),
+                        at: event.time,
+                        observations,
+                    });
+                }
+            }
+            Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
+        }
     }
 
     /// One further round: its answers join those before. `false` when nobody asked.
@@ -550,10 +556,40 @@ fn place<'e>(event: &'e Event<'_>, evidence: &'e Evidence) -> (&'e str, &'e str)
     (given(account, &event.account), given(region, &event.region))
 }
 
+/// One classifier on one event of a batch.
 struct Look {
+    /// Position of the event.
     index: usize,
     slot: Slot,
+    /// Position of what it asked state for, if it did.
     request: Option<usize>,
+}
+
+/// Findings that are told once in a while ([`Evidence::once_in`]), and what is asked about them.
+#[derive(Default)]
+struct Repeats<'d> {
+    /// Position of the event, and the finding.
+    findings: Vec<(usize, FindingId)>,
+    requests: Vec<ObserveRequest<'d>>,
+}
+
+impl Repeats<'_> {
+    /// Keeps back those that were told a while ago.
+    async fn withhold<S: State>(self, verdicts: &mut [Verdict], state: &S) -> PortResult<()> {
+        if self.requests.is_empty() {
+            return Ok(());
+        }
+        let known = state.observe(&self.requests).await?;
+        for ((index, id), known) in self.findings.into_iter().zip(known) {
+            let Verdict { findings, withheld, .. } = &mut verdicts[index];
+            if !known.seen(ONCE).is_new()
+                && let Some(at) = findings.iter().position(|f| f.finding_id == id)
+            {
+                withheld.push((findings.remove(at), Why::Repeat));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn cut(text: &str) -> String {

@@ -22,6 +22,7 @@ use shared::event::Event;
 use shared::ports::{
     BatchResult, FailedMessage, Handler, LogPages, Message, ObjectBody, Opening, Outbox, PortError, State,
 };
+use shared::text::one_line;
 use tracing::{info, warn};
 
 use crate::alarms::{Alarms, Window};
@@ -47,6 +48,8 @@ const INFLATE_BYTES: usize = 16 << 10;
 const LOOKS_S_MAX: i64 = 15;
 /// No clock is so far behind: our choice.
 const AHEAD_S_MAX: i64 = 3600;
+/// Characters of an object's name in the log: our choice.
+const NAME_CHARS_MAX: usize = 200;
 
 /// What happened to records: `records_in = classified + ignored + failed`. The first is counted where records come in, the
 /// others where they end.
@@ -403,7 +406,10 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
                     let mut slots = Vec::new();
                     engine.concerned(&event, &mut slots);
                     if !W::HAVE_READER {
-                        later.extend(engine.follow_ups(&event, &slots));
+                        // One of the far future would be sent on its way until then.
+                        if self.surroundings.now().is_none_or(|now| event.time <= now.plus_seconds(AHEAD_S_MAX)) {
+                            later.extend(engine.follow_ups(&event, &slots));
+                        }
                         let window = self.alarms.window(&event);
                         let look = |window| Look { message: record.message, window, text: record.text.clone() };
                         batch.looks.extend(window.map(look));
@@ -559,7 +565,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
             Opening::Opened(body) => body,
             missed => {
                 let what = if matches!(missed, Opening::Gone) { "deleted" } else { "replaced" };
-                warn!("{} was {what} before it was looked at", object.name());
+                warn!("{} was {what} before it was looked at", one_line(&object.name(), NAME_CHARS_MAX));
                 let why = format!("it was {what} before it was looked at: judged by name and size only");
                 return Ok(inspector.inspect_unseen(&object.key, object.created.size, why));
             }

@@ -1,8 +1,19 @@
-//! What a `ConsoleLogin` record says: the outcome, and whether MFA was used. Several plug-ins ask; none may ask another.
+//! What a sign-in's record says: who, the outcome, and whether MFA was used. Several plug-ins ask; none may ask another.
 
 use serde_json::Value;
 use shared::classifier::Malformed;
-use shared::event::Event;
+use shared::event::{Event, PrincipalKind};
+
+/// Whose sign-in it is: a user of Identity Center signs in to many accounts and is one person; everybody else is known per
+/// account.
+pub fn person(event: &Event<'_>) -> String {
+    let identity = event.identity();
+    let person = identity.person_key();
+    if identity.principal_kind() == PrincipalKind::SsoUser {
+        return person.into_owned();
+    }
+    format!("{}/{person}", event.account)
+}
 
 /// Whether a `ConsoleLogin` succeeded. Failed ones have no error code, only `responseElements.ConsoleLogin: Failure`.
 ///

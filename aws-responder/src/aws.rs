@@ -67,6 +67,7 @@ impl Cloud for AwsCloud {
         let ec2 = || self.client(&self.ec2, call, aws_sdk_ec2::Client::new);
         match (call.service.as_str(), call.operation.as_str()) {
             ("iam", "ListAccessKeys") => Box::pin(list_access_keys(iam(), parameters(call)?)).await,
+            ("iam", "GetAccessKeyLastUsed") => Box::pin(access_key_owner(iam(), parameters(call)?)).await,
             ("iam", "UpdateAccessKey") => Box::pin(update_access_key(iam(), parameters(call)?)).await,
             ("ec2", "DescribeSecurityGroupRules") => Box::pin(describe_rules(ec2(), parameters(call)?)).await,
             ("ec2", "RevokeSecurityGroupIngress") => Box::pin(revoke_ingress(ec2(), parameters(call)?)).await,
@@ -105,6 +106,18 @@ async fn list_access_keys(client: aws_sdk_iam::Client, wanted: ListAccessKeys) -
         }
     }
     Err(endless())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct GetAccessKeyLastUsed {
+    access_key_id: String,
+}
+
+async fn access_key_owner(client: aws_sdk_iam::Client, wanted: GetAccessKeyLastUsed) -> Result<Value, CallError> {
+    let call = client.get_access_key_last_used().access_key_id(wanted.access_key_id);
+    let answer = call.send().await.map_err(|error| call_error(&error))?;
+    Ok(json!({ "UserName": answer.user_name() }))
 }
 
 #[derive(Deserialize)]

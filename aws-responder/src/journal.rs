@@ -58,7 +58,7 @@ pub struct Begun {
 impl Begun {
     /// An entry of this version.
     pub fn new(finding: Finding, action: &str, target: &str, settled: shared::Settled, at: Timestamp) -> Self {
-        let shared::Settled { plan, before, note, remains } = settled;
+        let shared::Settled { plan, before, note, remains, .. } = settled;
         let (action, target) = (action.to_owned(), target.to_owned());
         Self { version: VERSION, finding, action, target, plan, before, note, remains, at }
     }

@@ -6,6 +6,7 @@
 //! has settled its plan on live state and the [`journal`] has the before-image and the undo; [`undo`] takes a response
 //! back. The outcome follows the finding to both.
 
+pub mod action_settings;
 pub mod actions;
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -13,6 +14,7 @@ pub mod cloud;
 pub mod executor;
 pub mod handler;
 pub mod journal;
+pub mod patterns;
 pub mod policy;
 pub mod registry;
 pub mod response;
@@ -25,10 +27,11 @@ use std::fmt::Write as _;
 
 use shared::{ApiCall, Plan};
 
+pub use action_settings::ActionSettings;
 pub use cloud::{Cloud, NoCloud};
 pub use handler::Responder;
 pub use registry::{DynAction, REGISTRY, Registered};
-pub use settings::{ActionSettings, ResponderSettings, configure};
+pub use settings::{ResponderSettings, configure};
 
 /// A plan for a person, one call a line, under the headings that have any: `looks first`, `would call`, `undo`.
 /// Attacker-controlled text is neutralised by [`ApiCall`]'s `Display`.

@@ -6,18 +6,20 @@ use serde_json::Value;
 use shared::config::Document;
 use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Plan, SettingsError, Settled};
 
+use crate::action_settings::{self, ActionSettings};
 pub use crate::actions::REGISTRY;
-use crate::settings::{self, ActionSettings};
 
 /// An action without its settings type.
 pub trait DynAction: Send + Sync {
     /// Its declaration.
     fn meta(&self) -> ActionMeta;
-    /// The targets of this finding, each with its plan.
+    /// See [`Action::plan`].
     ///
     /// # Errors
-    /// [`NotApplicable`] when the finding names nothing the action can act on.
+    /// As there.
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+    /// See [`Action::follow`].
+    fn follow(&self, plan: &Plan, seen: &[Value]) -> Option<Plan>;
     /// See [`Action::settle`].
     ///
     /// # Errors
@@ -39,6 +41,10 @@ impl<A: Action> DynAction for A {
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
         Action::plan(self, finding)
+    }
+
+    fn follow(&self, plan: &Plan, seen: &[Value]) -> Option<Plan> {
+        Action::follow(self, plan, seen)
     }
 
     fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
@@ -72,8 +78,8 @@ impl Registered {
     pub const fn of<A: Action>() -> Self {
         Self {
             meta: A::META,
-            defaults: settings::action_defaults::<A>,
-            configure: settings::configure_action::<A>,
+            defaults: action_settings::action_defaults::<A>,
+            configure: action_settings::configure_action::<A>,
             build: build::<A>,
         }
     }

@@ -4,7 +4,8 @@
 //!
 //! 1. **Claim** the response in the journal. What was finished before is answered with the same bytes.
 //! 2. **Decide**: the policy's exemptions, the account, the age of the event, the cap. In mode `dry_run` it ends here.
-//! 3. **Look** at live state and let the action settle its plan on it. What is so already is a success without a call.
+//! 3. **Look** at live state, follow its object where that has gone, and let the action settle its plan on it. What is so already
+//!    is a success without a call; what is not there right after the event is looked for again.
 //! 4. **Begin**: the journal gets what was seen, the exact calls and their undo. Only then the first call goes out.
 //! 5. **Make** the calls, each only as far as live state leaves something to do.
 //! 6. **Complete**: the outcome is written, then sent.
@@ -16,17 +17,18 @@
 
 use std::cell::Cell;
 
+use serde_json::Value;
 use shared::ports::{Clock, Ledger, PortError, PortResult};
 use shared::text::one_line;
 use shared::{ApiCall, Envelope, Finding, Missed, Outcome, OutcomeStatus, Plan, Settled, Timestamp};
 use tracing::info;
 
+use crate::action_settings::Mode;
 use crate::cloud::Cloud;
 use crate::executor::{self, Done, Made, Stop};
 use crate::journal::{Begun, Journal, Turn};
 use crate::policy::{Chosen, Policy};
 use crate::registry::DynAction;
-use crate::settings::Mode;
 
 /// The target of an outcome that says why an action had none.
 const NO_TARGET: &str = "none";
@@ -37,6 +39,12 @@ const TOLD_CHARS_MAX: usize = 300;
 /// Deliveries after which an error that may pass is given up: one less than the deployed queue makes, so that there is
 /// a last word before the dead letter.
 pub const DELIVERIES_MAX: u32 = 4;
+
+/// How often an object that has gone elsewhere is looked for, which needs a few looks when nobody moves it meanwhile.
+const FOLLOWED_MAX: usize = 6;
+
+/// IAM and EC2 may not show for some seconds what was just made; after this many nothing is what it looks like. Our choice.
+const SHOWN_AFTER_S: i64 = 120;
 
 /// What became of a finding's responses.
 #[derive(Debug, Default)]
@@ -137,7 +145,9 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
 
     /// Ids of the actions that answer a finding.
     pub fn answers(&self, finding: &Finding) -> Vec<String> {
-        self.policy.actions_for(finding).iter().map(|chosen| chosen.action.meta().id.to_owned()).collect()
+        let chosen = self.policy.actions_for(finding);
+        let answering = chosen.iter().filter(|chosen| !plans(chosen.action, finding).is_empty());
+        answering.map(|chosen| chosen.action.meta().id.to_owned()).collect()
     }
 
     /// Answers a finding on its `delivery`th delivery. What was done before a failure is in the report too.
@@ -241,8 +251,8 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         let (begun, seen) = match begun {
             Some(begun) => (begun, None),
             None => {
-                let seen = match executor::look(&self.cloud, &plan.reads).await {
-                    Ok(seen) => seen,
+                let (plan, seen) = match self.look(response.action, &plan).await {
+                    Ok(looked) => looked,
                     Err(stop) => return self.not_begun(response, plan, stop),
                 };
                 match self.begin(response, plan, &seen).await? {
@@ -256,12 +266,26 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         self.conclude(response, begun, made, is_first)
     }
 
+    /// What the plan's reads answer now, following its object where it has gone.
+    async fn look(&self, action: &dyn DynAction, plan: &Plan) -> Result<(Plan, Vec<Value>), Stop> {
+        let mut plan = plan.clone();
+        for _ in 1..FOLLOWED_MAX {
+            let seen = executor::look(&self.cloud, &plan.reads).await?;
+            match action.follow(&plan, &seen) {
+                Some(further) => plan = further,
+                None => return Ok((plan, seen)),
+            }
+        }
+        let seen = executor::look(&self.cloud, &plan.reads).await?;
+        Ok((plan, seen))
+    }
+
     /// Settles the plan and writes the before-image; or the outcome, when there is nothing to carry out.
     async fn begin(
         &self,
         response: &Response<'_>,
         plan: Plan,
-        seen: &[serde_json::Value],
+        seen: &[Value],
     ) -> PortResult<Result<Begun, Box<Outcome>>> {
         let now = self.clock.now();
         let ended = |status, plan, note| Ok(Err(Box::new(response.outcome(status, plan, note, now))));
@@ -273,6 +297,11 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
             }
         };
         let Settled { plan: left, note, remains, .. } = &settled;
+        let age_s = now.as_millis().saturating_sub(response.finding.event_time.as_millis()) / 1000;
+        if settled.is_absent && age_s < SHOWN_AFTER_S && response.delivery < DELIVERIES_MAX {
+            let what = format!("{note}, {age_s} s after the event: it may not show yet");
+            return Err(PortError::Retryable { what, source: None });
+        }
         if left.calls.is_empty() {
             let note = joined(&["nothing had to be changed", note, remains]);
             let status = if remains.is_empty() { OutcomeStatus::Succeeded } else { OutcomeStatus::Failed };
@@ -389,11 +418,11 @@ fn given_up(response: &Response<'_>, begun: Begun, why: &str, now: Timestamp) ->
     response.outcome(OutcomeStatus::Failed, begun.plan, note, now)
 }
 
-/// Every target with its plan; an action that does not apply has one target, none, and the reason.
+/// Every target with its plan, none when the finding is about nothing that the action acts on; an action that cannot be planned
+/// has one target, none, and the reason.
 fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan, String>)> {
     match action.plan(finding) {
-        Ok(targets) if !targets.is_empty() => targets.into_iter().map(|(target, plan)| (target, Ok(plan))).collect(),
-        Ok(_) => vec![(NO_TARGET.to_owned(), Err("the action found no target".to_owned()))],
+        Ok(targets) => targets.into_iter().map(|(target, plan)| (target, Ok(plan))).collect(),
         Err(why) => vec![(NO_TARGET.to_owned(), Err(why.0))],
     }
 }

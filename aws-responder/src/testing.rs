@@ -161,6 +161,12 @@ impl Cloud for FakeAws {
                     of_user.map(|((_, id), status)| json!({"AccessKeyId": id, "Status": status})).collect();
                 return Ok(json!({ "AccessKeyMetadata": listed }));
             }
+            "GetAccessKeyLastUsed" => {
+                let keys = self.keys.borrow();
+                let owner = keys.keys().find(|(_, id)| *id == text("AccessKeyId"));
+                let owner = owner.ok_or_else(|| CallError::Gone("NoSuchEntity".to_owned()))?;
+                return Ok(json!({ "UserName": owner.0 }));
+            }
             "DescribeSecurityGroupRules" => {
                 let group = call.parameters["Filters"][0]["Values"][0].as_str().unwrap_or_default();
                 let rules = self.rules.borrow().get(group).cloned().unwrap_or_default();

@@ -11,7 +11,7 @@ use shared::ports::PortError;
 use shared::text::one_line;
 
 use crate::output;
-use crate::source::SourceError;
+use crate::source::{SourceError, SpillUnreadable};
 
 /// Why a command stopped.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,12 @@ fn describe(errors: &[RuleError]) -> String {
         let _ = write!(text, "\n  {}", one_line(&error.to_string(), RULE_CHARS_MAX));
     }
     text + "\n`unusable = \"skip\"` in the section [rules] of the configuration goes on without such rules"
+}
+
+impl From<SpillUnreadable> for Failure {
+    fn from(SpillUnreadable(error): SpillUnreadable) -> Self {
+        Self::machine("read back the temporary file of records that wait", error)
+    }
 }
 
 impl Failure {

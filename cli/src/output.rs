@@ -1,6 +1,5 @@
 //! The terminal: locked streams that drop colours when nobody sees them, and severities in colour.
 
-use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, StdoutLock, Write};
 use std::path::Path;
 
@@ -9,8 +8,6 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use shared::Severity;
 use shared::text::one_line;
-
-use crate::failure::Failure;
 
 /// Standard output. Colours are dropped unless it is a terminal; `NO_COLOR` is honoured.
 pub fn stdout() -> AutoStream<StdoutLock<'static>> {
@@ -53,16 +50,6 @@ pub fn path(path: &Path) -> String {
 /// A text of several lines, every one of them neutralised. Errors quote names and values that are anyone's.
 pub fn lines(text: &str) -> String {
     text.lines().map(|line| one_line(line, line.len())).collect::<Vec<_>>().join("\n")
-}
-
-/// Sees that a file can be written before the work begins whose end it is for. What it holds stays until then.
-///
-/// # Errors
-/// When it cannot.
-pub fn check_writable(file: Option<&Path>) -> Result<(), Failure> {
-    let Some(file) = file else { return Ok(()) };
-    let opened = OpenOptions::new().create(true).append(true).open(file);
-    opened.map(drop).map_err(|e| Failure::machine(format!("write {}", path(file)), e))
 }
 
 /// The whole text of a message for people: JSON indented, every line neutralised. Attackers may have written it.

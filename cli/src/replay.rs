@@ -11,7 +11,7 @@ use shared::event::Event;
 use shared::ports::PortError;
 
 use crate::interrupt;
-use crate::source::{Consumer, Counts, Input, Progress, Record, Rejected, SourceOptions, read};
+use crate::source::{Consumer, Counts, Input, Progress, Record, Rejected, SourceOptions, SpillUnreadable, read};
 
 /// Records classified together: enough that the cost of a batch is shared, and few enough that their events stay in the
 /// cache and are no large allocation.
@@ -26,8 +26,16 @@ pub enum Stop {
     Output(std::io::Error),
     /// State could not be used.
     State(PortError),
+    /// Records that waited on disk could not be read back.
+    Spill(SpillUnreadable),
     /// The record that was asked for has been explained.
     Explained,
+}
+
+impl From<SpillUnreadable> for Stop {
+    fn from(error: SpillUnreadable) -> Self {
+        Self::Spill(error)
+    }
 }
 
 /// Where findings and unreadable records go.

@@ -89,6 +89,8 @@ pub struct Settled {
     pub note: String,
     /// Why the threat stays open although every call succeeds, in a few words for a person; empty when it does not.
     pub remains: String,
+    /// Nothing of what the finding names is there. Right after the event that may only mean that it does not show yet.
+    pub is_absent: bool,
 }
 
 /// An IAM permission an action needs; policies are generated from these.
@@ -136,11 +138,17 @@ pub trait Action: Send + Sync + 'static {
     where
         Self: Sized;
 
-    /// The targets of this finding, each with its plan.
+    /// The targets of this finding, each with its plan; none when it is about nothing that the action acts on.
     ///
     /// # Errors
-    /// [`NotApplicable`] when the finding names nothing the action can act on.
+    /// [`NotApplicable`] when it is, and the action cannot be planned: people are told why.
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable>;
+
+    /// The plan to look at in place of `plan`, when `seen` says that its object is elsewhere by now, or that more has to be read.
+    /// `None`, as by default: it can be settled on what was seen.
+    fn follow(&self, _plan: &Plan, _seen: &[Value]) -> Option<Plan> {
+        None
+    }
 
     /// The plan against live state: `seen[i]` is the answer to `plan.reads[i]`, null when what it asks for does not exist.
     ///

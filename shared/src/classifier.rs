@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::event::Event;
+use crate::files::Files;
 use crate::finding::{Effect, Severity};
+pub use crate::malformed::Malformed;
 use crate::observation::{Known, Observations};
 use crate::places::{Half, Places};
-use crate::ports::Files;
 
 /// How often [`Classifier::observe_further`] is asked: interface to groups to rules to what closed them is three.
 pub const FURTHER_ROUNDS_MAX: usize = 3;
@@ -96,34 +97,6 @@ impl SettingsError {
     /// An error about `key`.
     pub fn new(key: &'static str, why: impl Into<String>) -> Self {
         Self { key, why: why.into() }
-    }
-}
-
-/// A record of the wanted kind that lacks a needed field or has it with the wrong type: schema drift,
-/// counted as failed and named, never silently nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {why}")]
-pub struct Malformed {
-    /// The field, as a path.
-    pub field: String,
-    /// What is wrong.
-    pub why: String,
-}
-
-impl Malformed {
-    /// The field is missing.
-    pub fn missing(field: &str) -> Self {
-        Self { field: field.to_owned(), why: "is missing".to_owned() }
-    }
-
-    /// The field is not `expected`.
-    pub fn wrong(field: &str, expected: &str) -> Self {
-        Self { field: field.to_owned(), why: format!("is not {expected}") }
-    }
-
-    /// The field's text is not JSON.
-    pub fn not_json(field: &str, error: &serde_json::Error) -> Self {
-        Self { field: field.to_owned(), why: format!("is not JSON: {error}") }
     }
 }
 

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::classifier::Malformed;
 use crate::json_repair::repaired;
 use crate::json_scan::{RawValue, ScanError, Scanner};
+use crate::malformed::Malformed;
 use crate::places::{Place, Places};
 use crate::time::Timestamp;
 
@@ -762,15 +762,19 @@ impl<'a> Event<'a> {
 
     /// Whether an AWS service acted: by itself, with a role that is linked to it, or for a principal (`invokedBy`,
     /// forward access sessions, CloudFormation). This is the one place that says so. The sign-in page is not such a
-    /// service, it is how people act; and `AWS Internal` is the address of the console too, which then marks the
-    /// session.
+    /// service, it is how people act. `AWS Internal` is the address of the console too, which does not always mark the
+    /// session: alone it makes no service of a person.
     pub fn is_by_aws_service(&self) -> bool {
+        use PrincipalKind::{FederatedUser, IamUser, Root, Service, SsoUser};
         self.identity_type == "AWSService"
             || (!self.invoked_by.is_empty() && self.invoked_by != "signin.amazonaws.com")
             || self.source_ip.ends_with(".amazonaws.com")
             || self.source_ip.ends_with(".amazonaws.com.cn")
-            || (self.source_ip == "AWS Internal" && self.raw(Part::FromConsole).is_none())
-            || self.identity().principal_kind() == PrincipalKind::Service
+            || match self.identity().principal_kind() {
+                Service => true,
+                FederatedUser | IamUser | Root | SsoUser => false,
+                _ => self.source_ip == "AWS Internal" && self.raw(Part::FromConsole).is_none(),
+            }
     }
 
     /// Whether an AWS service acted and nobody stands behind it who asked for that: the service itself, or a role that is
@@ -1081,6 +1085,8 @@ mod tests {
             r#""sourceIPAddress":"192.0.2.7""#,
             r#""userIdentity":{"type":"IAMUser","invokedBy":"signin.amazonaws.com"}"#,
             r#""sourceIPAddress":"AWS Internal","sessionCredentialFromConsole":"true""#,
+            r#""sourceIPAddress":"AWS Internal","userIdentity":{"type":"IAMUser","userName":"alice"}"#,
+            r#""sourceIPAddress":"AWS Internal","userIdentity":{"type":"Root"}"#,
             r#""sourceIPAddress":"amazonaws.com.example.com""#,
             r#""userAgent":"config.amazonaws.com""#,
         ] {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use maxminddb::Reader;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::ports::Files;
+use crate::files::Files;
 use crate::time::Timestamp;
 
 /// The `[geo]` section: the databases that turn addresses into places.

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::ops::RangeInclusive;
 
+pub use crate::files::Files;
 use crate::incident::{Incident, IncidentId, IncidentStatus};
 use crate::observation::{Known, ObserveRequest};
 use crate::time::Timestamp;
@@ -407,23 +408,6 @@ pub trait Clock {
     fn now(&self) -> Timestamp;
 }
 
-/// Files that settings name: lists, databases, rules.
-pub trait Files {
-    /// The whole content.
-    ///
-    /// # Errors
-    /// A sentence that names the file and what is wrong.
-    fn read(&self, name: &str) -> Result<Vec<u8>, String>;
-
-    /// The names of all files below a folder (or the one file that `folder` is), sorted, as [`Files::read`] takes them.
-    ///
-    /// # Errors
-    /// A sentence that names the folder and what is wrong.
-    fn list(&self, folder: &str) -> Result<Vec<String>, String> {
-        Err(format!("folders cannot be listed here, so not {folder}"))
-    }
-}
-
 /// Every port works through a reference and through shared pointers, so wiring can hand one adapter to several users.
 macro_rules! through_pointers {
     ($($pointer:ty),*) => {$(
@@ -505,12 +489,6 @@ macro_rules! through_pointers {
         impl<T: Clock + ?Sized> Clock for $pointer {
             fn now(&self) -> Timestamp {
                 (**self).now()
-            }
-        }
-
-        impl<T: Files + ?Sized> Files for $pointer {
-            fn read(&self, name: &str) -> Result<Vec<u8>, String> {
-                (**self).read(name)
             }
         }
     )*};

@@ -22,7 +22,6 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::event::PrincipalKind;
 use shared::places::{Coordinates, Half, Place, Places};
 use shared::ports::Files;
 use shared::{
@@ -174,7 +173,7 @@ impl Classifier for ConsoleLoginImpossibleTravel {
         }
         let Some(stop) = self.stop(event) else { return Ok(Observations::none()) };
         let stop = serde_json::to_string(&stop).expect("names and numbers");
-        Ok(Observations::none().remember("stop", whose(event), stop, self.settings.window_s))
+        Ok(Observations::none().remember("stop", sign_in::person(event), stop, self.settings.window_s))
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
@@ -189,7 +188,7 @@ impl Classifier for ConsoleLoginImpossibleTravel {
             let mut pair = [&*here.name, &*there.name];
             pair.sort_unstable();
             let evidence = Evidence::about(event.principal())
-                .once_in(format!("{}/{}", whose(event), pair.join("/")), self.settings.repeat_s)
+                .once_in(format!("{}/{}", sign_in::person(event), pair.join("/")), self.settings.repeat_s)
                 .fact("principal_kind", event.identity().principal_kind().as_str())
                 .fact("from_place", &*from.name)
                 .fact("from_address", &*from.address)
@@ -286,15 +285,6 @@ impl Journey {
 
 fn is_login(event: &Event<'_>) -> bool {
     event.source.eq_ignore_ascii_case("signin.amazonaws.com")
-}
-
-fn whose(event: &Event<'_>) -> String {
-    let identity = event.identity();
-    let person = identity.person_key();
-    if identity.principal_kind() == PrincipalKind::SsoUser {
-        return person.into_owned();
-    }
-    format!("{}/{person}", event.account)
 }
 
 /// The place's name, with coordinates where there is no city.

@@ -19,7 +19,6 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use shared::event::PrincipalKind;
 use shared::ports::Files;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
@@ -100,12 +99,7 @@ impl Classifier for ConsoleLoginNewDevice {
         if !sign_in::succeeded(event)? {
             return Ok(Observations::none());
         }
-        let identity = event.identity();
-        let whose = match identity.principal_kind() {
-            // One person in all accounts and permission sets.
-            PrincipalKind::SsoUser => identity.person_key().into_owned(),
-            _ => format!("{}/{}", event.account, identity.principal_key()),
-        };
+        let whose = sign_in::person(event);
         let device = format!("{whose}/{}", self.fingerprint(event));
         let known_s = self.settings.known_days * 86_400;
         Ok(Observations::none().see("device", device, known_s).see("anyone", whose, PRINCIPAL_KNOWN_S))

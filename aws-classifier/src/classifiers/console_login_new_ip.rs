@@ -18,7 +18,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shared::event::PrincipalKind;
 use shared::ports::Files;
 
 use crate::sign_in;
@@ -99,7 +98,7 @@ impl Classifier for ConsoleLoginNewIp {
             return Ok(Observations::none());
         }
         let whose = match self.settings.scope {
-            Scope::Principal => person(event),
+            Scope::Principal => sign_in::person(event),
             Scope::Account => event.account.to_string(),
             Scope::Global => "global".to_owned(),
         };
@@ -151,15 +150,5 @@ impl Classifier for ConsoleLoginNewIp {
             "`allow_cidrs` names the address"
         };
         Some(why.to_owned())
-    }
-}
-
-/// Whose habits these are: a user of Identity Center signs in to many accounts and is one person; everybody else is known
-/// per account.
-fn person(event: &Event<'_>) -> String {
-    let identity = event.identity();
-    match identity.principal_kind() {
-        PrincipalKind::SsoUser => identity.person_key().into_owned(),
-        _ => format!("{}/{}", event.account, event.principal()),
     }
 }

@@ -53,7 +53,8 @@ pub struct Settings {
     pub known_days: u32,
     /// How many days the groups of an instance are known, for `StartInstances`. Default 90, as above.
     pub membership_days: u32,
-    /// The tag that leaves an instance out. Default `RemediationExclusion`, as the system before this one had it.
+    /// The tag that leaves an instance out; empty: none does. Whoever starts an instance may give it any tag that IAM
+    /// policies do not keep for others. Default `RemediationExclusion`, as the system before this one had it.
     pub exclusion_tag: String,
     /// Its value. Default `Ignore`.
     pub exclusion_value: String,
@@ -110,9 +111,6 @@ impl Classifier for Ec2InstanceInOpenGroup {
             if !(1..=3650).contains(&days) {
                 return Err(SettingsError::new(key, "must be from 1 to 3650"));
             }
-        }
-        if settings.exclusion_tag.is_empty() {
-            return Err(SettingsError::new("exclusion_tag", "must not be empty"));
         }
         Ok(Self { settings })
     }
@@ -352,12 +350,13 @@ fn is_tagged(event: &Event<'_>, instance: &str, settings: &Settings) -> Result<b
 
 /// Whether a list of `{"key", "value"}` has the tag. `DeleteTags` may leave the value out.
 fn has_tag(tags: &Value, settings: &Settings) -> bool {
-    tags.as_array().is_some_and(|tags| {
-        tags.iter().any(|tag| {
-            tag["key"] == settings.exclusion_tag.as_str()
-                && tag["value"].as_str().is_none_or(|v| v == settings.exclusion_value)
+    !settings.exclusion_tag.is_empty()
+        && tags.as_array().is_some_and(|tags| {
+            tags.iter().any(|tag| {
+                tag["key"] == settings.exclusion_tag.as_str()
+                    && tag["value"].as_str().is_none_or(|v| v == settings.exclusion_value)
+            })
         })
-    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

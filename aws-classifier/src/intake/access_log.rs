@@ -7,7 +7,7 @@ use serde_json::Map;
 use shared::Timestamp;
 
 use super::IntakeError;
-use super::text_log::{Parsed, bad, given, time};
+use super::text_line::{Parsed, bad, given, time};
 
 /// The source of access records.
 pub const SOURCE: &str = "web-access-log";

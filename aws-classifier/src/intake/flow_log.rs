@@ -7,7 +7,7 @@ use serde_json::Map;
 use shared::Timestamp;
 
 use super::IntakeError;
-use super::text_log::{Parsed, bad, given};
+use super::text_line::{Parsed, bad, given};
 
 /// The source of flow records.
 pub const SOURCE: &str = "vpc-flow-logs";

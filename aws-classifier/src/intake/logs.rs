@@ -83,10 +83,10 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<LogLine<'_>, IntakeError>)
     loop {
         let event = scanner.raw_value()?;
         match message(event) {
-            Ok(Some(line)) if line.trim_start().starts_with('{') => {
+            Ok((Some(line), _)) if line.trim_start().starts_with('{') => {
                 each(Ok(LogLine { text: &line, owner: &owner, group: Some(&group) }));
             }
-            Ok(Some(line)) => match text_log.line(&line) {
+            Ok((Some(line), id)) => match text_log.line_of(&line, &id) {
                 Line::Header => {}
                 Line::Record(text) => each(Ok(LogLine { text, owner: &owner, group: None })),
                 Line::Bad(error) => each(Err(error)),
@@ -95,7 +95,9 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<LogLine<'_>, IntakeError>)
                     each(Err(IntakeError::Logs { why: format!("a line of {group} that is no record") }));
                 }
             },
-            Ok(None) => each(Err(IntakeError::Logs { why: "logEvents[].message is missing or no string".to_owned() })),
+            Ok((None, _)) => {
+                each(Err(IntakeError::Logs { why: "logEvents[].message is missing or no string".to_owned() }))
+            }
             Err(error) => each(Err(error.into())),
         }
         if !scanner.take(b',') {
@@ -104,14 +106,17 @@ pub fn lines(batch: &str, mut each: impl FnMut(Result<LogLine<'_>, IntakeError>)
     }
 }
 
-fn message(event: RawValue<'_>) -> Result<Option<Cow<'_, str>>, ScanError> {
-    let mut message = None;
+/// The line of a log event, and the id that CloudWatch Logs gave it.
+fn message(event: RawValue<'_>) -> Result<(Option<Cow<'_, str>>, Cow<'_, str>), ScanError> {
+    let (mut message, mut id) = (None, Cow::Borrowed(""));
     Scanner::new(event.text).object::<ScanError>(|key, s| {
         let value = s.raw_value()?;
-        if key == "message" {
-            message = value.as_str();
+        match key {
+            "message" => message = value.as_str(),
+            "id" => id = value.as_str().unwrap_or_default(),
+            _ => {}
         }
         Ok(())
     })?;
-    Ok(message)
+    Ok((message, id))
 }

@@ -17,6 +17,7 @@ pub mod log_groups;
 pub mod logs;
 pub mod s3_object;
 pub mod security_hub;
+mod text_line;
 pub mod text_log;
 
 use log_groups::LogGroups;

@@ -5,38 +5,23 @@
 //! does not say (the account, the region) comes from the file's name where AWS puts it there, and is empty otherwise.
 //!
 //! **The same line twice is two records**: a tool sends the same request many times a second. The id of a line is a hash of
-//! its text and of how often that text came before in the same file, so that the same file read again makes the same
-//! records.
+//! its text, of the id that CloudWatch Logs gave it, if it came from there, and of how often it came before in the same
+//! file, so that the same file or batch read again makes the same records.
 
-use std::borrow::Cow;
 use std::hash::Hasher;
 
 use rustc_hash::{FxHashMap, FxHasher};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use shared::Timestamp;
-use shared::event::{Event, NotificationHeader, plausible_time};
+use shared::event::{Event, NotificationHeader};
 use shared::json_scan::{ScanError, Scanner};
 
+use super::text_line::Parsed;
 use super::{IntakeError, access_log, flow_log};
 
-/// So many lines back it is known how often a line came before. Lines carry their time, so equal ones are near each other.
-const LINES_REMEMBERED_MAX: usize = 1 << 16;
-
-/// What a format's reader makes of a line.
-pub(super) struct Parsed {
-    /// `vpc-flow-logs`.
-    pub source: &'static str,
-    /// `Flow`.
-    pub name: &'static str,
-    /// When it happened.
-    pub time: Timestamp,
-    /// The account, if the line says.
-    pub account: String,
-    /// The region, if the line says.
-    pub region: String,
-    /// Everything else.
-    pub detail: Map<String, Value>,
-}
+/// At least so many different lines back it is known how often a line came before. Lines carry their time, so equal ones are
+/// near each other. Our choice, two megabytes.
+const LINES_REMEMBERED: usize = 1 << 16;
 
 /// What a line is.
 #[derive(Debug)]
@@ -58,6 +43,8 @@ pub struct TextLog {
     region: String,
     flow_columns: Option<flow_log::Columns>,
     seen: FxHashMap<u64, u32>,
+    /// What was seen before that.
+    seen_before: FxHashMap<u64, u32>,
     text: String,
 }
 
@@ -84,6 +71,11 @@ impl TextLog {
 
     /// Reads one line.
     pub fn line(&mut self, line: &str) -> Line<'_> {
+        self.line_of(line, "")
+    }
+
+    /// Reads one line that CloudWatch Logs gave the id `id`.
+    pub fn line_of(&mut self, line: &str, id: &str) -> Line<'_> {
         let line = line.trim();
         if let Some(columns) = flow_log::Columns::of_header(line) {
             self.flow_columns = Some(columns);
@@ -103,7 +95,7 @@ impl TextLog {
         match parsed {
             Err(error) => Line::Bad(error),
             Ok(parsed) => {
-                self.write(line, parsed);
+                self.write(line, id, parsed);
                 Line::Record(&self.text)
             }
         }
@@ -113,15 +105,12 @@ impl TextLog {
         flow_log::parse(line, self.flow_columns.as_ref()).or_else(|| access_log::parse(line))
     }
 
-    fn write(&mut self, line: &str, parsed: Parsed) {
-        if self.seen.len() >= LINES_REMEMBERED_MAX {
-            self.seen.clear();
-        }
+    fn write(&mut self, line: &str, id: &str, parsed: Parsed) {
         let mut hasher = FxHasher::default();
         hasher.write(line.as_bytes());
+        hasher.write(id.as_bytes());
         let hash = hasher.finish();
-        let nth = self.seen.entry(hash).or_default();
-        *nth += 1;
+        let nth = self.count(hash);
         let or = |given: String, known: &str| if given.is_empty() { known.to_owned() } else { given };
         self.text = json!({
             "source": parsed.source,
@@ -133,6 +122,17 @@ impl TextLog {
             "detail": parsed.detail,
         })
         .to_string();
+    }
+
+    /// How often the line came by now, this time included.
+    fn count(&mut self, hash: u64) -> u32 {
+        if self.seen.len() >= LINES_REMEMBERED {
+            self.seen_before = std::mem::take(&mut self.seen);
+        }
+        let before = &self.seen_before;
+        let nth = self.seen.entry(hash).or_insert_with(|| before.get(&hash).copied().unwrap_or_default());
+        *nth += 1;
+        *nth
     }
 }
 
@@ -156,21 +156,6 @@ pub fn event<'a>(header: NotificationHeader<'a>, detail: &'a str) -> Event<'a> {
         Ok(())
     });
     event
-}
-
-/// A field that cannot be read.
-pub(super) fn bad(field: &'static str, expected: &'static str) -> IntakeError {
-    shared::event::RecordError::Wrong { field, expected }.into()
-}
-
-/// Reads a time that a record could carry.
-pub(super) fn time(text: &str, field: &'static str) -> Result<Timestamp, IntakeError> {
-    Ok(plausible_time(text, field)?)
-}
-
-/// A text, unless it is `-`, which stands for nothing in both kinds of log.
-pub(super) fn given(text: &str) -> Option<Cow<'_, str>> {
-    (!matches!(text, "-" | "")).then_some(Cow::Borrowed(text))
 }
 
 #[cfg(test)]
@@ -267,6 +252,35 @@ mod tests {
         let [first, second] = ids();
         assert_ne!(first, second);
         assert_eq!(ids(), [first, second]);
+    }
+
+    fn ids<'l>(log: &mut TextLog, lines: impl IntoIterator<Item = &'l (String, &'l str)>) -> Vec<String> {
+        let id = |(line, id): &(String, &str)| match log.line_of(line, id) {
+            Line::Record(text) => Leaf::of(text).unwrap().event().unwrap().event_id.into_owned(),
+            other => panic!("{other:?}"),
+        };
+        lines.into_iter().map(id).collect()
+    }
+
+    #[test]
+    fn equal_lines_stay_apart_where_what_is_remembered_is_full() {
+        let line =
+            |n: usize| (format!(r#"203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] "GET /{n} HTTP/1.1" 200 12"#), "");
+        let mut log = TextLog::default();
+        let lines: Vec<_> =
+            (0..LINES_REMEMBERED - 1).map(line).chain([line(9), line(1 << 20), line(9), line(9)]).collect();
+        let mut found = ids(&mut log, &lines);
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), lines.len());
+    }
+
+    #[test]
+    fn equal_lines_of_two_batches_are_two_records_and_a_batch_again_is_the_same() {
+        let line = r#"203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 12"#.to_owned();
+        let batch = |id: &str| ids(&mut TextLog::of_place("123456789012", ""), &[(line.clone(), id)]);
+        assert_eq!(batch("3675-1"), batch("3675-1"));
+        assert_ne!(batch("3675-1"), batch("3675-2"));
     }
 
     #[test]

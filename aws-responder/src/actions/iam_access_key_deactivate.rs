@@ -6,16 +6,19 @@
 //! *What it leaves alone.* Session keys (`ASIA…`), which have no status, and the root user's keys, which nobody but root
 //! can change. Sessions made with the key before stay alive: ending them is another action's work.
 //!
-//! *Before it acts.* It lists the user's keys. A key that is inactive already, and one that does not exist any more, need
-//! no call.
+//! *Before it acts.* It lists the user's keys. A user who was renamed meanwhile keeps the key, so a key that is not listed is
+//! asked for its owner, and set inactive under the owner's name. A key that is inactive already, and one that nobody owns
+//! any more, need no call.
 //!
 //! *Undo.* The same call with `Status=Active`.
 //!
 //! *References.* <https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAccessKey.html>,
-//! <https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListAccessKeys.html>
+//! <https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListAccessKeys.html>,
+//! <https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccessKeyLastUsed.html>
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shared::text::one_line;
 use shared::{Action, ActionMeta, ApiCall, Finding, NotApplicable, Permission, Plan, SettingsError, Settled};
 
 use super::is_account;
@@ -40,6 +43,11 @@ impl Action for IamAccessKeyDeactivate {
                 why: "reads first whether the key is active; whose key it will be is not known beforehand",
             },
             Permission {
+                action: "iam:GetAccessKeyLastUsed",
+                resource: "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/*",
+                why: "finds the owner of a key whose user was renamed; who that is, is what it asks",
+            },
+            Permission {
                 action: "iam:UpdateAccessKey",
                 resource: "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/*",
                 why: "sets the key inactive, and active again on undo; whose key it will be is not known beforehand",
@@ -54,7 +62,7 @@ impl Action for IamAccessKeyDeactivate {
     }
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
-        let key = key_of(finding)?;
+        let Some(key) = key_of(finding)? else { return Ok(Vec::new()) };
         let call = |operation: &str, parameters: Value| ApiCall {
             service: "iam".to_owned(),
             operation: operation.to_owned(),
@@ -73,17 +81,53 @@ impl Action for IamAccessKeyDeactivate {
         Ok(vec![(key.id.to_owned(), plan)])
     }
 
-    fn settle(&self, _: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
-        let nothing = |note: &str| Settled {
+    /// Who is not listed with the key is asked about, and who owns it is listed.
+    fn follow(&self, plan: &Plan, seen: &[Value]) -> Option<Plan> {
+        let (list, update) = (plan.reads.first()?, plan.calls.first()?);
+        if live_key(update, seen).ok()?.is_some() {
+            return None;
+        }
+        let Some(answer) = seen.get(1) else {
+            let parameters = json!({"AccessKeyId": update.parameters["AccessKeyId"]});
+            let owner = ApiCall { operation: "GetAccessKeyLastUsed".to_owned(), parameters, ..list.clone() };
+            return Some(Plan { reads: vec![list.clone(), owner], ..plan.clone() });
+        };
+        let owner = answer["UserName"].as_str().filter(|name| is_user_name(name))?;
+        if update.parameters["UserName"] == owner {
+            return None;
+        }
+        let of_owner = |call: &ApiCall| {
+            let mut call = call.clone();
+            call.parameters["UserName"] = json!(owner);
+            call
+        };
+        Some(Plan {
+            reads: vec![of_owner(list)],
+            calls: plan.calls.iter().map(of_owner).collect(),
+            undo: plan.undo.iter().map(of_owner).collect(),
+        })
+    }
+
+    fn settle(&self, finding: &Finding, plan: &Plan, seen: &[Value]) -> Result<Settled, NotApplicable> {
+        let nothing = |note: &str, is_absent| Settled {
             plan: Plan { reads: plan.reads.clone(), ..Plan::default() },
             note: note.to_owned(),
+            is_absent,
             ..Settled::default()
         };
         let [call] = &plan.calls[..] else { return Err(NotApplicable("the plan is not of one call".to_owned())) };
         Ok(match live_key(call, seen)? {
-            None => nothing("the user has no such key any more"),
-            Some(key) if key["Status"] == call.parameters["Status"] => nothing("the key is inactive already"),
-            Some(key) => Settled { plan: plan.clone(), before: vec![key.clone()], ..Settled::default() },
+            None if seen.get(1).is_some_and(|owner| owner["UserName"].is_string()) => {
+                return Err(NotApplicable("the key is somebody's, who is not listed with it; look at it".to_owned()));
+            }
+            None => nothing("nobody has such a key any more", true),
+            Some(key) if key["Status"] == call.parameters["Status"] => nothing("the key is inactive already", false),
+            Some(key) => Settled {
+                plan: plan.clone(),
+                before: vec![key.clone()],
+                note: renamed(finding, call),
+                ..Settled::default()
+            },
         })
     }
 
@@ -91,16 +135,26 @@ impl Action for IamAccessKeyDeactivate {
         match live_key(call, seen)? {
             Some(key) if key["Status"] == call.parameters["Status"] => Ok(None),
             Some(_) => Ok(Some(call.clone())),
-            None if call.parameters["Status"] == "Inactive" => Ok(None),
-            None => Err(NotApplicable("the key does not exist any more".to_owned())),
+            None => Err(NotApplicable(
+                "the user has no such key any more: it does not exist, or the user was renamed".to_owned(),
+            )),
         }
+    }
+}
+
+/// Says it when the key's user has another name than the finding knows.
+fn renamed(finding: &Finding, call: &ApiCall) -> String {
+    let now = call.parameters["UserName"].as_str().unwrap_or_default();
+    match key_of(finding) {
+        Ok(Some(key)) if key.user != now => format!("the user is called {} by now", one_line(now, 64)),
+        _ => String::new(),
     }
 }
 
 /// The key of an `UpdateAccessKey` among the answer of `ListAccessKeys`; null is a user that does not exist.
 fn live_key<'s>(call: &ApiCall, seen: &'s [Value]) -> Result<Option<&'s Value>, NotApplicable> {
     let id = call.parameters["AccessKeyId"].as_str();
-    let (Some(id), [answer]) = (id, seen) else {
+    let (Some(id), [answer, ..]) = (id, seen) else {
         return Err(NotApplicable("the call names no key, or nothing was read".to_owned()));
     };
     if answer.is_null() {
@@ -117,8 +171,9 @@ struct Key<'f> {
     account: &'f str,
 }
 
-/// The key the finding names, else the one the caller used; or why there is none to act on.
-fn key_of(finding: &Finding) -> Result<Key<'_>, NotApplicable> {
+/// The key the finding names, else the one the caller used, who has one of their own only as a user; or why it cannot be
+/// acted on.
+fn key_of(finding: &Finding) -> Result<Option<Key<'_>>, NotApplicable> {
     let no = |why: &str| Err(NotApplicable(why.to_owned()));
     let identity = &finding.identity;
     let fact = |name: &str| finding.evidence.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -138,13 +193,13 @@ fn key_of(finding: &Finding) -> Result<Key<'_>, NotApplicable> {
             return no("it is a key of the root user, which nobody but root can change");
         }
         if identity.kind != "IAMUser" {
-            return no("the caller is not an IAM user, so there is no long-term key");
+            return Ok(None);
         }
         let account = if identity.account.is_empty() { &finding.account } else { &identity.account };
         Key { id: &identity.access_key_id, user: &identity.user_name, account }
     };
     if key.id.is_empty() {
-        return no("the finding names no access key");
+        return Ok(None);
     }
     if key.id.starts_with("ASIA") {
         return no("it is a session key, which cannot be set inactive");
@@ -161,7 +216,7 @@ fn key_of(finding: &Finding) -> Result<Key<'_>, NotApplicable> {
     if !is_account(key.account) {
         return no("the account is not a 12-digit number");
     }
-    Ok(key)
+    Ok(Some(key))
 }
 
 /// `AKIA` and the alphabet of unique ids; API reference: 16 to 128 characters.
@@ -242,12 +297,13 @@ mod tests {
         assert_eq!((&active.plan, &active.before), (&planned, &vec![listed("Active")["AccessKeyMetadata"][1].clone()]));
         for (seen, note) in [
             (listed("Inactive"), "inactive already"),
-            (json!({"AccessKeyMetadata": []}), "no such key"),
-            (Value::Null, "no such key"),
+            (json!({"AccessKeyMetadata": []}), "nobody has"),
+            (Value::Null, "nobody has"),
         ] {
             let settled = settle(seen);
             assert!(settled.plan.calls.is_empty() && settled.plan.undo.is_empty(), "{settled:?}");
             assert!(settled.note.contains(note) && settled.remains.is_empty(), "{settled:?}");
+            assert_eq!(settled.is_absent, note == "nobody has");
         }
         Action::settle(&IamAccessKeyDeactivate, &finding, &planned, &[json!({})]).unwrap_err();
         Action::settle(&IamAccessKeyDeactivate, &finding, &planned, &[]).unwrap_err();
@@ -260,10 +316,51 @@ mod tests {
         let (off, on) = (&planned.calls[0], &planned.undo[0]);
         assert_eq!(left(off, listed("Active")).unwrap().as_ref(), Some(off));
         assert_eq!(left(off, listed("Inactive")).unwrap(), None);
-        assert_eq!(left(off, Value::Null).unwrap(), None, "a key that is gone is of no use to anybody");
+        assert!(left(off, Value::Null).unwrap_err().0.contains("renamed"), "it may be active under another name");
         assert_eq!(left(on, listed("Inactive")).unwrap().as_ref(), Some(on));
         assert_eq!(left(on, listed("Active")).unwrap(), None);
-        assert!(left(on, Value::Null).unwrap_err().0.contains("does not exist"), "and cannot be brought back");
+        left(on, Value::Null).unwrap_err();
+    }
+
+    #[test]
+    fn a_key_is_followed_to_the_new_name_of_its_user() {
+        let finding = created(KEY, "alice");
+        let planned = plan(&finding).unwrap().remove(0).1;
+        let follow = |plan: &Plan, seen: &[Value]| Action::follow(&IamAccessKeyDeactivate, plan, seen);
+        assert_eq!(follow(&planned, &[listed("Active")]), None, "it is where it was");
+        let asking = follow(&planned, &[Value::Null]).unwrap();
+        assert_eq!((&asking.calls, &asking.undo), (&planned.calls, &planned.undo));
+        assert_eq!(
+            asking.reads[1].to_string().split(" (").next(),
+            Some("iam:GetAccessKeyLastUsed AccessKeyId=AKIAIOSFODNN7EXAMPLE")
+        );
+        for nobody in [Value::Null, json!({}), json!({"UserName": "alice"}), json!({"UserName": "a\nb"})] {
+            assert_eq!(follow(&asking, &[Value::Null, nobody]), None);
+        }
+        let followed = follow(&asking, &[Value::Null, json!({"UserName": "bob"})]).unwrap();
+        let names = |calls: &[ApiCall]| calls.iter().map(|c| c.parameters["UserName"].clone()).collect::<Vec<_>>();
+        assert_eq!(
+            [names(&followed.reads), names(&followed.calls), names(&followed.undo)].concat(),
+            ["bob", "bob", "bob"]
+        );
+        let settle = |plan: &Plan, seen: &[Value]| Action::settle(&IamAccessKeyDeactivate, &finding, plan, seen);
+        assert!(settle(&followed, &[listed("Active")]).unwrap().note.contains("called bob"));
+        settle(&asking, &[Value::Null, json!({"UserName": "alice"})]).unwrap_err();
+        assert!(settle(&asking, &[Value::Null, Value::Null]).unwrap().is_absent);
+    }
+
+    #[test]
+    fn ignores_what_is_about_no_key() {
+        let mut session = finding("threat_intel_ip", &[]);
+        session.identity.kind = "AssumedRole".to_owned();
+        session.identity.access_key_id = "ASIAIOSFODNN7EXAMPLE".to_owned();
+        let mut console = finding("threat_intel_ip", &[]);
+        console.identity = user("mallory");
+        let mut instance = finding("guardduty_finding", &[]);
+        instance.identity = shared::Identity::default();
+        for finding in [session, console, instance, created("", "alice")] {
+            assert_eq!(plan(&finding), Ok(Vec::new()), "{finding:?}");
+        }
     }
 
     #[test]
@@ -299,7 +396,6 @@ mod tests {
         elsewhere.account = String::new();
         let cases = [
             (created("ASIAIOSFODNN7EXAMPLE", "alice"), "session key"),
-            (created("", "alice"), "names no access key"),
             (created(KEY, ""), "whose key"),
             (created("AKIA", "alice"), "not one of an IAM user"),
             (created("AKIAIOSFODNN7EXAMPL\n", "alice"), "not one of an IAM user"),
@@ -309,9 +405,7 @@ mod tests {
             (notified, "root user"),
             (nameless, "which key was created"),
             (root(signed("Root", KEY, "")), "root user"),
-            (signed("AssumedRole", "ASIAIOSFODNN7EXAMPLE", ""), "not an IAM user"),
             (signed("IAMUser", "ASIAIOSFODNN7EXAMPLE", "alice"), "session key"),
-            (signed("IAMUser", "", "alice"), "names no access key"),
             (elsewhere, "12-digit"),
         ];
         for (finding, why) in cases {

@@ -101,6 +101,9 @@ impl Action for SecurityGroupRuleRevoke {
     }
 
     fn plan(&self, finding: &Finding) -> Result<Vec<(String, Plan)>, NotApplicable> {
+        if !finding.evidence.contains_key("group_id") {
+            return Ok(Vec::new());
+        }
         let group = group_of(finding)?;
         let rules = offending_rules(finding)?;
         let kept = if self.remainder_kept { remainders(&rules, rules.keys()) } else { BTreeMap::new() };
@@ -147,6 +150,7 @@ impl Action for SecurityGroupRuleRevoke {
                 (n, false) => format!("{n} of the rules not in the group any more"),
             },
             remains: still_open(&rules, offending_ports(finding).as_deref(), &live),
+            is_absent: there.is_empty(),
         })
     }
 

@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use shared::adapters::memory::FixedClock;
 use shared::ports::{BatchResult, Ledger, Message};
 use shared::{Finding, OutcomeStatus, Plan};
 
 use super::tests_support::{
-    Account, DEACTIVATE, Fault, Journalling, REVOKE, World, block_on, clock, deliver, found, group_opened, key_created,
+    Account, DEACTIVATE, Fault, Journalling, REVOKE, World, block_on, clock, deliver, deliver_at, found, group_opened,
+    key_created,
 };
+use crate::action_settings::Mode;
 use crate::cloud::{CallError, Cloud, NoCloud};
 use crate::journal::Journal;
 use crate::response::{Counts, DELIVERIES_MAX};
-use crate::settings::{Mode, ResponderSettings};
+use crate::settings::ResponderSettings;
 use crate::testing::FakeAws;
 use crate::undo::{UndoError, preview, undo};
 
@@ -263,6 +266,7 @@ fn attempts_good_news_and_the_exempt_are_never_acted_on() {
     let world = world();
     let mut settings = auto();
     settings.responder.exempt_principals = vec!["arn:aws:iam::123456789012:user/people/alice".to_owned()];
+    settings.responder.break_glass = vec!["break-glass".to_owned()];
     let own = |mut finding: Finding| {
         finding.identity.arn = "arn:aws:sts::123456789012:assumed-role/security-pipeline-responder/x".to_owned();
         finding
@@ -280,6 +284,63 @@ fn attempts_good_news_and_the_exempt_are_never_acted_on() {
     let words: Vec<String> = last(&world).into_iter().map(|(_, status, note)| format!("{status:?} {note}")).collect();
     insta::assert_snapshot!(words.join("\n"));
     assert!(world.cloud.changes.borrow().is_empty());
+}
+
+#[test]
+fn a_key_is_found_under_the_new_name_of_its_user_unless_that_is_exempt() {
+    let renamed = || World { cloud: FakeAws::default().with_key("bob", KEY, "Active"), ..World::default() };
+    let one = [found("m-1", key_created("e-1", "alice"))];
+    let world = renamed();
+    assert_eq!(deliver(&world, &auto(), &one, 0), BatchResult::default());
+    let outcome = world.outcomes().remove(0);
+    assert_eq!(
+        (outcome.status, outcome.note.as_str()),
+        (OutcomeStatus::Succeeded, "1 call made; the user is called bob by now")
+    );
+    assert_eq!(world.cloud.status("bob", KEY).as_deref(), Some("Inactive"));
+    undo_all(&world, &BTreeSet::from([outcome.outcome_id]), 1);
+    assert_eq!(world.cloud.status("bob", KEY).as_deref(), Some("Active"));
+
+    let mut settings = auto();
+    settings.responder.exempt_resources = vec!["arn:aws:iam::*:user/ops/bob".to_owned()];
+    let world = renamed();
+    deliver(&world, &settings, &one, 0);
+    assert_eq!((world.outcomes()[0].status, world.cloud.changes.borrow().len()), (OutcomeStatus::Skipped, 0));
+}
+
+#[test]
+fn what_is_not_there_right_after_the_event_is_looked_for_again() {
+    for finding in [key_created("e-1", "alice"), wide_rule()] {
+        let world = World::default();
+        let one = [found("m-1", finding.clone())];
+        let fresh = FixedClock::at(finding.event_time.plus_seconds(20));
+        let result = deliver_at(&world, &auto(), &one, 0, fresh);
+        assert!(result.failed.len() == 1 && result.failed[0].retryable, "{result:?}");
+        assert!(result.failed[0].reason.contains("may not show yet"), "{result:?}");
+        assert!(world.outcomes().is_empty());
+        assert_eq!(deliver(&world, &auto(), &one, 1), BatchResult::default());
+        let outcome = world.outcomes().remove(0);
+        assert_eq!(outcome.status, OutcomeStatus::Succeeded, "by now it is gone: {}", outcome.note);
+        assert!(outcome.note.starts_with("nothing had to be changed"), "{}", outcome.note);
+    }
+    // It shows by then, and is acted on.
+    let world = World::default();
+    let one = [found("m-1", key_created("e-1", "alice"))];
+    deliver_at(&world, &auto(), &one, 0, FixedClock::at(key_created("e-1", "alice").event_time));
+    let world = World { cloud: FakeAws::default().with_key("alice", KEY, "Active"), ..world };
+    deliver(&world, &auto(), &one, 1);
+    assert_eq!(world.cloud.status("alice", KEY).as_deref(), Some("Inactive"));
+}
+
+#[test]
+fn a_finding_about_nothing_that_an_action_acts_on_has_no_outcome_and_promises_none() {
+    let world = world();
+    let mut instance = crate::testing::finding("guardduty_finding", &[DEACTIVATE, REVOKE]);
+    instance.identity = shared::Identity::default();
+    deliver(&world, &auto(), &[found("m-1", instance)], 0);
+    assert_eq!(world.outcomes(), Vec::new());
+    let sent = shared::Envelope::from_body(&world.logger.borrow()[0]).unwrap();
+    assert_eq!(sent.answers, Vec::<String>::new());
 }
 
 #[test]
@@ -372,7 +433,7 @@ fn the_object_of_an_undo_may_be_gone() {
     let gone = World { cloud: FakeAws::default(), ..world };
     let journal = Journal::new(Journalling(&gone));
     let error = block_on(undo(&journal, &Account(&gone), &clock(1), &id)).unwrap_err();
-    assert!(error.to_string().contains("the key does not exist any more"), "{error}");
+    assert!(error.to_string().contains("no such key any more"), "{error}");
     let UndoError::Stopped { made: 0, .. } = error else { panic!("{error}") };
     let none = block_on(undo(&journal, &Account(&gone), &clock(1), "no/such/response")).unwrap_err();
     assert!(matches!(none, UndoError::NothingCarriedOut(_)), "{none}");

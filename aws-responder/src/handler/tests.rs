@@ -11,13 +11,15 @@ use super::received;
 use super::tests_support::{
     DEACTIVATE, Fault, REVOKE, World, deliver, found, group_opened, key_created, message, named,
 };
-use crate::settings::{Mode, ResponderSettings};
+use crate::action_settings::Mode;
+use crate::settings::ResponderSettings;
 use crate::testing::finding;
 
-/// Two that are answered, one that is not applicable, one without a response.
+/// One that is answered, one without a response, and one that is answered while another action cannot be planned.
 fn batch() -> Vec<Message> {
     let mut both = group_opened("e-3");
     both.responses.push(DEACTIVATE.to_owned());
+    both.identity.access_key_id = "ASIAIOSFODNN7EXAMPLE".to_owned();
     vec![
         found("m-1", key_created("e-1", "alice")),
         found("m-2", named(finding("console_login_new_ip", &["iam_login_lock"]), "e-2")),
@@ -66,6 +68,7 @@ fn a_response_that_is_turned_on_and_not_carried_out_says_so_and_one_that_is_only
     {
         let mut settings = ResponderSettings::default();
         settings.responder.account_responses_max_per_hour = 1;
+        settings.responder.break_glass = vec!["break-glass".to_owned()];
         settings.actions.get_mut(DEACTIVATE).unwrap().policy.mode = mode;
         let world = World::default();
         deliver(&world, &settings, &batch, 0);
@@ -240,7 +243,9 @@ fn refusals_say_why_and_keep_no_plan() {
     ];
     let mut batch = vec![found("m-1", key_created("e-1", "break-glass")), found("m-2", session)];
     batch.extend(quiet.into_iter().map(|finding| found("m-3", finding)));
-    assert_eq!(deliver(&world, &ResponderSettings::default(), &batch, 0), BatchResult::default());
+    let mut settings = ResponderSettings::default();
+    settings.responder.break_glass = vec!["break-glass".to_owned()];
+    assert_eq!(deliver(&world, &settings, &batch, 0), BatchResult::default());
     let notes: Vec<_> =
         world.outcomes().into_iter().map(|o| (o.status, o.target, o.note, o.plan == Plan::default())).collect();
     let skipped = |target: &str, note: &str| (OutcomeStatus::Skipped, target.to_owned(), note.to_owned(), true);

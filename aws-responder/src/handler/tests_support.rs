@@ -152,7 +152,8 @@ impl Cloud for Account<'_> {
 
     async fn call(&self, call: &ApiCall) -> Result<Value, CallError> {
         let failure = self.0.step();
-        let changes = !matches!(call.operation.as_str(), "ListAccessKeys" | "DescribeSecurityGroupRules");
+        let reads = ["ListAccessKeys", "GetAccessKeyLastUsed", "DescribeSecurityGroupRules"];
+        let changes = !reads.contains(&call.operation.as_str());
         let is_begun = self.0.journalled.borrow().keys().any(|key| key.starts_with("response_begun/"));
         assert!(!changes || is_begun || self.0.is_dead.get(), "{call} is made before the journal has its before-image");
         let others = if changes { self.0.others.borrow_mut().take() } else { None };
@@ -188,8 +189,17 @@ pub(super) fn clock(delivery: u32) -> FixedClock {
 
 /// The delivery of this number, from 0, to a fresh process.
 pub(super) fn deliver(world: &World, settings: &ResponderSettings, batch: &[Message], delivery: u32) -> BatchResult {
+    deliver_at(world, settings, batch, delivery, clock(delivery))
+}
+
+pub(super) fn deliver_at(
+    world: &World,
+    settings: &ResponderSettings,
+    batch: &[Message],
+    delivery: u32,
+    clock: FixedClock,
+) -> BatchResult {
     world.is_dead.set(false);
-    let clock = clock(delivery);
     let (notifier, logger) = (ToNotifier(world), ToLogger(world));
     let responder = Responder::new(settings, Journalling(world), notifier, logger, clock, Account(world)).unwrap();
     let received = |m: &Message| Message { receive_count: delivery + 1, ..m.clone() };

@@ -38,6 +38,7 @@ pub fn execute(args: &ReplayArgs, id: &str) -> Result<(), Failure> {
         Err(Stop::Interrupted) => Err(Failure::Interrupted("the event was not met so far".to_owned())),
         Err(Stop::Output(error)) => Err(error.into()),
         Err(Stop::State(error)) => Err(error.into()),
+        Err(Stop::Spill(error)) => Err(error.into()),
         Ok(done) => Err(Failure::Input(match printer.unreadable {
             Some(why) => format!("the record that names {} cannot be read: {why}", one_line(id, 200)),
             None => format!(

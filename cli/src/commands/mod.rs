@@ -11,9 +11,13 @@ mod replay;
 mod run;
 mod test_cases;
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
 use crate::args::{Command, ResponsesCommand};
 use crate::cloud::{self, Request};
 use crate::failure::Failure;
+use crate::output;
 
 /// Does what the command line asks for.
 ///
@@ -35,4 +39,14 @@ pub fn execute(command: Command) -> Result<(), Failure> {
         Command::Responses(ResponsesCommand::Undo(args)) => cloud::execute(&Request::ResponsesUndo(&args)),
         Command::Config(args) => config::execute(&args),
     }
+}
+
+/// Sees that a file can be written before the work begins whose end it is for. What it holds stays until then.
+///
+/// # Errors
+/// When it cannot.
+fn check_writable(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened.map(drop).map_err(|e| Failure::machine(format!("write {}", output::path(file)), e))
 }

@@ -32,7 +32,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
     }
     let config = config::load(&args.config)?;
     let inputs = inputs(&args.paths)?;
-    output::check_writable(args.summary.as_deref())?;
+    super::check_writable(args.summary.as_deref())?;
     let rejects = match &args.rejected {
         None => None,
         Some(path) => Some(BufWriter::new(
@@ -67,6 +67,7 @@ pub fn execute(args: &ReplayArgs) -> Result<(), Failure> {
         Err(Stop::Explained) => return Ok(()),
         Err(Stop::Output(error)) => return Err(error.into()),
         Err(Stop::State(error)) => return Err(error.into()),
+        Err(Stop::Spill(error)) => return Err(error.into()),
     };
     let without = Half::ALL.map(|half| config.engine.without(half));
     let kept_back = KeptBack::new(&done.kept_back, &config.engine.noise().allow);

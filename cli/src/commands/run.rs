@@ -50,7 +50,7 @@ pub fn execute(args: &RunArgs) -> Result<(), Failure> {
     let options = config.source.options(args.threads);
     let settings = format!("{}\u{1f}{:016x}", config.text, config.engine.rules().fingerprint);
     let key = inventory::progress_key(&inputs, &settings);
-    output::check_writable(args.summary.as_deref())?;
+    super::check_writable(args.summary.as_deref())?;
     let data = DataFolder::open_or_make(&args.data)?;
     interrupt::listen();
     let started = Instant::now();

@@ -33,8 +33,8 @@ use shared::event::Event;
 pub use inputs::{Input, SourceError, inputs};
 use patient::Patient;
 use recent::RecentIds;
-pub use reorder::Record;
 use reorder::{Bundle, Item, ReorderBuffer};
+pub use reorder::{Record, SpillUnreadable};
 
 /// Files up to this size are read at once; larger ones are streamed.
 const WHOLE_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -115,8 +115,8 @@ pub struct Counts {
 
 /// Takes what is read.
 pub trait Consumer {
-    /// Why it wants to stop.
-    type Error;
+    /// Why it wants to stop, or has to.
+    type Error: From<SpillUnreadable>;
     /// A wanted record, in event-time order.
     ///
     /// # Errors
@@ -556,7 +556,7 @@ impl<'m, C: Consumer> Merger<'m, C> {
     }
 
     fn release(&mut self) -> Result<(), C::Error> {
-        while let Some(record) = self.waiting.pop_until(self.watermark) {
+        while let Some(record) = self.waiting.pop_until(self.watermark)? {
             self.consumer.record(record)?;
         }
         Ok(())

@@ -85,6 +85,11 @@ impl Drop for Kept {
     }
 }
 
+/// The temporary file of records that wait cannot be read back.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SpillUnreadable(#[from] pub io::Error);
+
 /// A record that at least one classifier wants, or that was asked for.
 #[derive(Debug)]
 pub struct Record {
@@ -196,7 +201,19 @@ impl ReorderBuffer {
     }
 
     /// Takes the earliest record if its time is not after `until`.
-    pub fn pop_until(&mut self, until: Timestamp) -> Option<Record> {
+    ///
+    /// # Errors
+    /// When a record that waited in the temporary file cannot be read back.
+    pub fn pop_until(&mut self, until: Timestamp) -> Result<Option<Record>, SpillUnreadable> {
+        let Some((item, kept)) = self.next_until(until) else { return Ok(None) };
+        let read_back = match (kept.on_disk, &mut self.spill) {
+            (Some(start), Some(spill)) => Some(spill.read(start + u64::from(item.text.start), item.text.len())?),
+            _ => None,
+        };
+        Ok(Some(Record { kept, item, read_back }))
+    }
+
+    fn next_until(&mut self, until: Timestamp) -> Option<(Item, Rc<Kept>)> {
         let mut earliest = self.order.peek_mut()?;
         let Reverse((time, _, place)) = *earliest;
         if time > until {
@@ -212,12 +229,7 @@ impl ReorderBuffer {
             self.runs[place as usize] = None;
             self.free.push(place);
         }
-        let read_back = kept.on_disk.map(|start| {
-            let spill = self.spill.as_mut().expect("a place on disk needs the file");
-            let text = spill.read(start + u64::from(item.text.start), item.text.len());
-            text.expect("the temporary file this process wrote can be read back")
-        });
-        Some(Record { kept, item, read_back })
+        Some((item, kept))
     }
 }
 
@@ -269,11 +281,22 @@ mod tests {
         }
         assert!(buffer.spill.is_some());
         for i in 0..24 {
-            let record = buffer.pop_until(Timestamp::from_millis(23)).unwrap();
+            let record = buffer.pop_until(Timestamp::from_millis(23)).unwrap().unwrap();
             assert_eq!(record.text().split('x').next(), Some(i.to_string().as_str()));
         }
-        assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).is_none());
+        assert!(buffer.pop_until(Timestamp::from_millis(i64::MAX)).unwrap().is_none());
         assert_eq!(buffer.memory_bytes.get(), 0);
+    }
+
+    #[test]
+    fn a_temporary_file_that_cannot_be_read_is_an_error() {
+        let mut buffer = ReorderBuffer::default();
+        for millis in 0..3 {
+            push(&mut buffer, millis, &"x".repeat(MEMORY_BYTES_MAX / 2));
+        }
+        buffer.spill.as_mut().unwrap().file.set_len(0).unwrap();
+        let popped: Vec<bool> = (0..3).map(|_| buffer.pop_until(Timestamp::from_millis(3)).is_ok()).collect();
+        assert_eq!(popped, [true, true, false]);
     }
 
     #[test]
@@ -281,11 +304,11 @@ mod tests {
         let mut buffer = ReorderBuffer::default();
         let items = vec![item(&mut buffer, 2, 1..3), item(&mut buffer, 1, 0..1)];
         buffer.add(bundle("abc"), items);
-        let first = buffer.pop_until(Timestamp::from_millis(1)).unwrap();
+        let first = buffer.pop_until(Timestamp::from_millis(1)).unwrap().unwrap();
         assert_eq!(first.text(), "a");
         drop(first);
         assert_eq!(buffer.memory_bytes.get(), 3);
-        let second = buffer.pop_until(Timestamp::from_millis(2)).unwrap();
+        let second = buffer.pop_until(Timestamp::from_millis(2)).unwrap().unwrap();
         assert_eq!(second.text(), "bc");
         drop(second);
         assert_eq!(buffer.memory_bytes.get(), 0);
@@ -295,8 +318,8 @@ mod tests {
     fn nothing_is_released_before_its_time() {
         let mut buffer = ReorderBuffer::default();
         push(&mut buffer, 5, "a");
-        assert!(buffer.pop_until(Timestamp::from_millis(4)).is_none());
-        assert!(buffer.pop_until(Timestamp::from_millis(5)).is_some());
+        assert!(buffer.pop_until(Timestamp::from_millis(4)).unwrap().is_none());
+        assert!(buffer.pop_until(Timestamp::from_millis(5)).unwrap().is_some());
     }
 
     #[test]
@@ -310,7 +333,7 @@ mod tests {
         buffer.add(bundle("xyz"), second);
         push(&mut buffer, 2, "-");
         let mut order = String::new();
-        while let Some(record) = buffer.pop_until(Timestamp::from_millis(9)) {
+        while let Some(record) = buffer.pop_until(Timestamp::from_millis(9)).unwrap() {
             order.push_str(record.text());
         }
         assert_eq!(order, "bz-aycx");
