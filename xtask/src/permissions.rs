@@ -313,7 +313,8 @@ mod tests {
             let keyed: Vec<&Statement> = all[component].iter().filter(|s| !s.leading_keys.is_empty()).collect();
             let [statement] = keyed[..] else { panic!("{component}: {keyed:?}") };
             let mut allowed = statement.leading_keys.clone();
-            (declared.sort(), allowed.sort());
+            declared.sort();
+            allowed.sort();
             assert_eq!(allowed, declared, "{component}");
         }
     }
