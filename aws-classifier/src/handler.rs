@@ -456,7 +456,7 @@ impl<S: State, O: Outbox, W: Surroundings> ClassifierHandler<S, O, W> {
 
     /// Reads a log file and classifies its records. A file that is damaged is permanent; what came before was handled.
     async fn read(&self, message: usize, object: &Object, batch: &mut Batch) -> Result<(), PortError> {
-        if !object.is_cloudtrail_log() {
+        if !object.is_log_file() {
             batch.counts.records_in += 1;
             batch.counts.ignored += 1;
             return Ok(());

@@ -4,8 +4,8 @@
 //! `dedup_window_s` seconds, which are 0 by default: repeats go out. Good news is never kept back, and neither is a threat
 //! that good news can end, because its incident may have been closed in between.
 //!
-//! **What a repeat is.** The same classifier finds the same about the same: principal, resource, place, source address,
-//! event name, title, severity and whether it succeeded. Only time and facts may differ. The first finding goes out, those
+//! **What a repeat is.** The same classifier finds the same about the same, and only time and facts differ
+//! ([`Finding::repeat_key`]). The first finding goes out, those
 //! within the window after it are counted, and the next one that goes out says how many there were (`repeats`). Kept in
 //! state under the reserved id [`REPEATS`], so it is one answer for all threads, batches and deliveries.
 
@@ -52,16 +52,7 @@ impl Noise {
         if window_s == 0 || finding.effect != Effect::Threat || finding.resolution_key.is_some() {
             return None;
         }
-        let key = [
-            &*finding.dedup_key,
-            &finding.event_name,
-            &finding.title,
-            finding.severity.as_str(),
-            if finding.attempt { "attempt" } else { "done" },
-            &finding.source_ip,
-        ]
-        .join("\u{1f}");
-        let observations = Observations::none().lead(TURN, key, window_s).into_vec();
+        let observations = Observations::none().lead(TURN, finding.repeat_key(), window_s).into_vec();
         Some(ObserveRequest { classifier: REPEATS, event, at: finding.event_time, observations })
     }
 }

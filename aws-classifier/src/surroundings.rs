@@ -28,13 +28,13 @@ pub trait Surroundings {
     /// Opens a log file or another object.
     ///
     /// # Errors
-    /// Permanent when it may not be read.
+    /// Those of [`Objects::open`].
     fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<Self::File>>>;
 
     /// Looks for records in a log group.
     ///
     /// # Errors
-    /// Permanent when it may not be asked; retryable when the search failed or took too long.
+    /// Those of [`LogRecords::find`].
     fn find(&self, query: &LogQuery<'_>) -> impl Future<Output = PortResult<Self::Found>>;
 
     /// Asks outside services what they know of inspected objects, and adds it to their reports.

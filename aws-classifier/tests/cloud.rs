@@ -282,6 +282,37 @@ async fn a_log_file_is_read_and_every_record_counted() {
     assert_eq!((records_in, classified, ignored, failed), (1501, 1201, 300, 0));
 }
 
+/// What CloudWatch Logs sends to Firehose is a gzip file for each batch, and Firehose puts one behind the other.
+#[tokio::test]
+async fn lines_of_log_groups_that_firehose_puts_into_the_bucket_are_read() {
+    const KEY: &str = "AWSLogs/123456789012/CloudWatchLogs/2026/03/01/12/web-1-2026-03-01-12-05-00-x.json.gz";
+    let gzip = |batch: Value| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(batch.to_string().as_bytes()).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let batch = |group: &str, lines: &[&str]| {
+        let events: Vec<Value> = lines.iter().map(|line| json!({"id": "1", "timestamp": 1, "message": line})).collect();
+        let from = json!({"messageType": "DATA_MESSAGE", "owner": "123456789012", "logGroup": group, "logStream": "s"});
+        let mut batch = from;
+        batch["logEvents"] = events.into();
+        gzip(batch)
+    };
+    let scan = "203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] \"GET /?id=1 HTTP/1.1\" 200 12 \"-\" \"sqlmap/1.7.2\"";
+    let visit = "203.0.113.10 - - [01/Mar/2026:12:00:00 +0000] \"GET / HTTP/1.1\" 200 12 \"-\" \"Mozilla/5.0\"";
+    let record = key_created("e1").to_string();
+    let mut world = World::at("2026-03-01T12:05:00Z");
+    world.put(&format!("trail/{KEY}"), [batch("web", &[visit, scan]), batch("web", &[visit])].concat());
+    world.put(&format!("others/{KEY}"), batch("nobody's", &[&record]));
+    let handler = world.handler();
+    let failed = handler.handle(&messages(&[notice("trail", KEY), notice("others", KEY)])).await.failed;
+    let found: Vec<_> = world.findings().into_iter().map(|f| (f.classifier, f.source_ip)).collect();
+    assert_eq!(found, [("web_scanner_detected".to_owned(), "203.0.113.9".to_owned())]);
+    let [failed] = &failed[..] else { panic!("one: {failed:?}") };
+    assert!(failed.message_id == "m1" && failed.reason.contains("[log_groups] does not name"), "{failed:?}");
+    assert_eq!(handler.counts().records_in, 4);
+}
+
 #[tokio::test]
 async fn other_objects_are_counted_and_not_opened() {
     let world = World::at("2026-03-01T12:05:00Z");

@@ -20,6 +20,11 @@ use crate::incidents::{apply_finding, apply_outcome, apply_receipt};
 use crate::record::{Format, key_of, line};
 use crate::sink::LogSink;
 
+/// What was logged, with its incident.
+const LINES: &str = "log";
+/// The first parts of all its keys in the ledger, before the first `/`: the function's role allows these and no others.
+pub const LEDGER_KINDS: [&str; 1] = [LINES];
+
 /// Long enough for a batch, shorter than the visibility timeout the deployed queues start from (300 s).
 const LEASE_S: i64 = 60;
 
@@ -30,22 +35,13 @@ pub struct Logger<I, L, S, C> {
     ledger: L,
     sink: S,
     clock: C,
-    lease_s: i64,
     recovered: Cell<bool>,
 }
 
 impl<I: Incidents, L: Ledger, S: LogSink, C: Clock> Logger<I, L, S, C> {
     /// A logger that writes lines of `format` to `sink`.
     pub const fn new(format: Format, incidents: I, ledger: L, sink: S, clock: C) -> Self {
-        Self { format, incidents, ledger, sink, clock, lease_s: LEASE_S, recovered: Cell::new(false) }
-    }
-
-    /// Sets how long a claim is held, by default 60 s. 0 is for a single process that owns its ledger: after a
-    /// crash it goes on at once, because nobody else can be at work.
-    #[must_use]
-    pub const fn with_lease_s(mut self, lease_s: i64) -> Self {
-        self.lease_s = lease_s;
-        self
+        Self { format, incidents, ledger, sink, clock, recovered: Cell::new(false) }
     }
 
     /// Commits what a crash left written, recorded and uncommitted. Only saves reading it again at the next start.
@@ -53,37 +49,22 @@ impl<I: Incidents, L: Ledger, S: LogSink, C: Clock> Logger<I, L, S, C> {
         if self.recovered.get() {
             return Ok(());
         }
-        let mut done = Vec::new();
-        for line in self.sink.uncommitted() {
-            if let Some(key) = key_of(&line)
-                && self.result_of(&ledger_key(&key)).await?.is_some()
-            {
-                done.push(line);
-            }
-        }
+        let lines = self.sink.uncommitted();
+        let (lines, keys): (Vec<String>, Vec<String>) =
+            lines.into_iter().filter_map(|line| key_of(&line).map(|key| (line, ledger_key(&key)))).unzip();
+        let results = self.ledger.results(&keys).await?;
+        let done: Vec<String> =
+            lines.into_iter().zip(results).filter_map(|(line, result)| result.map(|_| line)).collect();
         self.sink.commit(&done).await?;
         self.recovered.set(true);
         Ok(())
-    }
-
-    /// The stored result of work that is done; claims nothing.
-    async fn result_of(&self, key: &str) -> PortResult<Option<String>> {
-        let now = self.clock.now();
-        match self.ledger.claim(key, now, now).await? {
-            Claim::Done(result) => Ok(Some(result)),
-            Claim::Busy { .. } => Ok(None),
-            Claim::Ours => {
-                self.ledger.release(key).await?;
-                Ok(None)
-            }
-        }
     }
 
     /// Claims the message and updates its incident.
     async fn prepare(&self, envelope: &Envelope) -> PortResult<Prepared> {
         let key = ledger_key(&envelope.idempotency_key);
         let now = self.clock.now();
-        match self.ledger.claim(&key, now, now.plus_seconds(self.lease_s)).await? {
+        match self.ledger.claim(&key, now, now.plus_seconds(LEASE_S)).await? {
             Claim::Done(_) => return Ok(Prepared::Done),
             Claim::Busy { until } => {
                 let what = format!("someone else is at {key} until {until}");
@@ -117,8 +98,8 @@ impl<I: Incidents, L: Ledger, S: LogSink, C: Clock> Logger<I, L, S, C> {
     }
 
     async fn incident_of(&self, finding: FindingId) -> PortResult<Option<IncidentId>> {
-        let stored = self.result_of(&ledger_key(&format!("finding/{finding}"))).await?;
-        Ok(stored.as_deref().and_then(IncidentId::parse))
+        let results = self.ledger.results(&[ledger_key(&format!("finding/{finding}"))]).await?;
+        Ok(results.into_iter().flatten().next().as_deref().and_then(IncidentId::parse))
     }
 
     /// One phase: update the incidents, write all lines at once, record them, commit them.
@@ -230,7 +211,7 @@ const fn phase(payload: &Payload) -> u8 {
 }
 
 fn ledger_key(idempotency_key: &str) -> String {
-    format!("log/{idempotency_key}")
+    format!("{LINES}/{idempotency_key}")
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

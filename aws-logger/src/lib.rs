@@ -13,7 +13,7 @@ pub mod settings;
 pub mod sink;
 
 pub use archive::ArchiveLog;
-pub use handler::Logger;
+pub use handler::{LEDGER_KINDS, Logger};
 pub use record::Format;
 pub use settings::{LoggerSettings, configure};
 pub use sink::{FileLog, LogSink, WriteLog};

@@ -1,13 +1,15 @@
 //! Batches in, alerts and receipts out.
 //!
 //! What is told, and once:
-//! - A finding at or above `min_severity`, and good news, is told at once. The first finding of a key in a window of
-//!   `group_s` seconds of event time is told; the others in the window become receipts that name it. Repeats that
-//!   arrive in the same batch are counted in its text; the incident list counts all of them.
-//! - An outcome of a wanted status is told in an alert of its own, grouped the same way by finding key, action,
-//!   target and status. A dry run of a finding below `min_severity` is not told; a real change, a failure or a
-//!   request for approval always is. A skipped response is told when it was turned on (mode `auto`); that the limit of
-//!   an account is used up is told once for its hour, and the others of the hour become receipts.
+//! - A finding at or above `min_severity`, and good news, is told at once. Of findings that repeat one another
+//!   ([`Finding::repeat_key`]) in a window of `group_s` seconds of event time the first is told; the others become receipts
+//!   that name it. What is worse, succeeded where the other was denied, or was done in another way is no repeat. Repeats
+//!   that arrive in the same batch are counted in its text; the incident list counts all of them.
+//! - An outcome of a wanted status is told in an alert of its own. What changed something or failed is told each time;
+//!   others are grouped as their findings are, by action, target and status. A dry run of a finding below `min_severity`
+//!   is not told; a real change, a failure or a request for approval always is. A skipped response is told when it was
+//!   turned on (mode `auto`); that the limit of an account is used up is told once for its hour, and the others of the hour
+//!   become receipts.
 //! - Nothing else is told; a finding that is not told says so in a receipt, so that its incident does not wait.
 //!
 //! Every delivery is claimed in the ledger by channel and alert, and the receipt is stored there with it: a redelivered
@@ -30,6 +32,15 @@ pub const GROUPED: &str = "group";
 /// The channel named by receipts of findings that the policy does not tell.
 pub const NOT_TOLD: &str = "none";
 
+/// What was delivered, by channel and alert: kept for as long as messages may come again.
+const DELIVERIES: &str = "notify";
+/// Which alert leads a group.
+const GROUPS: &str = "notify-group";
+/// Which alert said that an account's limit was used up in an hour.
+const USED_UP_LIMITS: &str = "notify-cap";
+/// The first parts of all its keys in the ledger, before the first `/`: the function's role allows these and no others.
+pub const LEDGER_KINDS: [&str; 3] = [DELIVERIES, GROUPS, USED_UP_LIMITS];
+
 /// Long enough for a slow channel, shorter than the visibility timeout the deployed queues start from (300 s).
 const LEASE_S: i64 = 60;
 
@@ -40,26 +51,17 @@ pub struct Notifier<L, O, C> {
     ledger: L,
     receipts: O,
     clock: C,
-    lease_s: i64,
 }
 
 impl<L: Ledger, O: Outbox, C: Clock> Notifier<L, O, C> {
     /// A notifier that tells every alert on every one of `channels`.
     pub fn new(policy: Policy, channels: Vec<Box<dyn Channel>>, ledger: L, receipts: O, clock: C) -> Self {
-        Self { policy, channels, ledger, receipts, clock, lease_s: LEASE_S }
-    }
-
-    /// Sets how long a claim is held, by default 60 s. 0 is for a single process that owns its ledger: after a
-    /// crash it goes on at once, because nobody else can be at work.
-    #[must_use]
-    pub fn with_lease_s(mut self, lease_s: i64) -> Self {
-        self.lease_s = lease_s;
-        self
+        Self { policy, channels, ledger, receipts, clock }
     }
 
     async fn claim(&self, key: &str) -> Result<Claim, Failure> {
         let now = self.clock.now();
-        Ok(self.ledger.claim(key, now, now.plus_seconds(self.lease_s)).await?)
+        Ok(self.ledger.claim(key, now, now.plus_seconds(LEASE_S)).await?)
     }
 
     async fn complete(&self, key: &str, result: &str) -> Result<(), Failure> {
@@ -114,7 +116,7 @@ impl<L: Ledger, O: Outbox, C: Clock> Notifier<L, O, C> {
     }
 
     async fn deliver(&self, channel: &dyn Channel, alert: &Alert) -> Result<Receipt, Failure> {
-        let key = format!("notify/{}/{}", channel.id(), alert.id);
+        let key = format!("{DELIVERIES}/{}/{}", channel.id(), alert.id);
         match self.claim(&key).await? {
             Claim::Done(stored) => serde_json::from_str(&stored)
                 .map_err(|e| Failure { retryable: false, reason: format!("ledger entry {key} is not a receipt: {e}") }),
@@ -265,29 +267,34 @@ fn outcome_silence(policy: &Policy, finding: &Finding, outcome: &Outcome) -> Opt
 /// The hour that the responder's limit counts by, in milliseconds of event time.
 const CAP_HOUR_MS: i64 = 3_600_000;
 
+/// What a real response came to is told whatever was told before: each changed something, or should have.
+const fn is_told_each_time(status: OutcomeStatus) -> bool {
+    matches!(status, OutcomeStatus::Succeeded | OutcomeStatus::Failed)
+}
+
 /// The window is a bucket of event time, the same for every copy of a finding and on every machine.
 fn group_of(policy: &Policy, payload: &Payload) -> Option<String> {
     if let Payload::Outcome { finding, outcome } = payload
         && outcome.missed == Some(Missed::Cap)
     {
         let hour = finding.event_time.as_millis().div_euclid(CAP_HOUR_MS);
-        return Some(format!("notify-cap/{}/{hour}", finding.account));
+        return Some(format!("{USED_UP_LIMITS}/{}/{hour}", finding.account));
     }
     let width_ms = i64::from(policy.group_s) * 1000;
     if width_ms == 0 {
         return None;
     }
-    let bucket = |finding: &Finding| finding.event_time.as_millis().div_euclid(width_ms);
+    let of_finding = |finding: &Finding| {
+        let bucket = finding.event_time.as_millis().div_euclid(width_ms);
+        format!("{GROUPS}/{width_ms}/{bucket}/{}", finding.repeat_key())
+    };
     match payload {
-        Payload::Finding(finding) => Some(format!("notify-group/{}/{width_ms}/{}", finding.dedup_key, bucket(finding))),
-        Payload::Outcome { finding, outcome } => Some(format!(
-            "notify-group/{}/{width_ms}/{}/{}/{}/{}",
-            finding.dedup_key,
-            bucket(finding),
-            outcome.action,
-            outcome.target,
-            outcome.status.as_str()
-        )),
+        Payload::Finding(finding) => Some(of_finding(finding)),
+        Payload::Outcome { outcome, .. } if is_told_each_time(outcome.status) => None,
+        Payload::Outcome { finding, outcome } => {
+            let Outcome { action, target, status, .. } = &**outcome;
+            Some(format!("{}/{action}/{}/{target}", of_finding(finding), status.as_str()))
+        }
         Payload::Receipt(_) => None,
     }
 }

@@ -20,7 +20,8 @@ pub struct NotifierSettings {
 pub struct Policy {
     /// Findings below this are logged and not sent. Medium is our choice: it means "look at it today".
     pub min_severity: Severity,
-    /// Repeats of one finding key within this many seconds of event time become one alert; 0 sends each.
+    /// Repeats of a finding (the same in everything but time and facts) within this many seconds of event time become one
+    /// alert; 0 sends each.
     pub group_s: u32,
     /// Whether good news (something is closed again) is sent although its severity is informational.
     pub good_news: bool,

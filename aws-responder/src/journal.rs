@@ -25,6 +25,17 @@ pub const LEASE_S: i64 = 60;
 /// A claim that anybody may take over: what is written under it is the same whoever writes it.
 const NO_LEASE: Timestamp = Timestamp::from_millis(0);
 
+/// What a key of an outcome begins with: the finding's id, a UUID. `?` is any character, as in IAM.
+const OUTCOMES: &str = "????????-????-????-????-????????????";
+/// Before-images.
+const BEGUN: &str = "response_begun";
+/// Undos; the operator's, with the operator's permissions.
+const UNDONE: &str = "response_undone";
+/// Slots of account-hours.
+pub(crate) const CAP: &str = "response_cap";
+/// The first parts of all keys that the function has in the ledger, before the first `/`: its role allows these and no others.
+pub const LEDGER_KINDS: [&str; 3] = [OUTCOMES, BEGUN, CAP];
+
 /// Account-hours whose slots are remembered in this process; our choice: a few hundred kilobytes at most.
 const HOURS_REMEMBERED: usize = 1000;
 
@@ -146,13 +157,10 @@ impl<L: Ledger> Journal<L> {
     ///
     /// # Errors
     /// The ledger's; permanent when the entry cannot be read.
-    pub async fn begun(&self, key: &str, now: Timestamp) -> PortResult<Option<Begun>> {
+    pub async fn begun(&self, key: &str) -> PortResult<Option<Begun>> {
         let key = begun_key(key);
-        match self.ledger.claim(&key, now, NO_LEASE).await? {
-            Claim::Done(text) => Ok(Some(read(&key, &text, |begun: &Begun| begun.version)?)),
-            Claim::Busy { until } => Err(busy(&key, until)),
-            Claim::Ours => Ok(None),
-        }
+        let texts = self.ledger.results(std::slice::from_ref(&key)).await?;
+        texts.into_iter().flatten().next().map(|text| read(&key, &text, |begun: &Begun| begun.version)).transpose()
     }
 
     /// Writes the entry before the first change.
@@ -257,11 +265,11 @@ impl<L: Ledger> Journal<L> {
 }
 
 fn begun_key(key: &str) -> String {
-    format!("response_begun/{key}")
+    format!("{BEGUN}/{key}")
 }
 
 fn undo_key(key: &str) -> String {
-    format!("response_undone/{key}")
+    format!("{UNDONE}/{key}")
 }
 
 fn text(entry: &impl Serialize) -> String {

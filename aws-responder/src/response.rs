@@ -26,7 +26,7 @@ use tracing::info;
 use crate::action_settings::Mode;
 use crate::cloud::Cloud;
 use crate::executor::{self, Done, Made, Stop};
-use crate::journal::{Begun, Journal, Turn};
+use crate::journal::{Begun, CAP, Journal, Turn};
 use crate::policy::{Chosen, Policy};
 use crate::registry::DynAction;
 
@@ -186,7 +186,7 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
     async fn finish(&self, response: &Response<'_>, planned: Result<Plan, String>) -> Result<String, Unfinished> {
         let now = self.clock.now();
         let verdict = self.verdict(response, planned, now).await?;
-        let begun = self.journal.begun(&response.key, now).await?;
+        let begun = self.journal.begun(&response.key).await?;
         let outcome = match (verdict, begun) {
             (Verdict::Act(plan), begun) => self.act(response, plan, begun).await?,
             (Verdict::Skip(_, why), Some(begun)) => given_up(response, begun, &why, now),
@@ -431,7 +431,7 @@ fn plans(action: &dyn DynAction, finding: &Finding) -> Vec<(String, Result<Plan,
 /// only shown has an hour of its own, so that it takes nothing from what is carried out.
 fn hour_of(account: &str, acts: bool, at: Timestamp) -> String {
     let kind = if acts { "carried_out" } else { "shown" };
-    format!("response_cap/{account}/{kind}/{}", at.as_millis().div_euclid(3_600_000))
+    format!("{CAP}/{account}/{kind}/{}", at.as_millis().div_euclid(3_600_000))
 }
 
 fn calls(n: usize) -> String {

@@ -67,7 +67,7 @@ pub async fn undo<L: Ledger>(
     clock: &impl Clock,
     outcome_id: &str,
 ) -> Result<(Undone, bool), UndoError> {
-    let Some(begun) = journal.begun(outcome_id, clock.now()).await? else {
+    let Some(begun) = journal.begun(outcome_id).await? else {
         return Err(UndoError::NothingCarriedOut(outcome_id.to_owned()));
     };
     let action = action_of(&begun)?;

@@ -370,6 +370,19 @@ mod tests {
         }
     }
 
+    /// A section that a function does not know keeps it from starting, also when it is for another one.
+    #[cfg(feature = "aws")]
+    #[test]
+    fn every_function_starts_with_every_section() {
+        use shared::adapters::aws::lambda;
+        let text = defaults_text().unwrap();
+        lambda::document("defaults", &text).finish().unwrap();
+        for section in lambda::SECTIONS {
+            let is_there = [format!("[{section}]"), format!("[{section}.")].iter().any(|header| text.contains(header));
+            assert!(is_there, "nothing reads the section {section}");
+        }
+    }
+
     #[test]
     fn every_mistake_of_every_component_is_reported_at_once() {
         let text = "[source]\nthreads = -1\n\n[responder]\nexempt = []\n\n[notifier]\nmin_severity = \"bad\"\n\n[classifiers.nothing]\n\n[spelling]\n";

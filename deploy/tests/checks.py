@@ -40,14 +40,8 @@ WITHOUT_RESOURCES = {
 # Amazon S3's rules for bucket names; the longest name of a region today; CloudFormation's longest parameter.
 BUCKET_CHARS_MAX, LONGEST_REGION, NAME_CHARS_MAX = 63, "ap-southeast-1", 4096
 FOUNDATION = "foundation/template.yaml"
-# Who may read or write which items of the state table, by hash key: shared/src/adapters/aws/dynamo.
-STATE_KEYS = {
-    "classifier": {"state/*"},
-    # Responses are under the finding's id, a UUID.
-    "responder": {"ledger/????????-????-????-????-????????????/*", "ledger/response_*"},
-    "notifier": {"ledger/notify/*", "ledger/notify-group/*"},
-    "logger": {"ledger/log/*"},
-}
+# Who may read or write which items of the state table, by hash key, as the crates declare it (`cargo xtask gen`).
+STATE_KEYS = json.loads((ROOT / "deploy/generated/state-keys.json").read_text())
 
 Templates = dict[str, dict]
 Problems = Iterator[str]
@@ -230,11 +224,17 @@ def only_aws_may_send_what_is_believed(all_templates: Templates) -> Problems:
 
 
 def only_rules_of_this_pipeline_may_send(all_templates: Templates) -> Problems:
-    """A service principal without account and source would be a confused deputy."""
+    """A service principal without account and source would be a confused deputy; a topic may send when it was named."""
     for kind in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
         for name, logical_id, policy in resources(all_templates, kind):
-            for statement in statements(policy["Properties"]["PolicyDocument"]):
+            for entry in policy["Properties"]["PolicyDocument"]["Statement"]:
+                [statement] = statements(entry)
                 if statement["Effect"] == "Deny":
+                    continue
+                if statement["Principal"] == {"Service": "sns.amazonaws.com"}:
+                    named = {"ArnEquals": {"aws:SourceArn": {"Ref": "InputTopicArn"}}}
+                    if statement.get("Condition") != named or entry.get("Fn::If", [None])[0] != "InputTopic":
+                        yield f"{name} {logical_id}: a topic may send that was not named"
                     continue
                 condition = statement.get("Condition", {})
                 if condition.get("StringEquals", {}).get("aws:SourceAccount") != {"Ref": "AWS::AccountId"}:
@@ -242,6 +242,25 @@ def only_rules_of_this_pipeline_may_send(all_templates: Templates) -> Problems:
                 sources = list(strings(condition.get("ArnLike", {}).get("aws:SourceArn", [])))
                 if not sources or not all("${Name}-*" in source for source in sources):
                     yield f"{name} {logical_id}: not only this pipeline's rules and alarms may send"
+
+
+def a_topic_is_read_only_when_one_is_named(all_templates: Templates) -> Problems:
+    """The queue's subscription hangs on `InputTopicArn`, which nobody has set, and comes after the permission to send."""
+    template = all_templates["classifier/template.yaml"]
+    if template["Conditions"].get("InputTopic") != {"Fn::Not": [{"Fn::Equals": [{"Ref": "InputTopicArn"}, ""]}]}:
+        yield "classifier: the condition InputTopic is not that a topic was named"
+    for name in ("template.yaml", "classifier/template.yaml"):
+        if all_templates[name]["Parameters"].get("InputTopicArn", {}).get("Default") != "":
+            yield f"{name}: a topic is read by default"
+    subscription = template["Resources"].get("InputSubscription", {})
+    if (subscription.get("Condition"), subscription.get("DependsOn")) != ("InputTopic", "QueuePolicy"):
+        yield "classifier: its queue is subscribed before a topic is named or may send"
+    wanted = {"TopicArn": {"Ref": "InputTopicArn"}, "Protocol": "sqs", "Endpoint": {"Fn::GetAtt": ["Queue", "Arn"]}}
+    if subscription.get("Properties") != wanted:
+        yield "classifier: the topic is not led into its queue"
+    allowed = [s for s in policies_of(template, "AWS::SQS::QueuePolicy", "Queues", "Queue") if s["Effect"] == "Allow"]
+    if not any(s["Principal"] == {"Service": "sns.amazonaws.com"} for s in allowed):
+        yield "classifier: the topic may not send to its queue"
 
 
 def the_bus_is_open_to_the_organization_only(all_templates: Templates) -> Problems:
@@ -487,8 +506,47 @@ def the_state_table_is_shared_out(all_templates: Templates) -> Problems:
             if "${StateTable}" not in str(statement.get("Resource")):
                 continue
             keys = statement.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys", [])
-            if set(keys) != STATE_KEYS[component]:
+            if set(keys) != set(STATE_KEYS[component]):
                 yield f"{component}: {statement['Sid']} is for other items than its own"
+
+
+def everything_can_be_set_from_the_root(all_templates: Templates) -> Problems:
+    """The root passes every parameter of a nested template on, with the same default and limits."""
+    root = all_templates["template.yaml"]
+    kept = ("Type", "Default", "AllowedValues", "AllowedPattern", "MinValue", "MaxValue")
+    for logical_id, resource in root["Resources"].items():
+        nested = all_templates[resource["Properties"]["Location"]]["Parameters"]
+        given = resource["Properties"]["Parameters"]
+        for missing in sorted(set(nested) - set(given)):
+            yield f"{logical_id}: {missing} cannot be set from the root"
+        for parameter in sorted(set(nested) & set(given)):
+            if "Ref" not in given[parameter]:
+                continue
+            of_root = root["Parameters"].get(given[parameter]["Ref"], {})
+            if any(of_root.get(key) != nested[parameter].get(key) for key in kept):
+                yield f"{logical_id}: {parameter} differs between the root and the template alone"
+
+
+def the_configuration_can_be_a_file(all_templates: Templates) -> Problems:
+    """Every function has the layer that PipelineConfig may name a file of."""
+    for component, template in component_templates(all_templates):
+        layers = template["Resources"]["Function"]["Properties"].get("Layers")
+        if layers != {"Fn::If": ["DataLayer", [{"Ref": "DataLayerArn"}], {"Ref": "AWS::NoValue"}]}:
+            yield f"{component}: it has not the layer DataLayerArn"
+        if template["Conditions"].get("DataLayer") != {"Fn::Not": [{"Fn::Equals": [{"Ref": "DataLayerArn"}, ""]}]}:
+            yield f"{component}: the condition DataLayer is not that a layer was named"
+
+
+def what_is_gone_looks_gone(all_templates: Templates) -> Problems:
+    """Without s3:ListBucket S3 says of an object that is not there that it is forbidden."""
+    role = all_templates["classifier/template.yaml"]["Resources"]["FunctionRole"]["Properties"]
+    granted: dict[str, set[str]] = {"s3:GetObject": set(), "s3:ListBucket": set()}
+    for statement in statements(role):
+        for action in set(as_list(statement["Action"])) & set(granted):
+            for resource in as_list(statement["Resource"]):
+                granted[action].add(resource["Fn::Sub"].split(":::")[1].split("/")[0])
+    for bucket in sorted(granted["s3:GetObject"] - granted["s3:ListBucket"]):
+        yield f"classifier: of {bucket} it cannot tell what is gone from what is forbidden"
 
 
 def names_agree(all_templates: Templates) -> Problems:
@@ -568,6 +626,7 @@ ALL = [
     rules_are_the_generated_ones_within_the_quotas,
     only_aws_may_send_what_is_believed,
     only_rules_of_this_pipeline_may_send,
+    a_topic_is_read_only_when_one_is_named,
     the_bus_is_open_to_the_organization_only,
     actions_and_resources_are_named,
     functions_use_their_own_roles,
@@ -580,6 +639,9 @@ ALL = [
     alarms_are_complete_and_explained,
     alarms_watch_what_exists,
     stacks_meet_in_parameters_that_exist,
+    everything_can_be_set_from_the_root,
+    the_configuration_can_be_a_file,
+    what_is_gone_looks_gone,
     names_agree,
     names_fit_everywhere,
     the_state_table_is_shared_out,

@@ -9,8 +9,8 @@ import pytest
 import templates
 
 REAL = {name: templates.load(name) for name in templates.ALL}
-CLASSIFIER, FOUNDATION, RESPONDER, RULES = (
-    f"{name}/template.yaml" for name in ("classifier", "foundation", "responder", "rules")
+CLASSIFIER, FOUNDATION, LOGGER, NOTIFIER, RESPONDER, RULES = (
+    f"{name}/template.yaml" for name in ("classifier", "foundation", "logger", "notifier", "responder", "rules")
 )
 
 
@@ -38,7 +38,9 @@ def at(template: str, resource: str, *path):
 P = "Properties"
 MAPPING = (P, "Events", "Messages", P)
 ROLE = (P, "Policies", 0, "PolicyDocument", "Statement", 0)
-ALARM_RECORDS = (*ROLE[:-1], 12, "Fn::If", 1)
+ALARM_RECORDS = (*ROLE[:-1], 13, "Fn::If", 1)
+SETTINGS_GONE = (*ROLE[:-1], 12, "Fn::If", 1)
+LEADING_KEYS = ("Condition", "ForAllValues:StringLike", "dynamodb:LeadingKeys")
 STATE = (*ROLE[:-1], 4)
 STATEMENTS = (P, "PolicyDocument", "Statement")
 RULE = (P, "Targets", 0)
@@ -73,6 +75,12 @@ BROKEN = [
     (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", P, "PolicyDocument", "Statement", 0, "Condition", "StringEquals"), None),
     (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", P, "PolicyDocument", "Statement", 0, "Condition", "ArnLike"), None),
     (checks.only_rules_of_this_pipeline_may_send, at(FOUNDATION, "AlarmTopicPolicy", P, "PolicyDocument", "Statement", 0, "Condition", "ArnLike"), None),
+    (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", *STATEMENTS, 1, "Fn::If", 0), "OwnKey"),
+    (checks.only_rules_of_this_pipeline_may_send, at(CLASSIFIER, "QueuePolicy", *STATEMENTS, 1, "Fn::If", 1, "Condition"), {}),
+    (checks.a_topic_is_read_only_when_one_is_named, at(CLASSIFIER, "InputSubscription", "Condition"), None),
+    (checks.a_topic_is_read_only_when_one_is_named, at(CLASSIFIER, "InputSubscription", "DependsOn"), None),
+    (checks.a_topic_is_read_only_when_one_is_named, at(CLASSIFIER, "InputSubscription", P, "Endpoint"), {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}),
+    (checks.a_topic_is_read_only_when_one_is_named, at(CLASSIFIER, "QueuePolicy", *STATEMENTS, 1), {"Ref": "AWS::NoValue"}),
     (checks.the_bus_is_open_to_the_organization_only, at(RULES, "CentralBusPolicy", P, "Statement", "Condition"), None),
     (checks.the_bus_is_open_to_the_organization_only, at(RULES, "CentralBusPolicy", "Condition"), None),
     (checks.actions_and_resources_are_named, at(CLASSIFIER, "FunctionRole", *ROLE, "Action"), "sqs:*"),
@@ -103,7 +111,9 @@ BROKEN = [
     (checks.metrics_exist, at(CLASSIFIER, "Function", P, "Environment", "Variables", "DEPLOYMENT"), "security-pipeline"),
     (checks.names_fit_everywhere, at(FOUNDATION, "ArchiveBucket", P, "BucketName"), {"Fn::Sub": "${Name}-archives-${AWS::AccountId}-${AWS::Region}"}),
     (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition"), None),
-    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, "Condition", "ForAllValues:StringLike", "dynamodb:LeadingKeys"), ["*"]),
+    (checks.the_state_table_is_shared_out, at(CLASSIFIER, "FunctionRole", *STATE, *LEADING_KEYS), ["*"]),
+    (checks.the_state_table_is_shared_out, at(NOTIFIER, "FunctionRole", *STATE, *LEADING_KEYS), ["ledger/notify/*", "ledger/notify-group/*"]),
+    (checks.the_state_table_is_shared_out, at(LOGGER, "FunctionRole", *STATE, *LEADING_KEYS), ["ledger/log/*", "ledger/response_begun/*"]),
     (checks.what_is_kept_survives, at(FOUNDATION, "ArchiveBucket", "DeletionPolicy"), "Retain"),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "Something is wrong."),
     (checks.alarms_are_complete_and_explained, at(CLASSIFIER, "ErrorsAlarm", P, "AlarmDescription"), "docs/runbooks/throttles.md"),
@@ -116,6 +126,10 @@ BROKEN = [
     (checks.stacks_meet_in_parameters_that_exist, at("template.yaml", "Notifier", P, "Parameters", "LoggerQueueUrl"), {"Fn::Sub": "/${Name}/loger/queue-url"}),
     (checks.stacks_meet_in_parameters_that_exist, at("template.yaml", "Notifier", P, "Parameters", "Colour"), "red"),
     (checks.stacks_meet_in_parameters_that_exist, at("template.yaml", "Logger", "DependsOn"), "Rules"),
+    (checks.everything_can_be_set_from_the_root, at("template.yaml", "Foundation", P, "Parameters", "ArchiveDays"), None),
+    (checks.everything_can_be_set_from_the_root, at("template.yaml", "Notifier", P, "Parameters", "MaximumConcurrency"), {"Ref": "LoggerConcurrency"}),
+    (checks.the_configuration_can_be_a_file, at(RESPONDER, "Function", P, "Layers"), None),
+    (checks.what_is_gone_looks_gone, at(CLASSIFIER, "FunctionRole", *SETTINGS_GONE, "Action"), "s3:GetBucketLocation"),
     (checks.what_is_kept_survives, at(FOUNDATION, "StateTable", "DeletionPolicy"), None),
     (checks.what_is_kept_survives, at(FOUNDATION, "StateTable", P, "PointInTimeRecoverySpecification"), None),
     (checks.what_is_kept_survives, at(FOUNDATION, "StateTable", P, "BillingMode"), "PROVISIONED"),
@@ -151,6 +165,13 @@ def test_a_log_group_by_default_is_found(template):
     broken = copy.deepcopy(REAL)
     broken[template]["Parameters"]["AlarmLogGroup"]["Default"] = "trail"
     assert list(checks.log_groups_are_asked_only_when_one_is_named(broken))
+
+
+@pytest.mark.parametrize("template", [CLASSIFIER, "template.yaml"])
+def test_a_topic_by_default_is_found(template):
+    broken = copy.deepcopy(REAL)
+    broken[template]["Parameters"]["InputTopicArn"]["Default"] = "arn:aws:sns:eu-central-1:123456789012:all"
+    assert list(checks.a_topic_is_read_only_when_one_is_named(broken))
 
 
 def test_a_condition_that_always_holds_is_found():

@@ -60,7 +60,7 @@ impl fmt::Display for IncidentId {
 pub enum IncidentStatus {
     /// Nobody and nothing has acted.
     New,
-    /// A response runs, waits for approval, or was planned in dry-run.
+    /// A response runs, waits for approval or failed. One that was skipped or only shown leaves the incident as it was.
     Processing,
     /// A response succeeded.
     Mitigated,
@@ -126,7 +126,7 @@ pub struct Incident {
     /// Its result, such as `DRY_RUN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_action_result: Option<String>,
-    /// `PENDING`, `SENT` or `FAILED`.
+    /// `PENDING`, `SENT`, `GROUPED` (told with an earlier alert), `FAILED` or `NOT_TOLD` (the settings keep it from people).
     pub notify_status: String,
     /// The key that good news resolves it by.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,8 @@ pub mod observation;
 pub mod outcome;
 pub mod places;
 pub mod ports;
+mod repeat;
+pub mod state_table;
 pub mod text;
 pub mod time;
 

@@ -156,7 +156,8 @@ pub trait Objects {
     /// Opens an object.
     ///
     /// # Errors
-    /// Permanent when it may not be read or there is no such bucket.
+    /// Retryable also when it may not be read or there is no such bucket, as somebody may mend that; permanent when the object
+    /// cannot be had as it is, such as one that was moved to an archive.
     fn open(&self, object: &ObjectRef<'_>) -> impl Future<Output = PortResult<Opening<Self::Body>>>;
 }
 
@@ -190,7 +191,8 @@ pub trait LogRecords {
     /// Looks, and waits until the search is over.
     ///
     /// # Errors
-    /// Retryable when the search failed or took too long; permanent when there is no such log group or it may not be asked.
+    /// Retryable when the search failed or took too long, there is no such log group or it may not be asked: somebody may mend
+    /// that. Permanent when the question is wrong.
     fn find(&self, query: &LogQuery<'_>) -> impl Future<Output = PortResult<Self::Found>>;
 }
 
@@ -335,8 +337,8 @@ pub trait Ledger {
     fn complete(&self, key: &str, result: &str, now: Timestamp) -> impl Future<Output = PortResult<()>>;
     /// Gives the claim up after a retryable failure.
     fn release(&self, key: &str) -> impl Future<Output = PortResult<()>>;
-    /// The stored results of these keys, in their order; `None` where nothing was completed. Only reads, for people who
-    /// look.
+    /// The stored results of these keys, in their order; `None` where nothing was completed, also while somebody is at it.
+    /// Only reads.
     fn results(&self, keys: &[String]) -> impl Future<Output = PortResult<Vec<Option<String>>>>;
 }
 

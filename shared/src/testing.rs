@@ -8,7 +8,7 @@ use crate::observation::{
     ObserveRequest, Seen, Stood,
 };
 use crate::ports::{
-    Archive, Claim, FailedMessage, IncidentFilter, Incidents, LEDGER_RETENTION_S, Ledger, Message, Queue,
+    Archive, Claim, FailedMessage, IncidentFilter, Incidents, LEDGER_RETENTION_S, Ledger, Message, PortResult, Queue,
     QueueSettings, State,
 };
 use crate::time::Timestamp;
@@ -360,6 +360,54 @@ pub async fn ledger_suite(ledger: &impl Ledger) {
     assert_eq!(ledger.results(&keys).await.expect("looks"), expected, "in their order, only what is done");
     assert_eq!(ledger.results(&[]).await.expect("looks"), []);
     assert_eq!(claim("nobody's", 0, 1).await, Claim::Ours, "looking claims nothing");
+}
+
+/// A ledger for a component's tests that takes only keys of the kinds that the component declares: for what else it claims
+/// its function would have no permission, which no emulator shows.
+#[derive(Debug)]
+pub struct DeclaredLedger<L> {
+    /// What keeps the entries.
+    pub ledger: L,
+    /// First parts of keys; `?` is any character, as in IAM.
+    pub kinds: &'static [&'static str],
+}
+
+impl<L> DeclaredLedger<L> {
+    /// A ledger that takes keys of these kinds.
+    pub const fn new(ledger: L, kinds: &'static [&'static str]) -> Self {
+        Self { ledger, kinds }
+    }
+
+    fn check(&self, key: &str) {
+        let first = key.split_once('/').map(|(first, _)| first);
+        let is_of = |kind: &&str, first: &str| {
+            kind.len() == first.len() && kind.bytes().zip(first.bytes()).all(|(k, f)| k == b'?' || k == f)
+        };
+        let is_declared = first.is_some_and(|first| self.kinds.iter().any(|kind| is_of(kind, first)));
+        assert!(is_declared, "{key} is of none of the kinds {:?}", self.kinds);
+    }
+}
+
+impl<L: Ledger> Ledger for DeclaredLedger<L> {
+    async fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> PortResult<Claim> {
+        self.check(key);
+        self.ledger.claim(key, now, lease_until).await
+    }
+
+    async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
+        self.check(key);
+        self.ledger.complete(key, result, now).await
+    }
+
+    async fn release(&self, key: &str) -> PortResult<()> {
+        self.check(key);
+        self.ledger.release(key).await
+    }
+
+    async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
+        keys.iter().for_each(|key| self.check(key));
+        self.ledger.results(keys).await
+    }
 }
 
 /// An incident of the suite: synthetic, its id made from `event_id` and the time.

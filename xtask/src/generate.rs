@@ -46,6 +46,7 @@ fn files(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
         ("deploy/generated/event-rules.json", json_text(&rules)?),
         ("deploy/generated/function-permissions.json", json_text(&permissions::of_functions(root)?)?),
         ("deploy/generated/response-policy.json", json_text(&response_policy())?),
+        ("deploy/generated/state-keys.json", json_text(&permissions::state_keys())?),
         ("deploy/rules/template.yaml", event_templates::template(&rules, Target::Queue)?),
         ("deploy/forwarder/template.yaml", event_templates::template(&rules, Target::Bus)?),
         ("docs/classifiers.md", classifier_page(root)?),
@@ -232,7 +233,7 @@ mod tests {
             "{error}"
         );
         run(root.path(), false).unwrap();
-        assert_eq!(run(root.path(), true).unwrap().len(), 6);
+        assert_eq!(run(root.path(), true).unwrap().len(), 7);
     }
 
     #[test]

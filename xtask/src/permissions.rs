@@ -1,5 +1,6 @@
 //! What the functions may do, read from their templates: `deploy/generated/function-permissions.json`, by which
-//! `pipeline doctor` asks IAM whether they still may.
+//! `pipeline doctor` asks IAM whether they still may. And which items of the state table they use, as their crates declare it:
+//! `deploy/generated/state-keys.json`, with which the templates are compared.
 //!
 //! A template is read as CloudFormation reads it, as far as these roles need it: `!Ref`, `!GetAtt X.Arn`, `!Sub`, and
 //! parameters that another template writes into SSM. Statements with an `!If` depend on parameters of a deployment and
@@ -10,6 +11,8 @@ use std::path::Path;
 
 use granit_parser::{Event, Parser, StrInput};
 use serde::Serialize;
+
+use shared::state_table::{LEDGER, STATE};
 
 use crate::read;
 
@@ -43,6 +46,17 @@ pub fn of_functions(root: &Path) -> Result<BTreeMap<&'static str, Vec<Statement>
         templates.0.insert(name, parse(&text).map_err(|why| format!("deploy/{name}/template.yaml: {why}"))?);
     }
     COMPONENTS.into_iter().map(|component| Ok((component, templates.statements(component)?))).collect()
+}
+
+/// Patterns of the hash keys of the state table that each function reads and writes, as its crate declares them.
+pub fn state_keys() -> BTreeMap<&'static str, Vec<String>> {
+    let ledger = |kinds: &[&str]| kinds.iter().map(|kind| format!("{LEDGER}/{kind}/*")).collect();
+    BTreeMap::from([
+        ("classifier", vec![format!("{STATE}/*")]),
+        ("responder", ledger(&aws_responder::journal::LEDGER_KINDS)),
+        ("notifier", ledger(&aws_notifier::LEDGER_KINDS)),
+        ("logger", ledger(&aws_logger::LEDGER_KINDS)),
+    ])
 }
 
 #[derive(Default)]
@@ -289,8 +303,20 @@ mod tests {
         let archive = "arn:${AWS::Partition}:s3:::${Name}-archive-${AWS::AccountId}-${AWS::Region}/lines/*";
         assert_eq!(of("logger", "Archive").resources, [archive]);
         assert_eq!(of("classifier", "State").actions, ["dynamodb:BatchGetItem", "dynamodb:PutItem"]);
-        assert_eq!(of("classifier", "State").leading_keys, ["state/*"]);
-        assert_eq!(of("notifier", "Ledger").leading_keys, ["ledger/notify/*", "ledger/notify-group/*"]);
+    }
+
+    /// What a crate claims and its role does not allow would fail in AWS only.
+    #[test]
+    fn roles_allow_the_items_of_the_state_table_that_their_crates_declare_and_no_others() {
+        let all = of_functions(&crate::root()).unwrap();
+        for (component, mut declared) in state_keys() {
+            let keyed: Vec<&Statement> = all[component].iter().filter(|s| !s.leading_keys.is_empty()).collect();
+            let [statement] = keyed[..] else { panic!("{component}: {keyed:?}") };
+            let mut allowed = statement.leading_keys.clone();
+            declared.sort();
+            allowed.sort();
+            assert_eq!(allowed, declared, "{component}");
+        }
     }
 
     #[test]

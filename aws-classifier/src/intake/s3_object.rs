@@ -41,12 +41,13 @@ pub struct Creation {
 }
 
 impl Object {
-    /// Whether it is a log file of CloudTrail, by the place CloudTrail gives it:
-    /// `[prefix/]AWSLogs/[organisation/]account/CloudTrail/region/YYYY/MM/DD/…json.gz`. Digests lie under
-    /// `CloudTrail-Digest`, insights under `CloudTrail-Insight`.
-    pub fn is_cloudtrail_log(&self) -> bool {
+    /// Whether it is a log file, by its place. One of CloudTrail is where CloudTrail puts it:
+    /// `[prefix/]AWSLogs/[organisation/]account/CloudTrail/region/YYYY/MM/DD/…json.gz`; digests lie under
+    /// `CloudTrail-Digest`, insights under `CloudTrail-Insight`. Batches of CloudWatch Logs are where Firehose was told to put
+    /// them: `[prefix/]AWSLogs/account/CloudWatchLogs/…json.gz`.
+    pub fn is_log_file(&self) -> bool {
         self.key.contains("AWSLogs/")
-            && self.key.contains("/CloudTrail/")
+            && ["/CloudTrail/", "/CloudWatchLogs/"].iter().any(|folder| self.key.contains(folder))
             && [".json.gz", ".json"].iter().any(|ending| self.key.ends_with(ending))
     }
 
@@ -234,15 +235,16 @@ mod tests {
 
     #[test]
     fn what_is_not_a_log_file_is_told_apart() {
-        let is_log =
-            |key: &str| Object { bucket: "trail".into(), key: key.into(), ..Object::default() }.is_cloudtrail_log();
+        let is_log = |key: &str| Object { bucket: "trail".into(), key: key.into(), ..Object::default() }.is_log_file();
         assert!(is_log(KEY));
         assert!(is_log("prefix/AWSLogs/o-1/123456789012/CloudTrail/us-east-1/2026/03/01/x.json.gz"));
+        assert!(is_log("AWSLogs/123456789012/CloudWatchLogs/2026/03/01/12/web-1-2026-03-01-12-00-00-x.json.gz"));
         assert!(!is_log("AWSLogs/123456789012/CloudTrail-Digest/us-east-1/2026/03/01/x.json.gz"));
         assert!(!is_log("AWSLogs/123456789012/CloudTrail-Insight/us-east-1/2026/03/01/x.json.gz"));
         assert!(!is_log("AWSLogs/123456789012/vpcflowlogs/us-east-1/2026/03/01/x.log.gz"));
         assert!(!is_log("AWSLogs/123456789012/CloudTrail/"));
         assert!(!is_log("backup/CloudTrail/x.json.gz"));
+        assert!(!is_log("backup/CloudWatchLogs/x.json.gz"));
     }
 
     #[test]

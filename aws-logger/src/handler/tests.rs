@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 use shared::adapters::memory::{FixedClock, MemoryIncidents, MemoryLedger};
-use shared::ports::IncidentFilter;
+use shared::ports::{Claim, IncidentFilter};
+use shared::testing::DeclaredLedger;
 use shared::{Finding, Incident, IncidentStatus, OutcomeStatus, Timestamp};
 
 use super::tests_support::{at, finding, good_news, outcome, receipt};
@@ -21,12 +22,13 @@ fn clock() -> Rc<FixedClock> {
     Rc::new(FixedClock::at(at("2026-03-01T13:00:00Z")))
 }
 
-type Memory = Logger<Rc<MemoryIncidents>, Rc<MemoryLedger>, WriteLog<Vec<u8>>, Rc<FixedClock>>;
+type Memory = Logger<Rc<MemoryIncidents>, DeclaredLedger<MemoryLedger>, WriteLog<Vec<u8>>, Rc<FixedClock>>;
 
 fn logger() -> (Rc<MemoryIncidents>, Memory) {
     let incidents = Rc::new(MemoryIncidents::default());
     let sink = WriteLog::new(Vec::new());
-    let logger = Logger::new(Format::Ocsf, incidents.clone(), Rc::new(MemoryLedger::default()), sink, clock());
+    let ledger = DeclaredLedger::new(MemoryLedger::default(), &LEDGER_KINDS);
+    let logger = Logger::new(Format::Ocsf, incidents.clone(), ledger, sink, clock());
     (incidents, logger)
 }
 
@@ -147,7 +149,8 @@ fn lines_of(path: &Path) -> Vec<String> {
     lines
 }
 
-/// A ledger whose process dies after a number of completions.
+/// A ledger whose process dies after a number of completions, and that no other process uses: a lease that is still open
+/// belongs to one that died.
 struct Mortal {
     inner: Rc<MemoryLedger>,
     completions_left: Cell<u32>,
@@ -155,7 +158,10 @@ struct Mortal {
 
 impl Ledger for Mortal {
     async fn claim(&self, key: &str, now: Timestamp, lease_until: Timestamp) -> PortResult<Claim> {
-        self.inner.claim(key, now, lease_until).await
+        match self.inner.claim(key, now, lease_until).await? {
+            Claim::Busy { until } => self.inner.claim(key, until, lease_until).await,
+            claim => Ok(claim),
+        }
     }
 
     async fn complete(&self, key: &str, result: &str, now: Timestamp) -> PortResult<()> {
@@ -222,7 +228,7 @@ proptest! {
         for completions in deaths {
             let mortal = Mortal { inner: ledger.clone(), completions_left: Cell::new(completions) };
             let log = FileLog::open(&path).expect("opened");
-            let logger = Logger::new(Format::Ocsf, incidents.clone(), mortal, log, clock()).with_lease_s(0);
+            let logger = Logger::new(Format::Ocsf, incidents.clone(), mortal, log, clock());
             for messages in messages.chunks(batch) {
                 run(logger.handle(messages));
             }
@@ -233,7 +239,8 @@ proptest! {
             std::io::Write::write_all(&mut file, part.as_bytes()).expect("written");
         }
         let log = FileLog::open(&path).expect("opened");
-        let logger = Logger::new(Format::Ocsf, incidents, ledger, log, clock()).with_lease_s(0);
+        let mortal = Mortal { inner: ledger, completions_left: Cell::new(u32::MAX) };
+        let logger = Logger::new(Format::Ocsf, incidents, mortal, log, clock());
         run(drain(&logger, messages, batch));
         let mut expected: Vec<String> = story.iter().map(|e| line(Format::Ocsf, e)).collect();
         expected.sort_unstable();

@@ -21,7 +21,8 @@ pub use sns::Sns;
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct ChannelError {
-    /// `true`: throttle, time-out, disk busy. `false`: the topic is gone, access is denied.
+    /// `true`: throttle, time-out, disk busy, a permission or topic that somebody may put back. `false`: this alert is
+    /// refused.
     pub retryable: bool,
     /// What was being done to what, and what came back.
     pub what: String,
@@ -36,7 +37,7 @@ impl ChannelError {
         Self { retryable: true, what: what.into(), source: Some(Box::new(source)) }
     }
 
-    /// Will not work until someone changes something.
+    /// The same alert will never work.
     pub fn permanent(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { retryable: false, what: what.into(), source: Some(Box::new(source)) }
     }

@@ -1,10 +1,11 @@
 //! E-mail through an SNS topic.
 //!
 //! The SDK retries throttles and time-outs itself (standard mode); what still fails is classed here, so that the
-//! handler returns the message or sends it to the dead-letter queue.
+//! handler returns the message or sends it to the dead-letter queue. A permission, key or topic that is missing may be put
+//! back.
 
 use aws_sdk_sns::error::DisplayErrorContext;
-use shared::adapters::aws::is_retryable;
+use shared::adapters::aws::may_be_mended;
 
 use super::{Channel, ChannelError, Delivery};
 use crate::message::Alert;
@@ -40,7 +41,7 @@ impl Channel for Sns {
                 .send()
                 .await
                 .map_err(|error| {
-                    let retryable = is_retryable(&error);
+                    let retryable = may_be_mended(&error);
                     let what = format!("could not publish to {}: {}", self.topic_arn, DisplayErrorContext(&error));
                     ChannelError { retryable, what, source: Some(Box::new(error)) }
                 })?;
@@ -100,15 +101,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn throttling_is_retryable_and_a_missing_topic_is_not() {
+    async fn only_what_is_wrong_with_the_alert_is_permanent() {
         let cases = [
             ("400 Bad Request", "Throttling", true),
             ("400 Bad Request", "Throttled", true),
             ("400 Bad Request", "KMSThrottling", true),
             ("500 Internal Server Error", "InternalError", true),
             ("503 Service Unavailable", "ServiceUnavailable", true),
-            ("404 Not Found", "NotFound", false),
-            ("403 Forbidden", "AuthorizationError", false),
+            ("404 Not Found", "NotFound", true),
+            ("403 Forbidden", "AuthorizationError", true),
+            ("400 Bad Request", "KMSDisabled", true),
             ("400 Bad Request", "InvalidParameter", false),
         ];
         for (status, code, retryable) in cases {

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use proptest::prelude::*;
 use shared::adapters::memory::{FixedClock, MemoryLedger};
 use shared::ports::PortResult;
+use shared::testing::DeclaredLedger;
 use shared::{FindingId, Severity};
 
 use super::*;
@@ -73,7 +75,7 @@ struct World {
     two: Rc<Recorder>,
     sent: Rc<Sent>,
     clock: Rc<FixedClock>,
-    notifier: Notifier<Rc<MemoryLedger>, Rc<Sent>, Rc<FixedClock>>,
+    notifier: Notifier<DeclaredLedger<MemoryLedger>, Rc<Sent>, Rc<FixedClock>>,
 }
 
 fn world(policy: Policy) -> World {
@@ -82,7 +84,8 @@ fn world(policy: Policy) -> World {
         vec![Box::new(Recording(one.clone(), "one")), Box::new(Recording(two.clone(), "two"))];
     let sent = Rc::new(Sent::default());
     let clock = Rc::new(FixedClock::at(at("2026-03-01T12:01:00Z")));
-    let notifier = Notifier::new(policy, channels, Rc::new(MemoryLedger::default()), sent.clone(), clock.clone());
+    let ledger = DeclaredLedger::new(MemoryLedger::default(), &LEDGER_KINDS);
+    let notifier = Notifier::new(policy, channels, ledger, sent.clone(), clock.clone());
     World { one, two, sent, clock, notifier }
 }
 
@@ -194,6 +197,104 @@ async fn repeats_in_the_window_become_one_alert_with_a_count() {
     let grouped: Vec<_> = w.sent.receipts().into_iter().filter(|r| r.channel == GROUPED).collect();
     assert_eq!(grouped.len(), 3);
     assert!(grouped.iter().all(|r| r.reference == findings[0].finding_id.to_string()));
+}
+
+/// What is told of these findings, a second apart, each in a batch of its own and all in one.
+async fn told(findings: Vec<Finding>) -> [Vec<(Severity, String)>; 2] {
+    let start = at("2026-03-01T12:00:00Z");
+    let numbered = findings.into_iter().zip(0..).map(|(finding, n)| {
+        let Finding { finding_id, event_id, event_time, .. } = finding_numbered(n, start.plus_seconds(i64::from(n)));
+        Finding { finding_id, event_id, event_time, ..finding }
+    });
+    let messages: Vec<Message> = numbered.map(|finding| of(&finding)).collect();
+    let mut told = [Vec::new(), Vec::new()];
+    for (told, size) in told.iter_mut().zip([1, messages.len()]) {
+        let w = world(Policy::default());
+        for batch in messages.chunks(size) {
+            assert_eq!(w.notifier.handle(batch).await, BatchResult::default());
+        }
+        told.extend(w.one.alerts.borrow().iter().map(|alert| (alert.severity, alert.subject.clone())));
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_higher_severity_is_never_hidden_by_a_lower_one() {
+    let denied = Finding { attempt: true, severity: Severity::Medium, event_name: "StopLogging".into(), ..finding() };
+    let stopped = Finding { attempt: false, severity: Severity::High, ..denied.clone() };
+    let deleted = Finding { event_name: "DeleteTrail".into(), severity: Severity::Critical, ..stopped.clone() };
+    let trail = vec![denied.clone(), stopped.clone(), deleted, denied, stopped];
+    let of_severity = |severity| Finding { title: "Instance talks to a miner".into(), severity, ..finding() };
+    let guardduty = vec![of_severity(Severity::Medium), of_severity(Severity::Critical), of_severity(Severity::Medium)];
+    let port = |title: &str, severity| Finding { title: title.into(), severity, ..finding() };
+    let ports = vec![port("Port 3389 was opened", Severity::High), port("Port 22 was opened", Severity::Critical)];
+    let from = |source_ip: &str| Finding { source_ip: source_ip.into(), ..finding() };
+    let addresses = vec![from("192.0.2.1"), from("203.0.113.1"), from("192.0.2.1")];
+    for (findings, expected) in [
+        (trail, vec![Severity::Medium, Severity::High, Severity::Critical]),
+        (guardduty, vec![Severity::Medium, Severity::Critical]),
+        (ports, vec![Severity::High, Severity::Critical]),
+        (addresses, vec![Severity::High, Severity::High]),
+    ] {
+        for told in told(findings).await {
+            let severities: Vec<Severity> = told.iter().map(|(severity, _)| *severity).collect();
+            assert_eq!(severities, expected, "{told:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_true_repeats_is_one_mail() {
+    for told in told(vec![finding(); 100]).await {
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_not_told_is_a_repeat_of_what_is(
+        drawn in prop::collection::vec((2..5_usize, 0..2_u8, any::<bool>(), 0..2_u8, 0..2_u8, 0..900_i64), 1..30),
+        batch in 1..12_usize,
+    ) {
+        let start = at("2026-03-01T12:00:00Z");
+        let findings: Vec<Finding> = drawn.iter().zip(0..).map(|((severity, name, attempt, from, about, after_s), n)| Finding {
+            severity: Severity::ALL[*severity],
+            event_name: format!("Call{name}"),
+            attempt: *attempt,
+            source_ip: format!("192.0.2.{from}"),
+            dedup_key: format!("about/{about}"),
+            ..finding_numbered(n, start.plus_seconds(*after_s))
+        }).collect();
+        let w = world(Policy { min_severity: Severity::Info, ..Policy::default() });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        for messages in findings.iter().map(of).collect::<Vec<_>>().chunks(batch) {
+            prop_assert_eq!(runtime.block_on(w.notifier.handle(messages)), BatchResult::default());
+        }
+        let group = |finding: &Finding| (finding.repeat_key(), finding.event_time.as_millis() / 300_000);
+        let told: Vec<_> = w.one.alerts.borrow().iter().map(|alert| alert.finding_id).collect();
+        let told: Vec<_> = findings.iter().filter(|f| told.contains(&f.finding_id)).map(group).collect();
+        let groups: std::collections::BTreeSet<_> = findings.iter().map(group).collect();
+        prop_assert_eq!(told.len(), groups.len(), "each once");
+        prop_assert_eq!(told.into_iter().collect::<std::collections::BTreeSet<_>>(), groups);
+    }
+}
+
+#[tokio::test]
+async fn what_changed_something_or_failed_is_told_each_time() {
+    let start = at("2026-03-01T12:00:00Z");
+    let [one, two] = [1, 2].map(|n| finding_numbered(n, start.plus_seconds(i64::from(n))));
+    for (status, expected) in [(OutcomeStatus::Succeeded, 2), (OutcomeStatus::Failed, 2), (OutcomeStatus::DryRun, 1)] {
+        let w = world(Policy::default());
+        for _ in 0..2 {
+            let batch = [of_outcome(&one, status), of_outcome(&two, status)];
+            assert_eq!(w.notifier.handle(&batch).await, BatchResult::default());
+        }
+        assert_eq!(w.one.alerts.borrow().len(), expected, "{status:?}");
+    }
+    let other = Finding { title: "Port 22 was opened".to_owned(), ..two };
+    let w = world(Policy::default());
+    w.notifier.handle(&[of_outcome(&one, OutcomeStatus::DryRun), of_outcome(&other, OutcomeStatus::DryRun)]).await;
+    assert_eq!(w.one.alerts.borrow().len(), 2, "of another finding about the same");
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use shared::adapters::memory::{FixedClock, MemoryLedger};
 use shared::ports::{BatchResult, Claim, Handler, Ledger, Message, Outbox, PortError, PortResult};
+use shared::testing::DeclaredLedger;
 use shared::{ApiCall, Envelope, Finding, FindingId, Outcome, Payload, Timestamp};
 
 use super::Responder;
 use crate::cloud::{CallError, Cloud};
+use crate::journal::LEDGER_KINDS;
 use crate::settings::ResponderSettings;
 use crate::testing::{ACCOUNT, FakeAws, finding};
 
@@ -141,7 +143,11 @@ impl Ledger for Journalling<'_> {
     }
 
     async fn results(&self, keys: &[String]) -> PortResult<Vec<Option<String>>> {
-        self.0.ledger.results(keys).await
+        match self.0.step() {
+            // What was read before a failure changed nothing.
+            None => self.0.ledger.results(keys).await,
+            Some((error, _)) => Err(error),
+        }
     }
 }
 
@@ -201,7 +207,8 @@ pub(super) fn deliver_at(
 ) -> BatchResult {
     world.is_dead.set(false);
     let (notifier, logger) = (ToNotifier(world), ToLogger(world));
-    let responder = Responder::new(settings, Journalling(world), notifier, logger, clock, Account(world)).unwrap();
+    let journal = DeclaredLedger::new(Journalling(world), &LEDGER_KINDS);
+    let responder = Responder::new(settings, journal, notifier, logger, clock, Account(world)).unwrap();
     let received = |m: &Message| Message { receive_count: delivery + 1, ..m.clone() };
     block_on(responder.handle(&batch.iter().map(received).collect::<Vec<_>>()))
 }

@@ -215,7 +215,7 @@ mod tests {
             identity(ACCOUNT),
             entries(&[("", &outcome), ("response_begun/", &begun)]),
             keys("Inactive"),
-            done(&begun),
+            entries(&[("response_begun/", &begun)]),
             done(&outcome),
             written(),
         ]

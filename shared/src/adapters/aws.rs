@@ -39,23 +39,29 @@ pub fn is_retryable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 /// deployment and not with the message. A policy that is detached for a minute, a table that is being restored or a key
 /// that is disabled would else bury every message of that time; when nobody mends it, SQS moves each to the dead-letter
 /// queue after its fifth receive.
-fn may_be_mended<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub fn may_be_mended<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     is_retryable(error) || code.is_some_and(is_of_the_deployment)
 }
 
 /// The codes for permissions, credentials, keys and resources that are missing; also with a namespace in front. KMS's are
-/// `KMSAccessDeniedException`, `KmsDisabled`, `KMS.NotFoundException` and more.
+/// `KMSAccessDeniedException`, `KmsDisabled`, `KMS.NotFoundException` and more; SNS calls a topic that is missing `NotFound`.
+/// An object that is gone from S3 (`NoSuchKey`) is none of them.
 fn is_of_the_deployment(code: &str) -> bool {
-    const CODES: [&str; 14] = [
+    const CODES: [&str; 19] = [
         "AccessDenied",
         "AccessDeniedException",
+        "AllAccessDisabled",
+        "AuthorizationError",
         "IncompleteSignature",
+        "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSignatureException",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
+        "NoSuchBucket",
         "NonExistentQueue",
+        "NotFound",
         "OptInRequired",
         "QueueDoesNotExist",
         "ResourceInUseException",

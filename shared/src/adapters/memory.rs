@@ -242,7 +242,8 @@ impl Ledger for MemoryLedger {
         if self.claims.get() >= SWEEP_EVERY {
             self.claims.set(0);
             entries.retain(|_, entry| match entry {
-                LedgerEntry::InProgress { .. } => true,
+                // A claim whose lease has ended is as good as none.
+                LedgerEntry::InProgress { until } => *until > now,
                 LedgerEntry::Complete { at, .. } => now.seconds_since(*at) <= LEDGER_RETENTION_S,
             });
         }
@@ -418,6 +419,19 @@ mod tests {
     #[tokio::test]
     async fn memory_keeps_the_ledger_contract() {
         ledger_suite(&MemoryLedger::default()).await;
+    }
+
+    #[tokio::test]
+    async fn a_sweep_takes_claims_whose_lease_has_ended() {
+        let ledger = MemoryLedger::default();
+        let at = Timestamp::from_millis;
+        ledger.claim("abandoned", at(0), at(1_000)).await.expect("memory");
+        ledger.claim("held", at(0), at(3_000)).await.expect("memory");
+        ledger.claims.set(SWEEP_EVERY - 1);
+        ledger.claim("new", at(2_000), at(3_000)).await.expect("memory");
+        let mut keys: Vec<String> = ledger.entries.borrow().keys().cloned().collect();
+        keys.sort();
+        assert_eq!(keys, ["held", "new"]);
     }
 
     #[tokio::test]

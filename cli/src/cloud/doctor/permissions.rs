@@ -83,8 +83,9 @@ async fn asked_for(context: &Context) -> Result<Vec<(&'static str, Vec<Statement
     }
     if let Some(bucket) = events::log_file_bucket(context).await? {
         let bucket = format!("arn:{}:s3:::{bucket}", context.partition);
-        let objects = statement(&["s3:GetObject"], format!("{bucket}/*/CloudTrail/*"));
-        more.push(("classifier", vec![objects, statement(&["s3:ListBucket"], bucket)]));
+        let files = ["CloudTrail", "CloudWatchLogs"]
+            .map(|folder| statement(&["s3:GetObject"], format!("{bucket}/*/{folder}/*")));
+        more.push(("classifier", files.into_iter().chain([statement(&["s3:ListBucket"], bucket)]).collect()));
     }
     if let Some(group) = variable(context, "classifier", "ALARM_LOG_GROUP").await? {
         let groups = context.arn("logs", "log-group");
@@ -227,6 +228,7 @@ mod tests {
             "ec2%3ARevokeSecurityGroupIngress",
             "s3%3AGetObjectVersion",
             "s3%3A%3A%3Atrail%2F%2A%2FCloudTrail%2F%2A",
+            "s3%3A%3A%3Atrail%2F%2A%2FCloudWatchLogs%2F%2A",
             "logs%3AStartQuery",
         ] {
             assert!(!requests[0].contains(call) && requests[1].contains(call), "{call}: {requests:?}");

@@ -38,8 +38,9 @@ const NAME_CHARS_MAX: usize = 200;
 /// Longer reasons are cut in the log.
 const REASON_CHARS_MAX: usize = 1_000;
 
-/// The top-level sections of the one configuration file. A function reads its own; the others must not be errors.
-const SECTIONS: [&str; 13] = [
+/// The top-level sections of the one configuration file. A function reads its own; the others must not be errors. The
+/// command line, which reads all of them, has a test that none is missing here.
+pub const SECTIONS: [&str; 14] = [
     "actions",
     "alarms",
     "allow",
@@ -48,6 +49,7 @@ const SECTIONS: [&str; 13] = [
     "classifiers",
     "geo",
     "inspection",
+    "log_groups",
     "logger",
     "notifier",
     "responder",
@@ -546,8 +548,7 @@ mod tests {
 
     #[test]
     fn sections_of_other_components_are_left_alone_and_unknown_ones_are_not() {
-        let all =
-            "[logger]\nformat = 1\n[actions.x]\ny = 1\n[channels.fax]\nz = 1\n[geo]\n[rules]\n[[allow]]\nname = 1\n";
+        let all = "[logger]\nformat = 1\n[actions.x]\ny = 1\n[channels.fax]\nz = 1\n[geo]\n[log_groups]\nx = 1\n[rules]\n[[allow]]\nname = 1\n";
         document("pipeline.toml", all).finish().expect("not ours");
         document("pipeline.toml", "[loger]\nx = 1\n").finish().expect_err("unknown");
     }

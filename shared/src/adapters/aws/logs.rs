@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::json::{JsonService, Names, Refused};
-use super::sdk;
+use super::{is_of_the_deployment, sdk};
 use crate::ports::{LogPages, LogQuery, LogRecords, PortError, PortResult};
 
 const NAMES: Names =
@@ -186,7 +186,8 @@ fn failed(what: &str, refused: &Refused) -> PortError {
     let what = format!("{what}: {refused}");
     // More queries run at once than may: 30 in a region.
     let is_crowded = refused.code == "LimitExceededException";
-    if refused.is_retryable || is_crowded { retryable(what) } else { PortError::Permanent { what, source: None } }
+    let may_work = refused.is_retryable || is_crowded || is_of_the_deployment(&refused.code);
+    if may_work { retryable(what) } else { PortError::Permanent { what, source: None } }
 }
 
 const fn retryable(what: String) -> PortError {
@@ -370,8 +371,8 @@ mod tests {
     #[tokio::test]
     async fn what_will_never_work_is_told_apart_from_what_may() {
         for (code, is_retryable) in [
-            ("ResourceNotFoundException", false),
-            ("com.amazonaws.logs#AccessDeniedException", false),
+            ("ResourceNotFoundException", true),
+            ("com.amazonaws.logs#AccessDeniedException", true),
             ("MalformedQueryException", false),
             ("LimitExceededException", true),
         ] {

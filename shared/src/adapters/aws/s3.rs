@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::signed::{self, Service, Unanswered};
-use super::{is_retryable_code, sdk};
+use super::{is_of_the_deployment, is_retryable_code, sdk};
 use crate::ports::{Archive, ObjectBody, ObjectRef, Objects, Opening, PortError, PortResult, check_archive_name};
 
 /// S3 answers it with a status alone, without a code.
@@ -52,6 +52,7 @@ impl Request<'_> {
 
 /// Why one try failed.
 struct Fault {
+    /// The next try may work.
     retryable: bool,
     /// What S3 calls it; empty when it did not answer.
     code: String,
@@ -167,10 +168,15 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
     text.split_once(start)?.1.split_once(end).map(|(inner, _)| inner)
 }
 
+/// What somebody may mend is not tried again at once, but the message that met it comes back.
 fn failed(what: String, fault: Fault) -> PortError {
-    let Fault { retryable, why, .. } = fault;
+    let Fault { retryable, code, why } = fault;
     let what = format!("{what}: {why}");
-    if retryable { PortError::Retryable { what, source: None } } else { PortError::Permanent { what, source: None } }
+    if retryable || is_of_the_deployment(&code) {
+        PortError::Retryable { what, source: None }
+    } else {
+        PortError::Permanent { what, source: None }
+    }
 }
 
 /// An object that is being read.
@@ -345,8 +351,6 @@ mod tests {
     async fn what_will_never_work_is_permanent_and_says_why() {
         for (status, code) in [
             ("400 Bad Request", "InvalidArgument"),
-            ("404 Not Found", "NoSuchBucket"),
-            ("403 Forbidden", "AccessDenied"),
             ("403 Forbidden", "InvalidObjectState"),
             ("301 Moved Permanently", "PermanentRedirect"),
         ] {
@@ -354,6 +358,25 @@ mod tests {
             let trail = ObjectRef::newest("trail", "k");
             let error = s3("us-east-1", Some(server.endpoint())).open(&trail).await.expect_err(code);
             assert!(!error.is_retryable() && error.to_string().contains(code), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_may_mend_comes_back_and_is_not_tried_again_at_once() {
+        for (status, code) in [
+            ("403 Forbidden", "AccessDenied"),
+            ("403 Forbidden", "AllAccessDisabled"),
+            ("403 Forbidden", "InvalidAccessKeyId"),
+            ("404 Not Found", "NoSuchBucket"),
+            ("400 Bad Request", "KMS.DisabledException"),
+        ] {
+            let server = Loopback::answering([fault(status, code), fault(status, code)]);
+            let s3 = s3("us-east-1", Some(server.endpoint()));
+            let error = s3.open(&ObjectRef::newest("trail", "k")).await.expect_err(code);
+            assert!(error.is_retryable() && error.to_string().contains(code), "{error}");
+            let error = S3Archive::new(s3, "archive".into()).put("a", b"content").await.expect_err(code);
+            assert!(error.is_retryable() && error.to_string().contains(code), "{error}");
+            assert_eq!(server.requests().len(), 2, "{code}: once each");
         }
     }
 }

@@ -15,7 +15,9 @@ impl Ledger for Embedded {
             let mut ledger = tx.open_table(LEDGER)?;
             if sweep {
                 let keep_from = now.plus_seconds(-LEDGER_RETENTION_S).as_millis();
-                ledger.retain(|_, (complete, at, _)| !complete || at >= keep_from)?;
+                // A claim whose lease has ended is as good as none.
+                let ends_after = now.as_millis();
+                ledger.retain(|_, (complete, at, _)| if complete { at >= keep_from } else { at > ends_after })?;
             }
             let found = ledger.get(key)?.map(|entry| {
                 let (complete, at, result) = entry.value();

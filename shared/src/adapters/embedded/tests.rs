@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::adapters::memory::MemoryState;
 use crate::observation::{Observation, Observations, ObserveRequest};
-use crate::ports::{Claim, FailedMessage, Incidents, Ledger, Outbox, Queue, State};
+use crate::ports::{Claim, FailedMessage, Incidents, LEDGER_RETENTION_S, Ledger, Outbox, Queue, State};
 use crate::testing::{
     SUITE_QUEUE, archive_suite, incidents_suite, ledger_suite, queue_suite, sample_incident, state_suite,
 };
@@ -40,6 +40,25 @@ async fn one_file_keeps_all_contracts_at_once() {
     ledger_suite(&embedded).await;
     incidents_suite(&embedded).await;
     archive_suite(&embedded, |name| embedded.archived(name).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_sweep_takes_claims_whose_lease_has_ended_and_results_that_are_old_enough() {
+    let (_folder, embedded) = fresh();
+    let later = now().plus_seconds(LEDGER_RETENTION_S + 60);
+    embedded.claim("abandoned", now(), now().plus_seconds(60)).await.unwrap();
+    embedded.claim("placeholder", now(), Timestamp::default()).await.unwrap();
+    embedded.claim("held", now(), later.plus_seconds(1)).await.unwrap();
+    embedded.complete("old", "r", now()).await.unwrap();
+    embedded.complete("young", "r", now().plus_seconds(60)).await.unwrap();
+    embedded.inner.claimed.store(SWEEP_EVERY - 1, std::sync::atomic::Ordering::Relaxed);
+    embedded.claim("new", later, later.plus_seconds(60)).await.unwrap();
+    let mut keys: Vec<String> = Vec::new();
+    let tx = embedded.inner.database.begin_read().unwrap();
+    for entry in tx.open_table(LEDGER).unwrap().iter().unwrap() {
+        keys.push(entry.unwrap().0.value().to_owned());
+    }
+    assert_eq!(keys, ["held", "new", "young"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 
 use super::{EXPIRES_AT, Item, PK, Table, is_condition, number, number_of, partition_key, text, text_of};
 use crate::ports::{Claim, LEDGER_RETENTION_S, Ledger, PortError, PortResult};
+use crate::state_table::LEDGER;
 use crate::time::Timestamp;
 
 const LEASE_UNTIL: &str = "lease_until";
@@ -140,7 +141,7 @@ impl DynamoLedger {
 }
 
 fn pk(key: &str) -> String {
-    partition_key("ledger", key)
+    partition_key(LEDGER, key)
 }
 
 const fn seconds(at: Timestamp) -> i64 {

@@ -24,6 +24,7 @@ use crate::adapters::aws::sdk::pause;
 use crate::adapters::disk::SystemClock;
 use crate::observation::{Answer, Known, ObserveRequest, StateRecord};
 use crate::ports::{Clock, PortError, PortResult, State};
+use crate::state_table::STATE;
 use crate::time::Timestamp;
 
 const DATA: &str = "data";
@@ -93,7 +94,7 @@ impl State for DynamoState {
         let mut answers: Vec<Vec<Answer>> = Vec::with_capacity(requests.len());
         for (r, request) in requests.iter().enumerate() {
             for (o, observation) in request.observations.iter().enumerate() {
-                remembered.entry(partition_key("state", &request.state_key(observation))).or_default().push((r, o));
+                remembered.entry(partition_key(STATE, &request.state_key(observation))).or_default().push((r, o));
             }
             answers.push(vec![Answer::Done; request.observations.len()]);
         }
