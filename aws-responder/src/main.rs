@@ -4,7 +4,7 @@
 //! Environment: `PIPELINE_CONFIG` (a path or TOML text, default: the built-in defaults), `STATE_TABLE`, where its
 //! journal is, `RESPONSES` (`carry-out`, or by default `plan`, which changes nothing whatever the configuration says),
 //! `ACCOUNT_ID`, the account it is in and acts in, `NOTIFIER_QUEUE_URL`, `LOGGER_QUEUE_URL`, `DLQ_URL` (its own
-//! dead-letter queue), `DEPLOYMENT` (optional: the name that metrics carry), `RUST_LOG` (default `info`).
+//! dead-letter queue), `DEPLOYMENT` (optional: its name, which metrics carry and its roles begin with), `RUST_LOG` (default `info`).
 
 use aws_responder::aws::AwsCloud;
 use aws_responder::response::Counts;
@@ -20,8 +20,11 @@ async fn main() -> Result<(), Error> {
     let start = Start::new("responder")?;
     let (name, text) = &start.configuration;
     let mut document = lambda::document(name, text);
-    let settings = configure(&mut document);
+    let mut settings = configure(&mut document);
     document.finish()?;
+    if let Some(name) = lambda::optional("DEPLOYMENT") {
+        settings = settings.of_deployment(&name);
+    }
     let journal = DynamoLedger::new(
         DynamoClient::new(&start.sdk),
         lambda::required("STATE_TABLE", "the name of the state table")?,

@@ -35,7 +35,7 @@ pub struct ResponderSection {
     /// be free for whoever makes a user of it.
     pub break_glass: Vec<String>,
     /// The pipeline's own roles: always exempt, so that it cannot lock itself out. Where responses are carried out,
-    /// only those of its own account.
+    /// only those of its own account. Default: the roles of the deployment, by its name.
     pub own_roles: Vec<String>,
 }
 
@@ -48,11 +48,16 @@ impl Default for ResponderSection {
             exempt_roles: Vec::new(),
             exempt_resources: Vec::new(),
             break_glass: Vec::new(),
-            own_roles: ["classifier", "responder", "notifier", "logger"]
-                .map(|component| format!("arn:*:iam::*:role/security-pipeline-{component}"))
-                .to_vec(),
+            own_roles: own_roles("security-pipeline"),
         }
     }
+}
+
+/// The roles of the functions of a deployment, as its templates name them. Nobody else can take a name that is taken.
+fn own_roles(deployment: &str) -> Vec<String> {
+    ["classifier", "responder", "notifier", "logger"]
+        .map(|component| format!("arn:*:iam::*:role/{deployment}-{component}"))
+        .to_vec()
 }
 
 /// Says what is wrong with a pattern.
@@ -98,6 +103,17 @@ pub struct ResponderSettings {
     pub actions: BTreeMap<&'static str, ActionSettings>,
 }
 
+impl ResponderSettings {
+    /// Knows the pipeline's own roles by the name of the deployment, unless the configuration names others.
+    #[must_use]
+    pub fn of_deployment(mut self, name: &str) -> Self {
+        if self.responder.own_roles == ResponderSection::default().own_roles {
+            self.responder.own_roles = own_roles(name);
+        }
+        self
+    }
+}
+
 impl Default for ResponderSettings {
     fn default() -> Self {
         Self {
@@ -133,6 +149,15 @@ mod tests {
     #[test]
     fn defaults_are_shown_in_full() {
         insta::assert_json_snapshot!(ResponderSettings::default());
+    }
+
+    #[test]
+    fn own_roles_have_the_name_of_the_deployment_unless_they_are_configured() {
+        let roles = |settings: ResponderSettings| settings.of_deployment("blue").responder.own_roles;
+        assert_eq!(roles(ResponderSettings::default())[1], "arn:*:iam::*:role/blue-responder");
+        let mut named = ResponderSettings::default();
+        named.responder.own_roles = vec!["mine".to_owned()];
+        assert_eq!(roles(named), ["mine"]);
     }
 
     #[test]

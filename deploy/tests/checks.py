@@ -291,8 +291,8 @@ def actions_and_resources_are_named(all_templates: Templates) -> Problems:
 def functions_use_their_own_roles(all_templates: Templates) -> Problems:
     """A role that SAM makes has managed policies with wildcards; the responder knows its own by name."""
     settings = (ROOT / "aws-responder/src/settings.rs").read_text()
-    own = re.search(r'own_roles: \[([a-z", ]+)\]\s*\.map\(\|component\| format!\("arn:\*:iam::\*:role/([a-z-]+)\{component\}"', settings)
-    known = {own[2] + component for component in re.findall(r'"([a-z]+)"', own[1])} if own else set()
+    own = re.search(r'\[([a-z", ]+)\]\s*\.map\(\|component\| format!\("arn:\*:iam::\*:role/\{deployment\}-\{component\}"', settings)
+    known = {"${Name}-" + component for component in re.findall(r'"([a-z]+)"', own[1])} if own else set()
     for component, template in component_templates(all_templates):
         resources_here = template["Resources"]
         if resources_here["Function"]["Properties"].get("Role") != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
@@ -300,7 +300,7 @@ def functions_use_their_own_roles(all_templates: Templates) -> Problems:
         role = resources_here["FunctionRole"]["Properties"]
         if role.get("ManagedPolicyArns"):
             yield f"{component}: managed policies"
-        named = role.get("RoleName", {}).get("Fn::Sub", "").replace("${Name}", template["Parameters"]["Name"]["Default"])
+        named = role.get("RoleName", {}).get("Fn::Sub", "")
         if named not in known:
             yield f"{component}: responder.own_roles does not know the role {named!r}"
 
