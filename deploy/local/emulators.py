@@ -225,8 +225,9 @@ class Pipeline:
 
 
 class LocalAws(Pipeline):
-    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`. Buckets that
-    `parameters` of the root template name are made before, with their notifications on, as their owner would."""
+    """Starts and ends it. A context manager; `binaries` holds `classifier`, `responder`, `notifier` and `logger`. Buckets and the
+    topic that `parameters` of the root template name are made before, buckets with their notifications on, as their owner
+    would."""
 
     def __init__(
         self, binaries: Path, config: str = "", responses: str = "plan", parameters: dict[str, str] | None = None
@@ -310,6 +311,8 @@ class LocalAws(Pipeline):
             s3.put_bucket_notification_configuration(
                 Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
             )
+        if "InputTopicArn" in parameters:
+            self.client("sns").create_topic(Name=parameters["InputTopicArn"].rsplit(":", 1)[1])
         cloudformation.create_stack(
             StackName=STACK,
             TemplateBody=json.dumps(root),

@@ -199,6 +199,35 @@ def test_log_files_and_uploads_are_read_from_their_buckets(day, tmp_path):
         assert any("avatars/me.php" in mail["text"] for mail in local.mails()[before:])
 
 
+# Where Firehose puts batches of CloudWatch Logs, as the README says.
+LOG_LINES = f"AWSLogs/{emulators.ACCOUNT}/CloudWatchLogs/2026/03/01/12/web-1-2026-03-01-12-05-00-abc.json.gz"
+
+
+def test_lines_of_log_groups_and_messages_of_the_named_topic_come_in(day):
+    """Neither has a way in by default: lines come as files of gzip batches, one behind the other, and a topic may send to the queue,
+    which is subscribed to it, when it is named."""
+    topic = f"arn:aws:sns:{emulators.REGION}:{emulators.ACCOUNT}:inputs"
+    inputs = {"CloudTrailBucket": "trail", "InputTopicArn": topic}
+    with emulators.LocalAws(BINARIES, day["config"], parameters=inputs) as local:
+        local.shorten_visibility(3)
+        line = '203.0.113.9 - - [01/Mar/2026:12:00:00 +0000] "GET /?id=1 HTTP/1.1" 200 12 "-" "sqlmap/1.7.2"'
+        batch = {"messageType": "DATA_MESSAGE", "owner": emulators.ACCOUNT, "logGroup": "web", "logStream": "s",
+                 "logEvents": [{"id": "1", "timestamp": 1, "message": line}]}
+        quiet = batch | {"logEvents": [{"id": "2", "timestamp": 1, "message": line.replace("sqlmap", "Mozilla")}]}
+        body = b"".join(gzip.compress(json.dumps(each).encode()) for each in (quiet, batch))
+        local.client("s3").put_object(Bucket="trail", Key=LOG_LINES, Body=body)
+        assert local.settle() == {}, "dead letters"
+        scan = {(i["event_type"], i["details"]["source_ip"]) for i in local.incidents()}
+        assert scan == {("web_scanner_detected", "203.0.113.9")}
+
+        alarm = {"AlarmName": "dvwa-web-scan-5min", "AWSAccountId": emulators.ACCOUNT, "NewStateValue": "ALARM", "OldStateValue": "OK",
+                 "NewStateReason": "Threshold Crossed", "StateChangeTime": "2026-03-01T13:00:00.000+0000",
+                 "AlarmArn": f"arn:aws:cloudwatch:{emulators.REGION}:{emulators.ACCOUNT}:alarm:dvwa-web-scan-5min"}
+        local.client("sns").publish(TopicArn=topic, Subject="ALARM", Message=json.dumps(alarm))
+        assert local.settle() == {}, "dead letters"
+        assert len(local.incidents()) == 2, local.incidents()
+
+
 def test_poison_ends_in_the_dead_letter_queue_with_its_reason_and_alone(day, local):
     local.shorten_visibility(2)
     sqs = local.client("sqs")
