@@ -8,6 +8,7 @@ pub mod alarms;
 pub mod allow;
 pub mod classifiers;
 pub mod config_rule;
+pub mod deployment_tools;
 pub mod engine;
 pub mod explain;
 pub mod exposure;

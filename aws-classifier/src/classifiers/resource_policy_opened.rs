@@ -30,10 +30,10 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::event::PrincipalKind;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
+use crate::deployment_tools;
 use crate::exposure::{self, Audience, Opening};
 
 /// The `[classifiers.resource_policy_opened]` section.
@@ -53,13 +53,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            trusted_accounts: Vec::new(),
-            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
-                .map(str::to_owned)
-                .to_vec(),
-            repeat_s: 86_400,
-        }
+        Self { trusted_accounts: Vec::new(), deployment_tools: deployment_tools::known(), repeat_s: 86_400 }
     }
 }
 
@@ -192,9 +186,7 @@ impl Classifier for ResourcePolicyOpened {
         if let Some(odd) = settings.trusted_accounts.iter().find(|id| !exposure::is_account(id)) {
             return Err(SettingsError::new("trusted_accounts", format!("{odd:?} is not twelve digits")));
         }
-        if settings.deployment_tools.iter().any(|tool| tool.trim().is_empty()) {
-            return Err(SettingsError::new("deployment_tools", "an empty entry would match every user agent"));
-        }
+        deployment_tools::check(&settings.deployment_tools)?;
         if !(1..=7_776_000).contains(&settings.repeat_s) {
             return Err(SettingsError::new("repeat_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
@@ -233,7 +225,9 @@ impl Classifier for ResourcePolicyOpened {
                 foreign.push(opening);
             }
         }
-        if strangers.is_empty() || event.is_by_aws_service() || (!kind.is_open_door(event) && self.is_deployment(event))
+        if strangers.is_empty()
+            || event.is_by_aws_service()
+            || (!kind.is_open_door(event) && deployment_tools::called_with_role(&self.settings.deployment_tools, event))
         {
             return Ok(None);
         }
@@ -257,13 +251,6 @@ impl ResourcePolicyOpened {
             .fact("actions", actions);
         // What is not named yet, such as a new key, cannot be told from others and is told each time.
         if resource.is_empty() { evidence } else { evidence.once_in(key, self.settings.repeat_s) }
-    }
-
-    /// Of roles only: whoever holds a key of a user may call himself a tool.
-    fn is_deployment(&self, event: &Event<'_>) -> bool {
-        let is_role = matches!(event.identity().principal_kind(), PrincipalKind::RoleSession | PrincipalKind::SsoUser);
-        let agent = event.user_agent.to_ascii_lowercase();
-        is_role && self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }
 }
 
