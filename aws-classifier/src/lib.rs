@@ -22,6 +22,7 @@ pub mod noise;
 #[cfg(feature = "lambda")]
 pub mod object_files;
 pub mod patterns;
+mod percent;
 pub mod registry;
 pub mod reputation;
 pub mod routing;

@@ -398,11 +398,7 @@ fn resource(event: &Event<'_>) -> Result<String, Malformed> {
     if is_of_account(event) {
         return Ok(event.account.to_string());
     }
-    let partition = match &*event.region {
-        region if region.starts_with("cn-") => "aws-cn",
-        region if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    };
+    let partition = exposure::partition(&event.region);
     match (event.request_str("/bucketName")?, event.request_str("/key")?) {
         (Some(bucket), Some(key)) if event.name.eq_ignore_ascii_case("PutObjectAcl") => {
             Ok(format!("arn:{partition}:s3:::{bucket}/{key}"))

@@ -5,13 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::conditions::{self, Limit, Places};
-use super::denials::{self, Denial, Effort};
+use super::denials::{self, Denial};
+use super::document::{self, Effect};
+use super::effort::Effort;
 use super::scope::Scope;
 use super::{Unreadable, account_of, identity_providers, is_account, texts};
-
-/// IAM takes texts of 131,072 characters and does not count white space against the quotas of a policy (API reference,
-/// `CreateRole`; user guide, "IAM and STS quotas"); a character may be four bytes.
-const POLICY_BYTES_MAX: usize = 4 * 131_072;
 
 /// Whom a statement lets in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,30 +88,13 @@ pub fn judge_trust(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
 
 /// `itself` is what a statement without a resource is about; null where there can be none.
 fn judged(policy: &Value, owner: &str, itself: &Value, places: Places) -> Result<Verdict, Unreadable> {
-    let parsed;
-    let policy = match policy {
-        Value::String(text) if text.len() <= POLICY_BYTES_MAX => {
-            parsed = serde_json::from_str::<Value>(text)
-                .map_err(|_| Unreadable { field: "", expected: "a policy as JSON" })?;
-            &parsed
-        }
-        other => other,
-    };
-    if !policy.is_object() || policy.to_string().len() > POLICY_BYTES_MAX {
-        return Err(Unreadable { field: "", expected: "a policy of at most 512 KiB" });
-    }
-    let statements = match &policy["Statement"] {
-        Value::Array(statements) => statements.as_slice(),
-        one @ Value::Object(_) => std::slice::from_ref(one),
-        _ => return Err(Unreadable { field: "Statement", expected: "a list of statements" }),
-    };
+    let document = document::read(policy)?;
     let (mut allows, mut denies) = (Vec::new(), Vec::new());
-    for (index, statement) in statements.iter().enumerate() {
+    for (index, statement) in document::statements(&document)?.iter().enumerate() {
         let read = Statement::read(statement, index, itself, places)?;
-        match statement["Effect"].as_str() {
-            Some("Allow") => allows.push(read),
-            Some("Deny") => denies.push(read),
-            _ => return Err(Unreadable { field: "Statement.Effect", expected: "Allow or Deny" }),
+        match document::effect(statement)? {
+            Effect::Allow => allows.push(read),
+            Effect::Deny => denies.push(read),
         }
     }
     let denials = denies.iter().map(Statement::denial).collect::<Result<Vec<_>, _>>()?;
@@ -134,13 +115,7 @@ struct Statement<'p> {
 
 impl<'p> Statement<'p> {
     fn read(body: &'p Value, index: usize, itself: &Value, places: Places) -> Result<Self, Unreadable> {
-        if !body.is_object() {
-            return Err(Unreadable { field: "Statement", expected: "a list of statements" });
-        }
-        let name = match body["Sid"].as_str() {
-            Some(sid) if !sid.is_empty() => sid.to_owned(),
-            _ => format!("statement {}", index + 1),
-        };
+        let name = document::name(body, index);
         let actions = Scope::read(body, ["Action", "NotAction"], &Value::Null, "Statement.Action")?;
         let resources = Scope::read(body, ["Resource", "NotResource"], itself, "Statement.Resource")?;
         Ok(Self { name, actions, resources, places, body })
@@ -519,7 +494,7 @@ mod tests {
             (with("Action", json!(null)), "Statement.Action"),
             (with("Resource", json!({})), "Statement.Resource"),
             (with("Condition", json!("none")), "Statement.Condition"),
-            (with("Sid", json!("x".repeat(POLICY_BYTES_MAX))), ""),
+            (with("Sid", json!("x".repeat(document::POLICY_BYTES_MAX))), ""),
         ] {
             assert_eq!(judge(&policy, OWNER).unwrap_err().field, field, "{field}");
         }
