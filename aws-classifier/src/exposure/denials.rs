@@ -132,7 +132,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::{Audience, judge};
+    use super::super::{Audience, Trust, judge};
     use super::*;
 
     /// Many pairs, all of which other denials cover, each with names of its own.
@@ -157,7 +157,7 @@ mod tests {
     fn a_policy_that_is_made_to_be_slow_is_judged_within_its_effort() {
         for (parts, denials, names) in [(500, 2, 250), (20, 100, 5), (600, 60, 5), (3000, 300, 30), (15_000, 2, 2)] {
             let policy = hostile(parts, denials, names);
-            let verdict = judge(&policy, "123456789012").expect("a policy");
+            let verdict = judge(&policy, "123456789012", Trust::ALL).expect("a policy");
             assert!(verdict.openings.iter().any(|o| o.audience == Audience::Public), "{parts} {denials} {names}");
         }
     }

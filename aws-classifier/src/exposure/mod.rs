@@ -18,8 +18,9 @@ mod powers;
 mod scope;
 
 pub use acl::{Grant, Grantee, grants};
+pub use conditions::Trust;
 pub use load_balancers::writes_load_balancer_logs;
-pub use policy::{Audience, Opening, Verdict, judge, judge_attached, judge_trust};
+pub use policy::{Audience, Opening, Verdict, judge, judge_attached};
 pub use powers::{Holder, Powers, powers};
 
 /// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
@@ -54,6 +55,13 @@ pub fn partition(region: &str) -> &'static str {
 /// Twelve digits.
 pub fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `o-` and ten to thirty-two letters and digits (Organizations API reference, "Organization").
+pub fn is_organization(text: &str) -> bool {
+    text.strip_prefix("o-").is_some_and(|id| {
+        (10..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    })
 }
 
 /// What a policy member holds: one text or a list of texts. Numbers and booleans count as their text.

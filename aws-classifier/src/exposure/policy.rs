@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::conditions::{self, Limit, Places};
+use super::conditions::{self, Limit, Trust};
 use super::denials::{self, Denial};
 use super::document::{self, Effect};
 use super::effort::Effort;
@@ -52,6 +52,8 @@ pub struct Verdict {
     pub openings: Vec<Opening>,
     /// Whether some statement denies: deleting the policy would then allow more.
     pub denies: bool,
+    /// The organizations, addresses, networks and endpoints that its conditions name.
+    pub places: BTreeSet<String>,
 }
 
 impl Verdict {
@@ -61,37 +63,29 @@ impl Verdict {
     }
 }
 
-/// Judges a policy, given as an object or as JSON text, of a bucket of the account `owner`.
+/// Judges a policy, given as an object or as text, of a bucket of the account `owner`.
 ///
 /// # Errors
 /// When it is no policy S3 would accept.
-pub fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::Null, Places::Limit)
+pub fn judge(policy: &Value, owner: &str, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::Null, trust)
 }
 
 /// As [`judge`], for the policy of anything else: a statement that names no resource is about what the policy hangs on.
 ///
 /// # Errors
 /// When it is no policy of a resource.
-pub fn judge_attached(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::String("*".to_owned()), Places::Limit)
-}
-
-/// As [`judge_attached`], for the trust policy of a role. Where a caller has to be is no limit: whoever wrote `*` there
-/// may have written the address of a stranger beside it.
-///
-/// # Errors
-/// When it is no policy of a role.
-pub fn judge_trust(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::String("*".to_owned()), Places::DoNotLimit)
+pub fn judge_attached(policy: &Value, owner: &str, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::String("*".to_owned()), trust)
 }
 
 /// `itself` is what a statement without a resource is about; null where there can be none.
-fn judged(policy: &Value, owner: &str, itself: &Value, places: Places) -> Result<Verdict, Unreadable> {
+fn judged(policy: &Value, owner: &str, itself: &Value, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
     let document = document::read(policy)?;
-    let (mut allows, mut denies) = (Vec::new(), Vec::new());
+    let (mut allows, mut denies, mut places) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, statement) in document::statements(&document)?.iter().enumerate() {
-        let read = Statement::read(statement, index, itself, places)?;
+        places.extend(conditions::places(&statement["Condition"])?);
+        let read = Statement::read(statement, index, itself, trust)?;
         match document::effect(statement)? {
             Effect::Allow => allows.push(read),
             Effect::Deny => denies.push(read),
@@ -102,28 +96,28 @@ fn judged(policy: &Value, owner: &str, itself: &Value, places: Places) -> Result
     for allow in &allows {
         allow.openings(&denials, owner, &mut effort, &mut openings)?;
     }
-    Ok(Verdict { openings, denies: !denials.is_empty() })
+    Ok(Verdict { openings, denies: !denials.is_empty(), places })
 }
 
 struct Statement<'p> {
     name: String,
     actions: Scope,
     resources: Scope,
-    places: Places,
+    trust: Trust<'p>,
     body: &'p Value,
 }
 
 impl<'p> Statement<'p> {
-    fn read(body: &'p Value, index: usize, itself: &Value, places: Places) -> Result<Self, Unreadable> {
+    fn read(body: &'p Value, index: usize, itself: &Value, trust: Trust<'p>) -> Result<Self, Unreadable> {
         let name = document::name(body, index);
         let actions = Scope::read(body, ["Action", "NotAction"], &Value::Null, "Statement.Action")?;
         let resources = Scope::read(body, ["Resource", "NotResource"], itself, "Statement.Resource")?;
-        Ok(Self { name, actions, resources, places, body })
+        Ok(Self { name, actions, resources, trust, body })
     }
 
     /// This `Deny`, with whom it spares.
     fn denial(&self) -> Result<Denial<'_>, Unreadable> {
-        let by_condition = conditions::spared(&self.body["Condition"])?;
+        let by_condition = conditions::spared(&self.body["Condition"], self.trust)?;
         let spared = match &self.body["NotPrincipal"] {
             Value::Null if Callers::read(self.body)?.anyone => by_condition,
             // It concerns some only, so it keeps no stranger out.
@@ -153,7 +147,7 @@ impl<'p> Statement<'p> {
         into: &mut Vec<Opening>,
     ) -> Result<(), Unreadable> {
         let condition = &self.body["Condition"];
-        let limit = conditions::allowed(condition, self.places)?;
+        let limit = conditions::allowed(condition, self.trust)?;
         let callers = Callers::read(self.body)?;
         let mut anyone = callers.anyone;
         for provider in &callers.providers {
@@ -284,8 +278,13 @@ mod tests {
     use serde_json::json;
 
     const OWNER: &str = "123456789012";
+    const NO_PLACES: Trust<'_> = Trust { places: false, organizations: &[] };
     const BUCKET: &str = "arn:aws:s3:::reports";
     const OBJECTS: &str = "arn:aws:s3:::reports/*";
+
+    fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
+        super::judge(policy, owner, Trust::ALL)
+    }
 
     fn allow(principal: Value, condition: Value) -> Value {
         json!({"Effect": "Allow", "Principal": principal, "Action": "s3:GetObject", "Resource": OBJECTS,
@@ -312,7 +311,7 @@ mod tests {
     #[test]
     fn a_statement_without_a_resource_is_about_what_the_policy_hangs_on() {
         let trust = |principal: Value| json!({"Statement": {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}});
-        let judged = |principal| judge_attached(&trust(principal), OWNER).unwrap().openings;
+        let judged = |principal| judge_attached(&trust(principal), OWNER, Trust::ALL).unwrap().openings;
         let opening = |audience| Opening {
             audience,
             statement: "statement 1".to_owned(),
@@ -369,7 +368,7 @@ mod tests {
         let spaces = " ".repeat(130_000);
         let trust =
             format!(r#"{{{spaces}"Statement": {{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}}}}"#);
-        assert_eq!(judge_trust(&json!(trust), OWNER).unwrap().public().count(), 1);
+        assert_eq!(judge_attached(&json!(trust), OWNER, NO_PLACES).unwrap().public().count(), 1);
     }
 
     #[test]
@@ -379,13 +378,18 @@ mod tests {
             let operator = if key == "aws:SourceIp" { "IpAddress" } else { "StringEquals" };
             let trust = json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole",
                 "Condition": {operator: {key: value}}}});
-            assert_eq!(judge_trust(&trust, OWNER).unwrap().public().count(), 1, "{key}");
-            assert_eq!(judge_attached(&trust, OWNER).unwrap().openings, [], "{key}");
+            assert_eq!(judge_attached(&trust, OWNER, NO_PLACES).unwrap().public().count(), 1, "{key}");
+            assert_eq!(judge_attached(&trust, OWNER, Trust::ALL).unwrap().openings, [], "{key}");
+            let not = if key == "aws:SourceIp" { "NotIpAddress" } else { "StringNotEquals" };
+            let denied = json!({"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"},
+                {"Effect": "Deny", "Principal": "*", "Action": "sts:*", "Condition": {not: {key: value}}}]});
+            assert_eq!(judge_attached(&denied, OWNER, NO_PLACES).unwrap().public().count(), 1, "{key}");
+            assert_eq!(judge_attached(&denied, OWNER, Trust::ALL).unwrap().openings, [], "{key}");
         }
         let organization = json!({"StringEquals": {"aws:PrincipalOrgID": "o-exampleorg1"}});
         let trust = json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole",
             "Condition": organization}});
-        assert_eq!(judge_trust(&trust, OWNER).unwrap().openings, []);
+        assert_eq!(judge_attached(&trust, OWNER, NO_PLACES).unwrap().openings, []);
     }
 
     #[test]
@@ -568,6 +572,18 @@ mod tests {
                 statement["Condition"]["ForAnyValue:StringEquals"] = json!({"aws:PrincipalOrgID": "o-exampleorg1"});
             }
             prop_assert!(!is_public(&statements));
+        }
+
+        #[test]
+        fn less_trust_never_closes(statements in prop::collection::vec(statements(), 0..6)) {
+            let ours = ["o-ours".to_owned()];
+            let open = |trust| {
+                let policy = json!({ "Statement": statements });
+                super::judge(&policy, OWNER, trust).unwrap().public().next().is_some()
+            };
+            for strict in [NO_PLACES, Trust { organizations: &ours, ..NO_PLACES }, Trust { organizations: &ours, ..Trust::ALL }] {
+                prop_assert!(open(Trust::ALL) <= open(strict), "{strict:?}");
+            }
         }
 
         #[test]
