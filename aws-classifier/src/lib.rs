@@ -8,6 +8,7 @@ pub mod alarms;
 pub mod allow;
 pub mod classifiers;
 pub mod config_rule;
+pub mod deployment_tools;
 pub mod engine;
 pub mod explain;
 pub mod exposure;
@@ -21,6 +22,7 @@ pub mod noise;
 #[cfg(feature = "lambda")]
 pub mod object_files;
 pub mod patterns;
+mod percent;
 pub mod registry;
 pub mod reputation;
 pub mod routing;

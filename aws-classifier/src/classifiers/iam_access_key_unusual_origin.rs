@@ -27,6 +27,8 @@ use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
 };
 
+use crate::deployment_tools;
+
 /// Limits of `[classifiers.iam_access_key_unusual_origin]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -56,9 +58,7 @@ impl Default for Settings {
             regions: true,
             allow_asns: Vec::new(),
             allow_cidrs: Vec::new(),
-            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
-                .map(str::to_owned)
-                .to_vec(),
+            deployment_tools: deployment_tools::known(),
         }
     }
 }
@@ -124,9 +124,7 @@ impl Classifier for IamAccessKeyUnusualOrigin {
         if !(1..=7_776_000).contains(&settings.suppress_s) {
             return Err(SettingsError::new("suppress_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
-        if settings.deployment_tools.iter().any(|tool| tool.trim().is_empty()) {
-            return Err(SettingsError::new("deployment_tools", "an empty entry would match every user agent"));
-        }
+        deployment_tools::check(&settings.deployment_tools)?;
         Ok(Self { settings, has_places: false })
     }
 
@@ -245,12 +243,7 @@ impl IamAccessKeyUnusualOrigin {
             && !event.is_reading()
             && !event.region.is_empty()
             && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
-            && !self.is_deployment(event)
-    }
-
-    fn is_deployment(&self, event: &Event<'_>) -> bool {
-        let agent = event.user_agent.to_ascii_lowercase();
-        self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
+            && !deployment_tools::called(&self.settings.deployment_tools, event)
     }
 
     /// What is known of the origin, by the label of its state.

@@ -16,6 +16,7 @@ pub mod iam_access_key_created;
 pub mod iam_access_key_unusual_origin;
 pub mod iam_credential_changed;
 pub mod iam_mfa_device_removed;
+pub mod iam_policy_admin_granted;
 pub mod pipeline_canary;
 pub mod region_unusual;
 pub mod resource_policy_opened;
@@ -51,6 +52,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_access_key_unusual_origin::IamAccessKeyUnusualOrigin>(),
     plugin::<iam_credential_changed::IamCredentialChanged>(),
     plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
+    plugin::<iam_policy_admin_granted::IamPolicyAdminGranted>(),
     plugin::<pipeline_canary::PipelineCanary>(),
     plugin::<region_unusual::RegionUnusual>(),
     plugin::<resource_policy_opened::ResourcePolicyOpened>(),

@@ -29,6 +29,8 @@ use shared::{
     Timestamp,
 };
 
+use crate::deployment_tools;
+
 /// Limits of `[classifiers.region_unusual]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,9 +59,7 @@ impl Default for Settings {
             usual_regions: Vec::new(),
             learning_until: String::new(),
             repeat_s: 604_800,
-            deployment_tools: ["terraform", "pulumi", "aws-cdk", "crossplane", "ansible", "aws-controllers-k8s"]
-                .map(str::to_owned)
-                .to_vec(),
+            deployment_tools: deployment_tools::known(),
         }
     }
 }
@@ -126,9 +126,7 @@ impl Classifier for RegionUnusual {
         if let Some(odd) = settings.usual_regions.iter().find(|r| r.split('-').count() < 3) {
             return Err(SettingsError::new("usual_regions", format!("{odd} is no region such as eu-central-1")));
         }
-        if settings.deployment_tools.iter().any(|tool| tool.trim().is_empty()) {
-            return Err(SettingsError::new("deployment_tools", "an empty entry would match every user agent"));
-        }
+        deployment_tools::check(&settings.deployment_tools)?;
         let learning_until = match &*settings.learning_until {
             "" => None,
             text => Some(Timestamp::parse(text).ok_or_else(|| {
@@ -175,7 +173,9 @@ impl Classifier for RegionUnusual {
             (Some(_), Some(region)) => learning || self.learning_until.is_some_and(|until| region < until),
         };
         let is_role = event.identity().principal_kind() == PrincipalKind::RoleSession;
-        if is_usual || (is_role && (others_before() || self.is_deployment(event))) {
+        if is_usual
+            || (is_role && (others_before() || deployment_tools::called(&self.settings.deployment_tools, event)))
+        {
             return Ok(None);
         }
         let key = format!("{}/{region}", caller(event));
@@ -188,13 +188,6 @@ impl Classifier for RegionUnusual {
             .fact("known_days", self.settings.known_days)
             .fact("learning", learning);
         Ok(Some(if learning { evidence.severity(Severity::Low) } else { evidence }))
-    }
-}
-
-impl RegionUnusual {
-    fn is_deployment(&self, event: &Event<'_>) -> bool {
-        let agent = event.user_agent.to_ascii_lowercase();
-        self.settings.deployment_tools.iter().any(|tool| agent.contains(&tool.to_ascii_lowercase()))
     }
 }
 

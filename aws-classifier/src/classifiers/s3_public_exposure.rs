@@ -5,9 +5,10 @@
 //! `AllUsers` or `AuthenticatedUsers`, in headers or body. Public access block removed or weakened, for a bucket or the
 //! account; a flag counts as weakened when it was on before, and as on before when no record said otherwise. Website
 //! hosting switched on. As `info`: CORS for any origin, a policy or ACL deleted, ACLs enabled by ownership controls; a
-//! policy known to deny is `high` when deleted. Grants to accounts outside `trusted_accounts` are `medium`. What lets
-//! strangers write is `critical`, what lets them read is `high`. Denied and failed calls are attempts. Closing what was
-//! seen to be opened is reported as good news.
+//! policy known to deny is `high` when deleted. Grants to accounts outside `trusted_accounts` are `medium`, and so are
+//! organizations outside `trusted_organizations`, where there are some. What lets strangers write is `critical`, what
+//! lets them read is `high`. Denied and failed calls are attempts. Closing what was seen to be opened is reported as
+//! good news.
 //!
 //! **Why it matters.** Public buckets are found by scanners within hours, and opening one, or sharing it with an account of
 //! one's own, is the shortest way to carry its content out.
@@ -18,8 +19,8 @@
 //! one with some flags off is reported though it closes more than it opens. Whether a block still overrides a new
 //! policy or grant is not judged. A record does not say the owner's canonical user id, so a grant to it in headers or
 //! policies looks foreign. AWS services that a policy names are trusted, as S3 does, and so are the accounts from which
-//! AWS writes the logs of load balancers (`exposure/load_balancers.rs`). S3 Express directory buckets and ACLs given
-//! with each uploaded object are not looked at.
+//! AWS writes the logs of load balancers (`exposure/load_balancers.rs`). ACLs given with each uploaded object are not
+//! looked at; policies of S3 Express directory buckets and of access points are `resource_policy_opened`'s.
 //!
 //! **Response.** `s3_public_access_block` puts the block back and removes exactly the statements and grants of the facts.
 //!
@@ -36,7 +37,7 @@ use shared::finding::{Effect, Severity};
 use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
-use crate::exposure::{self, Audience, Grant, Grantee, Opening, Unreadable, Verdict};
+use crate::exposure::{self, Audience, Grant, Grantee, Opening, Trust, Unreadable, Verdict};
 
 /// How long an old value is known: our choice, 90 days, as CloudTrail's own event history.
 const KNOWN_S: u32 = 90 * 86_400;
@@ -51,6 +52,7 @@ const FLAGS: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPol
 /// See the module.
 pub struct S3PublicExposure {
     trusted: BTreeSet<String>,
+    organizations: Vec<String>,
 }
 
 /// The `[classifiers.s3_public_exposure]` section.
@@ -60,6 +62,9 @@ pub struct Settings {
     /// Accounts that may be given access: twelve-digit ids, and canonical user ids (64 hexadecimal digits) for ACLs.
     /// Default none.
     pub trusted_accounts: Vec<String>,
+    /// Organizations that may be given access: `o-exampleorg1`. Default none, and then every organization may: a policy names
+    /// one by an id that does not say whose it is.
+    pub trusted_organizations: Vec<String>,
 }
 
 impl Classifier for S3PublicExposure {
@@ -106,7 +111,11 @@ impl Classifier for S3PublicExposure {
                 format!("{id:?} is neither twelve digits nor a canonical user id of 64 hexadecimal digits"),
             ));
         }
-        Ok(Self { trusted: settings.trusted_accounts.into_iter().collect() })
+        if let Some(odd) = settings.trusted_organizations.iter().find(|id| !exposure::is_organization(id)) {
+            return Err(SettingsError::new("trusted_organizations", format!("{odd:?} is no id such as o-exampleorg1")));
+        }
+        let trusted = settings.trusted_accounts.into_iter().collect();
+        Ok(Self { trusted, organizations: settings.trusted_organizations })
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -117,7 +126,7 @@ impl Classifier for S3PublicExposure {
         let key = || Ok::<_, Malformed>([&*event.account, &subject(event)?].join("/"));
         Ok(match Call::of(event) {
             Call::Block => nothing.remember("block", key()?, block_flags(event)?.unwrap_or_default(), KNOWN_S),
-            Call::Policy => nothing.remember("policy", key()?, policy_mark(&policy(event)?), KNOWN_S),
+            Call::Policy => nothing.remember("policy", key()?, policy_mark(&policy(event, Trust::ALL)?), KNOWN_S),
             Call::PolicyDeleted => nothing.remember("policy", key()?, "none", KNOWN_S),
             Call::Acl => {
                 let public = acl(event)?.iter().any(|g| g.grantee.is_public());
@@ -221,7 +230,7 @@ impl S3PublicExposure {
     }
 
     fn judge_policy(&self, event: &Event<'_>, before: Option<String>) -> Result<Option<Evidence>, Malformed> {
-        let (resource, verdict) = (resource(event)?, policy(event)?);
+        let (resource, verdict) = (resource(event)?, policy(event, Trust::ALL)?);
         let topic = format!("s3_public_policy/{resource}");
         let public: Vec<&Opening> = verdict.public().collect();
         if !public.is_empty() {
@@ -254,6 +263,18 @@ impl S3PublicExposure {
                 .titled("Bucket policy opens a bucket to another account")
                 .severity(Severity::Medium)
                 .fact("accounts", Vec::from_iter(accounts))
+                .fact("strangers_may", if writes { "write" } else { "read" });
+            return Ok(Some(evidence));
+        }
+        // Of organizations only those that were named are known.
+        let of_others = policy(event, Trust { organizations: &self.organizations, ..Trust::ALL })?;
+        let foreign: Vec<&Opening> = of_others.public().collect();
+        if !foreign.is_empty() {
+            let writes = foreign.iter().any(|o| o.writes());
+            let evidence = openings(Evidence::about(resource), &foreign)
+                .titled("Bucket policy opens a bucket to another organization")
+                .severity(Severity::Medium)
+                .fact("from", Vec::from_iter(of_others.places.iter().cloned()))
                 .fact("strangers_may", if writes { "write" } else { "read" });
             return Ok(Some(evidence));
         }
@@ -398,11 +419,7 @@ fn resource(event: &Event<'_>) -> Result<String, Malformed> {
     if is_of_account(event) {
         return Ok(event.account.to_string());
     }
-    let partition = match &*event.region {
-        region if region.starts_with("cn-") => "aws-cn",
-        region if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    };
+    let partition = exposure::partition(&event.region);
     match (event.request_str("/bucketName")?, event.request_str("/key")?) {
         (Some(bucket), Some(key)) if event.name.eq_ignore_ascii_case("PutObjectAcl") => {
             Ok(format!("arn:{partition}:s3:::{bucket}/{key}"))
@@ -447,7 +464,7 @@ fn block_flags(event: &Event<'_>) -> Result<Option<String>, Malformed> {
     FLAGS.iter().map(|name| Ok(if flag(name)? { '1' } else { '0' })).collect::<Result<String, _>>().map(Some)
 }
 
-fn policy(event: &Event<'_>) -> Result<Verdict, Malformed> {
+fn policy(event: &Event<'_>, trust: Trust<'_>) -> Result<Verdict, Malformed> {
     let policy = &event.request()?["bucketPolicy"];
     if policy.is_null() {
         return if event.is_failed() {
@@ -456,7 +473,7 @@ fn policy(event: &Event<'_>) -> Result<Verdict, Malformed> {
             Err(Malformed::missing("requestParameters.bucketPolicy"))
         };
     }
-    readable(event, exposure::judge(policy, &event.account), "bucketPolicy")
+    readable(event, exposure::judge(policy, &event.account, trust), "bucketPolicy")
 }
 
 fn acl(event: &Event<'_>) -> Result<Vec<Grant>, Malformed> {
@@ -540,7 +557,7 @@ mod tests {
 
     #[test]
     fn trusted_accounts_must_be_ids() {
-        let settings = Settings { trusted_accounts: vec!["partner".to_owned()] };
+        let settings = Settings { trusted_accounts: vec!["partner".to_owned()], ..Settings::default() };
         let error = S3PublicExposure::new(settings, &NoFiles).err().unwrap();
         assert!(error.to_string().starts_with("trusted_accounts: \"partner\""), "{error}");
     }

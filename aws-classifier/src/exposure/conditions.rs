@@ -7,6 +7,9 @@
 //! endpoint owner keys count like the account keys; an ARN may hold wildcards behind a fixed account; a role's
 //! `aws:userid` may leave the session name open; `${aws:ResourceAccount}` and its kin are the bucket's own account.
 //! In the other direction, many address ranges that cover half of IPv4 together are public too.
+//!
+//! An organization, a network or an endpoint is named by an id that does not say whose it is, so whoever wrote the policy
+//! may have named a stranger's. [`Trust`] says what that is worth; accounts are always compared.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -55,36 +58,62 @@ impl Limit {
     }
 }
 
-/// What conditions about the place of a caller are worth: networks and their endpoints, which anyone may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Places {
-    Limit,
-    DoNotLimit,
+/// What conditions are worth that name something without saying whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'s> {
+    /// Whether the address, network or endpoint that callers have to come from is a limit.
+    pub places: bool,
+    /// Organizations that are a limit, `o-exampleorg1`; empty when nobody knows which are ours, and then all are.
+    pub organizations: &'s [String],
+}
+
+impl Trust<'static> {
+    /// As S3 has it: all of them are limits.
+    pub const ALL: Self = Self { places: true, organizations: &[] };
+}
+
+impl Trust<'_> {
+    fn organization(self, id: &str) -> bool {
+        is_plain(id) && (self.organizations.is_empty() || self.organizations.iter().any(|ours| ours == id))
+    }
 }
 
 /// Whom an `Allow` with these conditions lets in.
-pub(super) fn allowed(condition: &Value, places: Places) -> Result<Limit, Unreadable> {
+pub(super) fn allowed(condition: &Value, trust: Trust<'_>) -> Result<Limit, Unreadable> {
     let mut limit = Limit::None;
     for (operator, key, values) in entries(condition)? {
-        if places == Places::DoNotLimit && ["aws:sourceip", "aws:sourcevpc", "aws:sourcevpce"].contains(&&*key) {
-            continue;
-        }
-        limit = limit.and(positive(&operator, &key, &values));
+        limit = limit.and(positive(&operator, &key, &values, trust));
     }
     Ok(limit)
 }
 
 /// Whom a `Deny` with these conditions spares. Without conditions, nobody: `None` in the outer sense.
-pub(super) fn spared(condition: &Value) -> Result<Option<Limit>, Unreadable> {
+pub(super) fn spared(condition: &Value, trust: Trust<'_>) -> Result<Option<Limit>, Unreadable> {
     let mut limit: Option<Limit> = None;
     for (operator, key, values) in entries(condition)? {
-        let one = negative(&operator, &key, &values);
+        let one = negative(&operator, &key, &values, trust);
         limit = Some(match limit {
             None => one,
             Some(limit) => limit.or(one),
         });
     }
     Ok(limit)
+}
+
+/// The organizations, addresses, networks and endpoints that conditions name.
+pub(super) fn places(condition: &Value) -> Result<impl Iterator<Item = String>, Unreadable> {
+    let named = entries(condition)?.into_iter().filter(|(_, key, _)| is_place(key) || is_organization(key));
+    Ok(named.flat_map(|(_, _, values)| values))
+}
+
+fn is_place(key: &str) -> bool {
+    matches!(key, "aws:sourceip" | "aws:sourcevpc" | "aws:sourcevpce" | "vpc-lattice-svcs:sourcevpc")
+}
+
+fn is_organization(key: &str) -> bool {
+    ["aws:principalorg", "aws:sourceorg", "aws:vpceorg"]
+        .iter()
+        .any(|of| key.strip_prefix(of).is_some_and(|what| matches!(what, "id" | "paths")))
 }
 
 /// Operator and key in lower case, with the values.
@@ -107,11 +136,11 @@ pub(super) fn entries(condition: &Value) -> Result<Vec<(String, String, Vec<Stri
 
 /// What one entry of an `Allow` leaves. `…IfExists` and `ForAllValues:` also hold when the key is absent, and a
 /// stranger's request can lack it; negated operators leave everyone else.
-fn positive(operator: &str, key: &str, values: &[String]) -> Limit {
+fn positive(operator: &str, key: &str, values: &[String], trust: Trust<'_>) -> Limit {
     let operator = operator.strip_prefix("foranyvalue:").unwrap_or(operator);
     match operator {
         "stringequals" | "stringequalsignorecase" | "stringlike" | "arnequals" | "arnlike" | "ipaddress" => {
-            fixed(key, values)
+            fixed(key, values, trust)
         }
         "bool" => mounted_only(key, values).unwrap_or_else(|| service_only(key, values, "true")),
         _ => Limit::None,
@@ -120,7 +149,7 @@ fn positive(operator: &str, key: &str, values: &[String]) -> Limit {
 
 /// What one entry of a `Deny` leaves. Negated operators hold when the key is absent, with or without `IfExists`, so a
 /// stranger without the key is denied; `ForAnyValue:` does not hold then.
-fn negative(operator: &str, key: &str, values: &[String]) -> Limit {
+fn negative(operator: &str, key: &str, values: &[String], trust: Trust<'_>) -> Limit {
     let operator = operator.strip_prefix("forallvalues:").unwrap_or(operator);
     match operator.strip_suffix("ifexists").unwrap_or(operator) {
         "stringnotequals"
@@ -128,7 +157,7 @@ fn negative(operator: &str, key: &str, values: &[String]) -> Limit {
         | "stringnotlike"
         | "arnnotequals"
         | "arnnotlike"
-        | "notipaddress" => fixed(key, values),
+        | "notipaddress" => fixed(key, values, trust),
         "bool" => service_only(key, values, "false"),
         _ => Limit::None,
     }
@@ -149,9 +178,13 @@ fn mounted_only(key: &str, values: &[String]) -> Option<Limit> {
 }
 
 /// Whom these values of a key stand for.
-fn fixed(key: &str, values: &[String]) -> Limit {
-    let all = |is_fixed: fn(&str) -> bool| if values.iter().all(|v| is_fixed(v)) { Limit::Fixed } else { Limit::None };
+fn fixed(key: &str, values: &[String], trust: Trust<'_>) -> Limit {
+    let all =
+        |is_fixed: &dyn Fn(&str) -> bool| if values.iter().all(|v| is_fixed(v)) { Limit::Fixed } else { Limit::None };
     match key {
+        "aws:sourceip" | "aws:sourcevpc" | "aws:sourcevpce" | "vpc-lattice-svcs:sourcevpc" if !trust.places => {
+            Limit::None
+        }
         "aws:sourceip" => {
             if narrow_networks(values) {
                 Limit::Fixed
@@ -159,21 +192,26 @@ fn fixed(key: &str, values: &[String]) -> Limit {
                 Limit::None
             }
         }
-        "aws:sourceowner" | "aws:sourceaccount" | "aws:vpceaccount" => match accounts(values, Some) {
-            Limit::None => all(is_plain_or_own),
-            limit => limit,
-        },
+        "aws:sourceowner" | "aws:sourceaccount" | "aws:vpceaccount" | "vpc-lattice-svcs:sourcevpcowneraccount" => {
+            match accounts(values, Some) {
+                Limit::None => all(&is_plain_or_own),
+                limit => limit,
+            }
+        }
         "aws:sourcevpc"
         | "aws:sourcevpce"
+        | "vpc-lattice-svcs:sourcevpc"
         | "aws:principalservicename"
         | "aws:principalservicenameslist"
-        | "s3:x-amz-server-side-encryption-aws-kms-key-id" => all(is_plain_or_own),
-        "aws:principalorgid" | "aws:sourceorgid" | "aws:vpceorgid" => all(is_plain_or_own),
-        "aws:principalorgpaths" | "aws:sourceorgpaths" | "aws:vpceorgpaths" => {
-            all(|v| v == "${aws:ResourceOrgPaths}" || v.split_once('/').is_some_and(|(org, _)| is_plain(org)))
+        | "s3:x-amz-server-side-encryption-aws-kms-key-id" => all(&is_plain_or_own),
+        "aws:principalorgid" | "aws:sourceorgid" | "aws:vpceorgid" => {
+            all(&|v| v == "${aws:ResourceOrgID}" || trust.organization(v))
         }
-        "aws:sourcearn" => all(|v| is_plain(v) || account_of(v).is_some_and(is_account) || is_one_bucket(v)),
-        "aws:userid" => all(|v| {
+        "aws:principalorgpaths" | "aws:sourceorgpaths" | "aws:vpceorgpaths" => all(&|v| {
+            v == "${aws:ResourceOrgPaths}" || v.split_once('/').is_some_and(|(org, _)| trust.organization(org))
+        }),
+        "aws:sourcearn" => all(&|v| is_plain(v) || account_of(v).is_some_and(is_account) || is_one_bucket(v)),
+        "aws:userid" => all(&|v| {
             let role = v.split_once(':').map_or(v, |(role, _)| role);
             is_plain(role)
         }),
@@ -244,7 +282,7 @@ mod tests {
     use serde_json::json;
 
     fn limit(condition: &Value) -> Limit {
-        allowed(condition, Places::Limit).unwrap()
+        allowed(condition, Trust::ALL).unwrap()
     }
 
     #[test]
@@ -316,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_deny_spares_those_its_conditions_do_not_meet() {
-        let spared = |condition: Value| spared(&condition).unwrap();
+        let spared = |condition: Value| spared(&condition, Trust::ALL).unwrap();
         assert_eq!(spared(Value::Null), None);
         assert_eq!(spared(json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}})), Some(Limit::Fixed));
         assert_eq!(spared(json!({"StringNotEqualsIfExists": {"aws:SourceVpce": "vpce-1"}})), Some(Limit::Fixed));
@@ -338,9 +376,40 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_say_whose_it_is_is_worth_what_is_trusted() {
+        let ours = ["o-ours".to_owned()];
+        let (lenient, strict) = (Trust::ALL, Trust { places: false, organizations: &ours });
+        for (key, value) in [
+            ("aws:SourceVpc", "vpc-1"),
+            ("aws:SourceVpce", "vpce-1"),
+            ("aws:SourceIp", "203.0.113.7"),
+            ("vpc-lattice-svcs:SourceVpc", "vpc-1"),
+            ("aws:PrincipalOrgID", "o-theirs"),
+            ("aws:PrincipalOrgPaths", "o-theirs/r-1/"),
+            ("aws:SourceOrgID", "o-theirs"),
+            ("aws:VpceOrgID", "o-theirs"),
+        ] {
+            let (is, is_not) =
+                if key == "aws:SourceIp" { ("IpAddress", "NotIpAddress") } else { ("StringEquals", "StringNotEquals") };
+            let (is, is_not) = (json!({is: {key: value}}), json!({is_not: {key: value}}));
+            assert_eq!(allowed(&is, lenient), Ok(Limit::Fixed), "{key}");
+            assert_eq!(allowed(&is, strict), Ok(Limit::None), "{key}");
+            assert_eq!(spared(&is_not, lenient), Ok(Some(Limit::Fixed)), "{key}");
+            assert_eq!(spared(&is_not, strict), Ok(Some(Limit::None)), "{key}");
+        }
+        for ours in [
+            json!({"StringEquals": {"aws:PrincipalOrgID": "o-ours"}}),
+            json!({"StringEquals": {"aws:PrincipalOrgID": "${aws:ResourceOrgID}"}}),
+            json!({"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": "o-ours/r-1/*"}}),
+        ] {
+            assert_eq!(allowed(&ours, strict), Ok(Limit::Fixed), "{ours}");
+        }
+    }
+
+    #[test]
     fn conditions_of_another_shape_are_named() {
         for condition in [json!([]), json!({"StringEquals": "x"}), json!({"StringEquals": {"aws:SourceVpc": {}}})] {
-            assert_eq!(allowed(&condition, Places::Limit).unwrap_err().field, "Statement.Condition", "{condition}");
+            assert_eq!(allowed(&condition, Trust::ALL).unwrap_err().field, "Statement.Condition", "{condition}");
         }
     }
 }

@@ -3,29 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conditions::Limit;
+use super::effort::Effort;
 use super::scope::Scope;
-
-/// What judging one policy may cost, in bytes compared: as much as the longest policy of a bucket (20 KB, half of it
-/// denials) can need, and about a tenth of a second. Policies that people write need a ten-thousandth.
-const EFFORT_MAX: u64 = 1 << 27;
-
-/// What is left of it. A policy that needs more is made to need more: its denials then take nothing back.
-pub(super) struct Effort(u64);
-
-impl Default for Effort {
-    fn default() -> Self {
-        Self(EFFORT_MAX)
-    }
-}
-
-impl Effort {
-    /// Whether so much was left.
-    fn spend(&mut self, cost: u64) -> bool {
-        let left = self.0.checked_sub(cost);
-        self.0 = left.unwrap_or(0);
-        left.is_some()
-    }
-}
 
 /// A `Deny` that concerns everyone but some.
 pub(super) struct Denial<'s> {
@@ -153,7 +132,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::{Audience, judge};
+    use super::super::{Audience, Trust, judge};
     use super::*;
 
     /// Many pairs, all of which other denials cover, each with names of its own.
@@ -178,7 +157,7 @@ mod tests {
     fn a_policy_that_is_made_to_be_slow_is_judged_within_its_effort() {
         for (parts, denials, names) in [(500, 2, 250), (20, 100, 5), (600, 60, 5), (3000, 300, 30), (15_000, 2, 2)] {
             let policy = hostile(parts, denials, names);
-            let verdict = judge(&policy, "123456789012").expect("a policy");
+            let verdict = judge(&policy, "123456789012", Trust::ALL).expect("a policy");
             assert!(verdict.openings.iter().any(|o| o.audience == Audience::Public), "{parts} {denials} {names}");
         }
     }
@@ -192,7 +171,7 @@ mod tests {
         let parts = BTreeSet::from(["s3:GetObject", "s3:PutObject"]);
         let taken = left(&parts, &parts, &[&denial], &mut Effort::default());
         assert!(taken.actions.is_empty() && taken.resources.is_empty());
-        let kept = left(&parts, &parts, &[&denial], &mut Effort(100));
+        let kept = left(&parts, &parts, &[&denial], &mut Effort::of(100));
         assert_eq!((kept.actions, kept.resources), (parts.clone(), parts));
     }
 }

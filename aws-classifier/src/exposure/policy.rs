@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::conditions::{self, Limit, Places};
-use super::denials::{self, Denial, Effort};
+use super::conditions::{self, Limit, Trust};
+use super::denials::{self, Denial};
+use super::document::{self, Effect};
+use super::effort::Effort;
 use super::scope::Scope;
 use super::{Unreadable, account_of, identity_providers, is_account, texts};
-
-/// IAM takes texts of 131,072 characters and does not count white space against the quotas of a policy (API reference,
-/// `CreateRole`; user guide, "IAM and STS quotas"); a character may be four bytes.
-const POLICY_BYTES_MAX: usize = 4 * 131_072;
 
 /// Whom a statement lets in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +52,8 @@ pub struct Verdict {
     pub openings: Vec<Opening>,
     /// Whether some statement denies: deleting the policy would then allow more.
     pub denies: bool,
+    /// The organizations, addresses, networks and endpoints that its conditions name.
+    pub places: BTreeSet<String>,
 }
 
 impl Verdict {
@@ -63,57 +63,32 @@ impl Verdict {
     }
 }
 
-/// Judges a policy, given as an object or as JSON text, of a bucket of the account `owner`.
+/// Judges a policy, given as an object or as text, of a bucket of the account `owner`.
 ///
 /// # Errors
 /// When it is no policy S3 would accept.
-pub fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::Null, Places::Limit)
+pub fn judge(policy: &Value, owner: &str, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::Null, trust)
 }
 
 /// As [`judge`], for the policy of anything else: a statement that names no resource is about what the policy hangs on.
 ///
 /// # Errors
 /// When it is no policy of a resource.
-pub fn judge_attached(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::String("*".to_owned()), Places::Limit)
-}
-
-/// As [`judge_attached`], for the trust policy of a role. Where a caller has to be is no limit: whoever wrote `*` there
-/// may have written the address of a stranger beside it.
-///
-/// # Errors
-/// When it is no policy of a role.
-pub fn judge_trust(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
-    judged(policy, owner, &Value::String("*".to_owned()), Places::DoNotLimit)
+pub fn judge_attached(policy: &Value, owner: &str, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
+    judged(policy, owner, &Value::String("*".to_owned()), trust)
 }
 
 /// `itself` is what a statement without a resource is about; null where there can be none.
-fn judged(policy: &Value, owner: &str, itself: &Value, places: Places) -> Result<Verdict, Unreadable> {
-    let parsed;
-    let policy = match policy {
-        Value::String(text) if text.len() <= POLICY_BYTES_MAX => {
-            parsed = serde_json::from_str::<Value>(text)
-                .map_err(|_| Unreadable { field: "", expected: "a policy as JSON" })?;
-            &parsed
-        }
-        other => other,
-    };
-    if !policy.is_object() || policy.to_string().len() > POLICY_BYTES_MAX {
-        return Err(Unreadable { field: "", expected: "a policy of at most 512 KiB" });
-    }
-    let statements = match &policy["Statement"] {
-        Value::Array(statements) => statements.as_slice(),
-        one @ Value::Object(_) => std::slice::from_ref(one),
-        _ => return Err(Unreadable { field: "Statement", expected: "a list of statements" }),
-    };
-    let (mut allows, mut denies) = (Vec::new(), Vec::new());
-    for (index, statement) in statements.iter().enumerate() {
-        let read = Statement::read(statement, index, itself, places)?;
-        match statement["Effect"].as_str() {
-            Some("Allow") => allows.push(read),
-            Some("Deny") => denies.push(read),
-            _ => return Err(Unreadable { field: "Statement.Effect", expected: "Allow or Deny" }),
+fn judged(policy: &Value, owner: &str, itself: &Value, trust: Trust<'_>) -> Result<Verdict, Unreadable> {
+    let document = document::read(policy)?;
+    let (mut allows, mut denies, mut places) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (index, statement) in document::statements(&document)?.iter().enumerate() {
+        places.extend(conditions::places(&statement["Condition"])?);
+        let read = Statement::read(statement, index, itself, trust)?;
+        match document::effect(statement)? {
+            Effect::Allow => allows.push(read),
+            Effect::Deny => denies.push(read),
         }
     }
     let denials = denies.iter().map(Statement::denial).collect::<Result<Vec<_>, _>>()?;
@@ -121,34 +96,28 @@ fn judged(policy: &Value, owner: &str, itself: &Value, places: Places) -> Result
     for allow in &allows {
         allow.openings(&denials, owner, &mut effort, &mut openings)?;
     }
-    Ok(Verdict { openings, denies: !denials.is_empty() })
+    Ok(Verdict { openings, denies: !denials.is_empty(), places })
 }
 
 struct Statement<'p> {
     name: String,
     actions: Scope,
     resources: Scope,
-    places: Places,
+    trust: Trust<'p>,
     body: &'p Value,
 }
 
 impl<'p> Statement<'p> {
-    fn read(body: &'p Value, index: usize, itself: &Value, places: Places) -> Result<Self, Unreadable> {
-        if !body.is_object() {
-            return Err(Unreadable { field: "Statement", expected: "a list of statements" });
-        }
-        let name = match body["Sid"].as_str() {
-            Some(sid) if !sid.is_empty() => sid.to_owned(),
-            _ => format!("statement {}", index + 1),
-        };
+    fn read(body: &'p Value, index: usize, itself: &Value, trust: Trust<'p>) -> Result<Self, Unreadable> {
+        let name = document::name(body, index);
         let actions = Scope::read(body, ["Action", "NotAction"], &Value::Null, "Statement.Action")?;
         let resources = Scope::read(body, ["Resource", "NotResource"], itself, "Statement.Resource")?;
-        Ok(Self { name, actions, resources, places, body })
+        Ok(Self { name, actions, resources, trust, body })
     }
 
     /// This `Deny`, with whom it spares.
     fn denial(&self) -> Result<Denial<'_>, Unreadable> {
-        let by_condition = conditions::spared(&self.body["Condition"])?;
+        let by_condition = conditions::spared(&self.body["Condition"], self.trust)?;
         let spared = match &self.body["NotPrincipal"] {
             Value::Null if Callers::read(self.body)?.anyone => by_condition,
             // It concerns some only, so it keeps no stranger out.
@@ -178,7 +147,7 @@ impl<'p> Statement<'p> {
         into: &mut Vec<Opening>,
     ) -> Result<(), Unreadable> {
         let condition = &self.body["Condition"];
-        let limit = conditions::allowed(condition, self.places)?;
+        let limit = conditions::allowed(condition, self.trust)?;
         let callers = Callers::read(self.body)?;
         let mut anyone = callers.anyone;
         for provider in &callers.providers {
@@ -309,8 +278,13 @@ mod tests {
     use serde_json::json;
 
     const OWNER: &str = "123456789012";
+    const NO_PLACES: Trust<'_> = Trust { places: false, organizations: &[] };
     const BUCKET: &str = "arn:aws:s3:::reports";
     const OBJECTS: &str = "arn:aws:s3:::reports/*";
+
+    fn judge(policy: &Value, owner: &str) -> Result<Verdict, Unreadable> {
+        super::judge(policy, owner, Trust::ALL)
+    }
 
     fn allow(principal: Value, condition: Value) -> Value {
         json!({"Effect": "Allow", "Principal": principal, "Action": "s3:GetObject", "Resource": OBJECTS,
@@ -337,7 +311,7 @@ mod tests {
     #[test]
     fn a_statement_without_a_resource_is_about_what_the_policy_hangs_on() {
         let trust = |principal: Value| json!({"Statement": {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}});
-        let judged = |principal| judge_attached(&trust(principal), OWNER).unwrap().openings;
+        let judged = |principal| judge_attached(&trust(principal), OWNER, Trust::ALL).unwrap().openings;
         let opening = |audience| Opening {
             audience,
             statement: "statement 1".to_owned(),
@@ -394,7 +368,7 @@ mod tests {
         let spaces = " ".repeat(130_000);
         let trust =
             format!(r#"{{{spaces}"Statement": {{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}}}}"#);
-        assert_eq!(judge_trust(&json!(trust), OWNER).unwrap().public().count(), 1);
+        assert_eq!(judge_attached(&json!(trust), OWNER, NO_PLACES).unwrap().public().count(), 1);
     }
 
     #[test]
@@ -404,13 +378,18 @@ mod tests {
             let operator = if key == "aws:SourceIp" { "IpAddress" } else { "StringEquals" };
             let trust = json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole",
                 "Condition": {operator: {key: value}}}});
-            assert_eq!(judge_trust(&trust, OWNER).unwrap().public().count(), 1, "{key}");
-            assert_eq!(judge_attached(&trust, OWNER).unwrap().openings, [], "{key}");
+            assert_eq!(judge_attached(&trust, OWNER, NO_PLACES).unwrap().public().count(), 1, "{key}");
+            assert_eq!(judge_attached(&trust, OWNER, Trust::ALL).unwrap().openings, [], "{key}");
+            let not = if key == "aws:SourceIp" { "NotIpAddress" } else { "StringNotEquals" };
+            let denied = json!({"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"},
+                {"Effect": "Deny", "Principal": "*", "Action": "sts:*", "Condition": {not: {key: value}}}]});
+            assert_eq!(judge_attached(&denied, OWNER, NO_PLACES).unwrap().public().count(), 1, "{key}");
+            assert_eq!(judge_attached(&denied, OWNER, Trust::ALL).unwrap().openings, [], "{key}");
         }
         let organization = json!({"StringEquals": {"aws:PrincipalOrgID": "o-exampleorg1"}});
         let trust = json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole",
             "Condition": organization}});
-        assert_eq!(judge_trust(&trust, OWNER).unwrap().openings, []);
+        assert_eq!(judge_attached(&trust, OWNER, NO_PLACES).unwrap().openings, []);
     }
 
     #[test]
@@ -519,7 +498,7 @@ mod tests {
             (with("Action", json!(null)), "Statement.Action"),
             (with("Resource", json!({})), "Statement.Resource"),
             (with("Condition", json!("none")), "Statement.Condition"),
-            (with("Sid", json!("x".repeat(POLICY_BYTES_MAX))), ""),
+            (with("Sid", json!("x".repeat(document::POLICY_BYTES_MAX))), ""),
         ] {
             assert_eq!(judge(&policy, OWNER).unwrap_err().field, field, "{field}");
         }
@@ -593,6 +572,18 @@ mod tests {
                 statement["Condition"]["ForAnyValue:StringEquals"] = json!({"aws:PrincipalOrgID": "o-exampleorg1"});
             }
             prop_assert!(!is_public(&statements));
+        }
+
+        #[test]
+        fn less_trust_never_closes(statements in prop::collection::vec(statements(), 0..6)) {
+            let ours = ["o-ours".to_owned()];
+            let open = |trust| {
+                let policy = json!({ "Statement": statements });
+                super::judge(&policy, OWNER, trust).unwrap().public().next().is_some()
+            };
+            for strict in [NO_PLACES, Trust { organizations: &ours, ..NO_PLACES }, Trust { organizations: &ours, ..Trust::ALL }] {
+                prop_assert!(open(Trust::ALL) <= open(strict), "{strict:?}");
+            }
         }
 
         #[test]

@@ -1,9 +1,11 @@
 //! The actions or resources that a statement is about, and the globs they are written in.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::conditions::is_plain;
 use super::{Unreadable, texts};
 
 /// What a statement lists, or what it leaves out.
@@ -39,30 +41,56 @@ impl Scope {
 
     /// Whether all of the pattern `part` lies within. Never says so wrongly.
     pub(super) fn covers(&self, part: &str) -> bool {
-        let Some(compared) = &self.compared else { return Self::hold(&self.patterns, self.inverted, part) };
-        Self::hold(compared, self.inverted, &part.to_ascii_lowercase())
-    }
-
-    fn hold(patterns: &[String], inverted: bool, part: &str) -> bool {
-        if inverted {
-            patterns.iter().all(|p| disjoint(p, part))
+        let (patterns, part) = self.comparable(part);
+        if self.inverted {
+            patterns.iter().all(|p| disjoint(p, &part))
         } else {
-            patterns.iter().any(|p| glob_covers(p, part))
+            patterns.iter().any(|p| glob_covers(p, &part))
         }
     }
 
-    /// How many bytes a part is compared with.
+    /// As [`covers`](Self::covers), for what an `Allow` gives: where it lists what it leaves out, all but some of `part` is
+    /// enough.
+    pub(super) fn gives(&self, part: &str) -> bool {
+        let (patterns, part) = self.comparable(part);
+        patterns.iter().any(|p| glob_covers(p, &part)) != self.inverted
+    }
+
+    /// Whether some of the pattern `part` may lie within, as [`gives`](Self::gives) sees it.
+    pub(super) fn touches(&self, part: &str) -> bool {
+        let (patterns, part) = self.comparable(part);
+        if self.inverted { self.gives(&part) } else { patterns.iter().any(|p| !disjoint(p, &part)) }
+    }
+
+    fn comparable<'p>(&self, part: &'p str) -> (&[String], Cow<'p, str>) {
+        match &self.compared {
+            Some(compared) => (compared, Cow::Owned(part.to_ascii_lowercase())),
+            None => (&self.patterns, Cow::Borrowed(part)),
+        }
+    }
+
+    /// How many bytes the patterns are that a part is compared with.
     pub(super) fn bytes(&self) -> u64 {
         self.patterns.iter().map(|p| p.len() as u64 + 1).sum()
     }
 }
 
-/// Whether no text matches both, told by what stands before their first wildcards and variables. Never says so wrongly.
+/// Whether no text matches both. Never says so wrongly: of two globs it only sees what stands before their first
+/// wildcards and variables.
 fn disjoint(a: &str, b: &str) -> bool {
+    // A question mark is one character, which may be several bytes.
+    let tells =
+        |glob: &str, name: &str| is_plain(name) && !glob.contains('$') && (name.is_ascii() || !glob.contains('?'));
+    if tells(b, a) {
+        return !glob_covers(b, a);
+    }
+    if tells(a, b) {
+        return !glob_covers(a, b);
+    }
     let fixed = |glob: &str| glob.find(['*', '?', '$']).unwrap_or(glob.len());
     let (a_len, b_len) = (fixed(a), fixed(b));
     let len = a_len.min(b_len);
-    if a_len == a.len() && b_len == b.len() { a != b } else { a.as_bytes()[..len] != b.as_bytes()[..len] }
+    a.as_bytes()[..len] != b.as_bytes()[..len]
 }
 
 /// Whether the glob `outer` matches everything that the glob `inner` matches: its stars take any part of `inner`, its
@@ -110,20 +138,39 @@ mod tests {
         }
     }
 
+    /// The plain recursive definition.
+    fn matches(p: &[u8], t: &[u8]) -> bool {
+        match (p.split_first(), t.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => matches(rest, t) || t.split_first().is_some_and(|(_, t)| matches(p, t)),
+            (Some((b'?', rest)), Some((_, t))) => matches(rest, t),
+            (Some((a, rest)), Some((b, t))) => a == b && matches(rest, t),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn names_are_told_from_globs_by_all_of_them() {
+        for (a, b) in [("iam:putuserpolicy", "*:delete*"), ("iam:putuserpolicy", "iam:get*"), ("a", "b"), ("a", "?b")] {
+            assert!(disjoint(a, b) && disjoint(b, a), "{a} {b}");
+        }
+        for (a, b) in
+            [("iam:putuserpolicy", "*:put*"), ("a*", "*b"), ("\u{e9}", "?"), ("user/bob", "user/${aws:username}")]
+        {
+            assert!(!disjoint(a, b) && !disjoint(b, a), "{a} {b}");
+        }
+    }
+
     proptest! {
         #[test]
         fn strangers_globs_match_as_they_should(outer in "[ab*?]{0,6}", inner in "[ab]{0,6}") {
-            // Against the plain recursive definition.
-            fn matches(p: &[u8], t: &[u8]) -> bool {
-                match (p.split_first(), t.split_first()) {
-                    (None, None) => true,
-                    (Some((b'*', rest)), _) => matches(rest, t) || t.split_first().is_some_and(|(_, t)| matches(p, t)),
-                    (Some((b'?', rest)), Some((_, t))) => matches(rest, t),
-                    (Some((a, rest)), Some((b, t))) => a == b && matches(rest, t),
-                    _ => false,
-                }
-            }
             prop_assert_eq!(glob_covers(&outer, &inner), matches(outer.as_bytes(), inner.as_bytes()));
+        }
+
+        #[test]
+        fn what_is_disjoint_has_no_text_in_common(a in "[ab*?]{0,4}", b in "[ab*?]{0,4}", text in "[ab]{0,4}") {
+            let in_both = [&a, &b].iter().all(|glob| matches(glob.as_bytes(), text.as_bytes()));
+            prop_assert!(!(disjoint(&a, &b) && in_both));
         }
     }
 }

@@ -6,6 +6,8 @@
 use serde_json::Value;
 use shared::ports::ObjectRef;
 
+use crate::percent;
+
 /// An object in a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object {
@@ -124,7 +126,11 @@ fn of(body: &Value) -> Option<Created> {
                     source_ip: text(&record["requestParameters"]["sourceIPAddress"]),
                     ..Creation::of(&s3["object"], "versionId", "eTag")
                 };
-                created.add(s3["bucket"]["name"].as_str(), s3["object"]["key"].as_str().and_then(decoded), creation);
+                created.add(
+                    s3["bucket"]["name"].as_str(),
+                    s3["object"]["key"].as_str().and_then(percent::decoded),
+                    creation,
+                );
             } else {
                 created.ignored += 1;
             }
@@ -159,25 +165,6 @@ impl Created {
             _ => self.failed += 1,
         }
     }
-}
-
-/// A key as S3's own notifications write it: percent-encoded, `+` for a space. EventBridge's are not encoded.
-fn decoded(key: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = behind;
-        bytes.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let (digits, behind) = rest.split_at_checked(2)?;
-                rest = behind;
-                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
-            }
-            other => *other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
