@@ -278,6 +278,70 @@ fn serious_rules_do_not_believe_every_user_agent() {
     }
 }
 
+/// Whoever takes a role, or a token for a federated user, chooses the session's name and may choose another each time.
+#[test]
+fn correlations_count_a_caller_who_calls_himself_something_else_each_time() {
+    // EC2 names these sessions.
+    const OF_INSTANCES: [&str; 3] = [
+        "ec2_instance_credentials_used_elsewhere",
+        "ec2_instance_enumerates_account",
+        "ec2_instance_refused_many_calls",
+    ];
+    let role = |name: &str| {
+        json!({
+            "type": "AssumedRole",
+            "principalId": format!("AROAEXAMPLE:{name}"),
+            "arn": format!("arn:aws:sts::123456789012:assumed-role/admin/{name}"),
+            "userName": null,
+            "sessionContext": { "sessionIssuer": { "type": "Role", "arn": "arn:aws:iam::123456789012:role/admin", "userName": "admin" } },
+        })
+    };
+    let federated = |name: &str| {
+        json!({
+            "type": "FederatedUser",
+            "principalId": format!("123456789012:{name}"),
+            "arn": format!("arn:aws:sts::123456789012:federated-user/{name}"),
+            "userName": null,
+            "sessionContext": { "sessionIssuer": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/bob", "userName": "bob" } },
+        })
+    };
+    let as_called = |records: &[String], identity: &dyn Fn(&str) -> Value, name: &dyn Fn(usize) -> String| {
+        let mut renamed = Vec::new();
+        for (at, text) in records.iter().enumerate() {
+            let mut record = serde_json::from_str(text).unwrap();
+            merge(&mut record, json!({ "userIdentity": identity(&name(at)) }));
+            renamed.push(record.to_string());
+        }
+        renamed
+    };
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for (file, text) in own() {
+        let id = stem(&file);
+        let by_arn = text.contains("    group-by:\n        - userIdentity.arn\n");
+        assert_eq!(by_arn, OF_INSTANCES.contains(&id), "{file} counts by a name that the caller may choose");
+        if !text.contains("        - actor\n") {
+            continue;
+        }
+        let engine = engine(&file, &text);
+        for case in cases(id).iter().filter(|case| case.fires) {
+            for identity in [&role as &dyn Fn(&str) -> Value, &federated] {
+                let found = |name: &dyn Fn(usize) -> String| {
+                    findings(&engine, &as_called(&case.records, identity, name))
+                        .iter()
+                        .map(|f| f.event_id.clone())
+                        .collect()
+                };
+                let steady: Vec<String> = found(&|_| "alice".to_owned());
+                let changing: Vec<String> = found(&|at| format!("s{at}"));
+                assert_eq!(steady, changing, "{}", case.place);
+                *counted.entry(id.to_owned()).or_default() += usize::from(!steady.is_empty());
+            }
+        }
+    }
+    let never: Vec<&String> = counted.iter().filter(|(_, times)| **times == 0).map(|(id, _)| id).collect();
+    assert_eq!(never, [""; 0], "no case shows how these count");
+}
+
 /// SigmaHQ's rules for CloudTrail load unchanged. `rules/README.md` says how to run it: the rules are not ours to keep.
 #[test]
 #[ignore = "needs SIGMA_AWS_RULES, a checkout of SigmaHQ's rules/cloud/aws/cloudtrail"]

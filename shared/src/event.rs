@@ -339,14 +339,26 @@ impl Identity {
 
     /// Who is counted for what is done again and again: as [`Identity::person_key`], with all sessions of any other role, and
     /// all federated users of one user, as one. Whoever takes a role chooses the name of the session, so twenty names would
-    /// make twenty callers of one.
+    /// make twenty callers of one. A role that the record does not name is taken from the session's ARN or id.
     pub fn actor_key(&self) -> Cow<'_, str> {
         match self.principal_kind() {
             PrincipalKind::RoleSession | PrincipalKind::FederatedUser if !self.issuer_arn.is_empty() => {
                 Cow::Borrowed(&self.issuer_arn)
             }
+            PrincipalKind::RoleSession if let Some(role) = self.role_of_session() => Cow::Borrowed(role),
+            // The id of a session is `AROA…:session`.
+            PrincipalKind::Account if let Some((role, _)) = self.principal_id.split_once(':') => {
+                Cow::Owned([&*self.account, role].join("/"))
+            }
             _ => self.person_key(),
         }
+    }
+
+    /// The ARN of a role's session without the name of the session.
+    fn role_of_session(&self) -> Option<&str> {
+        let (_, session) = self.arn.split_once(":assumed-role/")?;
+        let (_, name) = session.split_once('/')?;
+        self.arn.get(..self.arn.len() - name.len() - 1)
     }
 
     /// As [`Identity::principal_key`], with all sessions of one role as one: for habits, because the names of sessions are
@@ -393,6 +405,17 @@ impl<'a> Session<'a> {
             _ => s.raw_value().map(drop),
         });
         session
+    }
+
+    /// Whether EC2 handed the session's credentials to an instance.
+    fn is_of_instance(raw: &str) -> bool {
+        let mut of_instance = false;
+        let _ = Scanner::new(raw).object::<ScanError>(|key, s| {
+            let value = s.raw_value()?;
+            of_instance |= key == "ec2RoleDelivery" && !value.is_null();
+            Ok(())
+        });
+        of_instance
     }
 }
 
@@ -749,6 +772,21 @@ impl<'a> Event<'a> {
         self.identity().principal()
     }
 
+    /// Who is counted for what is done again and again: [`Identity::actor_key`], but an instance with a role by its own
+    /// session, which EC2 names for the instance and nobody else can: `ec2RoleDelivery` says so. `None` when the record
+    /// names nobody, as for anonymous calls.
+    pub fn actor(&self) -> Option<Cow<'_, str>> {
+        let identity = self.identity();
+        if identity.arn.is_empty() && identity.user_name.is_empty() && identity.principal_id.is_empty() {
+            return None;
+        }
+        let of_instance = || self.raw(Part::Session).is_some_and(Session::is_of_instance);
+        Some(match identity.principal_kind() {
+            PrincipalKind::RoleSession if of_instance() => identity.principal_key(),
+            _ => identity.actor_key(),
+        })
+    }
+
     /// Whether the call was denied or failed.
     pub const fn is_failed(&self) -> bool {
         self.error_code.is_some()
@@ -1054,6 +1092,50 @@ mod tests {
         assert_eq!(session.actor_key(), "arn:aws:iam::123456789012:role/Admin");
         let user = identity(r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#);
         assert_eq!(user.habit_key(), "123456789012/alice");
+    }
+
+    #[test]
+    fn who_counts_does_not_follow_from_a_name_that_the_caller_chooses() {
+        let session = |issuer: &str, name: &str, more: &str| {
+            format!(
+                r#"{{"type":"AssumedRole","principalId":"AROAX:{name}","accountId":"123456789012",
+                "arn":"arn:aws:sts::123456789012:assumed-role/Admin/{name}","sessionContext":{{{issuer}{more}}}}}"#
+            )
+        };
+        let federated = |name: &str| {
+            format!(
+                r#"{{"type":"FederatedUser","arn":"arn:aws:sts::123456789012:federated-user/{name}",
+                "sessionContext":{{"sessionIssuer":{{"arn":"arn:aws:iam::123456789012:user/bob"}}}}}}"#
+            )
+        };
+        let actor = |identity: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","userIdentity":{identity}}}"#
+            );
+            Event::from_cloudtrail(&record).unwrap().actor().map(Cow::into_owned)
+        };
+        let role = r#""sessionIssuer":{"arn":"arn:aws:iam::123456789012:role/path/Admin"}"#;
+        let sso = r#""sessionIssuer":{"arn":"arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_A_0"}"#;
+        let instance = r#","ec2RoleDelivery":"2.0""#;
+        let other =
+            |name: &str| format!(r#"{{"type":"AWSAccount","principalId":"{name}","accountId":"210987654321"}}"#);
+        for (identity, key) in [
+            (session(role, "a", ""), "arn:aws:iam::123456789012:role/path/Admin"),
+            (session("", "a", ""), "arn:aws:sts::123456789012:assumed-role/Admin"),
+            (session(sso, "alice", ""), "identity-center/alice"),
+            (session(role, "i-0a1b2c3d", instance), "arn:aws:iam::123456789012:role/path/Admin/i-0a1b2c3d"),
+            // Anybody may call his session like an instance.
+            (session(role, "i-0a1b2c3d", ""), "arn:aws:iam::123456789012:role/path/Admin"),
+            (federated("a"), "arn:aws:iam::123456789012:user/bob"),
+            (other("AROAY:a"), "210987654321/AROAY"),
+            (other("AIDAY"), "210987654321/AIDAY"),
+            (r#"{"type":"Root","arn":"arn:aws:iam::123456789012:root"}"#.to_owned(), "arn:aws:iam::123456789012:root"),
+        ] {
+            assert_eq!(actor(&identity).as_deref(), Some(key), "{identity}");
+        }
+        for nobody in [r#"{"type":"AWSAccount","principalId":"","accountId":"ANONYMOUS_PRINCIPAL"}"#, "{}"] {
+            assert_eq!(actor(nobody), None, "{nobody}");
+        }
     }
 
     #[test]
