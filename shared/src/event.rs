@@ -443,6 +443,9 @@ pub struct NotificationHeader<'a> {
 
 static NULL: Value = Value::Null;
 
+/// What stands in place of a part that was left out says little more than that: our choice.
+const LEFT_OUT_BYTES_MAX: usize = 1024;
+
 /// `eventType` of what CloudTrail Insights writes.
 const INSIGHT: &str = "AwsCloudTrailInsight";
 
@@ -767,6 +770,32 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Whether CloudTrail left the part out because it was too large: then an object with `omitted: true` stands in its
+    /// place. `requestParameters` and `responseElements` may have 100 KB, `additionalEventData` 28 KB
+    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html>).
+    pub fn is_left_out(&self, part: Part) -> bool {
+        let mut left_out = false;
+        if let Some(raw) = self.raw(part).filter(|raw| raw.starts_with('{') && raw.len() <= LEFT_OUT_BYTES_MAX) {
+            let _ = Scanner::new(raw).object::<ScanError>(|key, s| {
+                let value = s.raw_value()?;
+                left_out |= key == "omitted" && value.text == "true";
+                Ok(())
+            });
+        }
+        left_out
+    }
+
+    /// The names of the parts that CloudTrail left out.
+    pub fn left_out(&self) -> Vec<&'static str> {
+        const PARTS: [(Part, &str); 4] = [
+            (Part::Request, "requestParameters"),
+            (Part::Response, "responseElements"),
+            (Part::Additional, "additionalEventData"),
+            (Part::Resources, "resources"),
+        ];
+        PARTS.iter().filter(|(part, _)| self.is_left_out(*part)).map(|(_, name)| *name).collect()
+    }
+
     /// Who did it: see [`Identity::principal`].
     pub fn principal(&self) -> &str {
         self.identity().principal()
@@ -883,6 +912,14 @@ impl<'a> Event<'a> {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(Malformed::wrong(pointer, "a string")),
         }
+    }
+
+    /// As [`Event::request_str`], for what only describes a call whose name says enough: a value that is no string is absent.
+    ///
+    /// # Errors
+    /// When the parameters are not JSON.
+    pub fn request_text(&self, pointer: &str) -> Result<Option<&str>, Malformed> {
+        Ok(self.request()?.pointer(pointer).and_then(Value::as_str))
     }
 
     /// What tells this event from all others of its account and region: the event id; for notifications the hash of
@@ -1092,6 +1129,30 @@ mod tests {
         assert_eq!(session.actor_key(), "arn:aws:iam::123456789012:role/Admin");
         let user = identity(r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#);
         assert_eq!(user.habit_key(), "123456789012/alice");
+    }
+
+    #[test]
+    fn what_was_too_large_is_left_out() {
+        let parts = |request: &str, response: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"PutBucketPolicy",
+                "requestParameters":{request},"responseElements":{response}}}"#
+            );
+            Event::from_cloudtrail(&record).unwrap().left_out()
+        };
+        let omitted = r#"{"originalSize": 108544, "omitted": true}"#;
+        assert_eq!(parts(omitted, "null"), ["requestParameters"]);
+        assert_eq!(parts(r#"{"omitted":true}"#, omitted), ["requestParameters", "responseElements"]);
+        for kept in [
+            "null",
+            "true",
+            r#""omitted""#,
+            r#"{"omitted":false}"#,
+            r#"{"omitted":"true"}"#,
+            r#"{"a":{"omitted":true}}"#,
+        ] {
+            assert_eq!(parts(kept, kept), [""; 0], "{kept}");
+        }
     }
 
     #[test]
