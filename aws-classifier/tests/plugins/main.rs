@@ -1,10 +1,12 @@
 //! Every classifier against its fixtures, and sweeps over all of them.
 //!
 //! `fixture` says what a fixture is. Only its classifier runs. What it finds is kept in `snapshots/` beside the fixtures.
+//! `shapes` is about records whose parameters are not as they should be, or not there.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod fixture;
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
