@@ -508,6 +508,10 @@ impl Engine {
         if let Some(code) = &event.error_code {
             facts.insert("error_code".to_owned(), cut(code).into());
         }
+        let left_out = event.left_out();
+        if !left_out.is_empty() {
+            facts.insert("left_out_of_record".to_owned(), left_out.into());
+        }
         Finding {
             finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
             classifier: declared.id.clone(),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use shared::classifier::Malformed;
-use shared::event::Event;
+use shared::event::{Event, Part};
 use shared::observation::MAX_KEY_BYTES;
 
 /// Address ranges at least this wide (`/7`) are worth remembering: a few of them together can be the world.
@@ -84,6 +84,11 @@ impl Rule {
     /// Whether its range alone is the world: any `/0`.
     pub fn is_world(&self) -> bool {
         prefix_len(&self.cidr) == Some(0)
+    }
+
+    /// How many bits its range fixes; `None` when it is no range.
+    pub fn prefix_len(&self) -> Option<u8> {
+        prefix_len(&self.cidr)
     }
 
     /// Whether its range is a large part of the world, though not all of it.
@@ -164,11 +169,11 @@ pub fn world_rules_on(rules: &[Rule], port: u16) -> Vec<&Rule> {
     let (mut found, rest): (Vec<&Rule>, Vec<&Rule>) =
         rules.iter().filter(|r| r.admits(port)).partition(|r| r.is_world());
     for (is_v6, public) in [(false, &PUBLIC_V4[..]), (true, &PUBLIC_V6[..])] {
-        let mut parts: Vec<Part<'_>> = rest
+        let mut parts: Vec<RuleSpan<'_>> = rest
             .iter()
             .filter_map(|rule| {
                 let (part_is_v6, from, to) = span(&rule.cidr)?;
-                (part_is_v6 == is_v6).then_some(Part { from, to, rule })
+                (part_is_v6 == is_v6).then_some(RuleSpan { from, to, rule })
             })
             .filter(|part| held(std::slice::from_ref(part), public) > 0)
             .collect();
@@ -186,14 +191,14 @@ pub fn world_rules_on(rules: &[Rule], port: u16) -> Vec<&Rule> {
     found
 }
 
-struct Part<'r> {
+struct RuleSpan<'r> {
     from: u128,
     to: u128,
     rule: &'r Rule,
 }
 
 /// How many of the `public` addresses the parts hold together.
-fn held(parts: &[Part<'_>], public: &[(u128, u128)]) -> u128 {
+fn held(parts: &[RuleSpan<'_>], public: &[(u128, u128)]) -> u128 {
     let mut spans: Vec<(u128, u128)> = parts.iter().map(|part| (part.from, part.to)).collect();
     spans.sort_unstable();
     let (mut held, mut next) = (0, 0);
@@ -205,6 +210,12 @@ fn held(parts: &[Part<'_>], public: &[(u128, u128)]) -> u128 {
         next = next.max(to.saturating_add(1));
     }
     held
+}
+
+/// What of the range anyone can have.
+pub fn public_pieces(is_v6: bool, from: u128, to: u128) -> impl Iterator<Item = (u128, u128)> {
+    let public = if is_v6 { &PUBLIC_V6[..] } else { &PUBLIC_V4[..] };
+    public.iter().map(move |(first, last)| (from.max(*first), to.min(*last))).filter(|(first, last)| first <= last)
 }
 
 /// The ports of `ports` on which the rules let the world in, ascending, and the rules that do it.
@@ -311,7 +322,8 @@ fn is_rule_id(text: &str) -> bool {
     text.strip_prefix("sgr-").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The group a call is about: its id, else its name.
+/// The group a call is about: its id, else its name; empty when CloudTrail left the request out and the response does not
+/// say it either.
 ///
 /// # Errors
 /// When the record names no group, or names it with something that is not text.
@@ -334,7 +346,7 @@ pub fn group_id<'e>(event: &'e Event<'_>) -> Result<&'e str, Malformed> {
             _ => return Err(Malformed::wrong("requestParameters.groupId", "a string")),
         }
     }
-    Err(Malformed::missing("requestParameters.groupId"))
+    if event.is_left_out(Part::Request) { Ok("") } else { Err(Malformed::missing("requestParameters.groupId")) }
 }
 
 fn rules_in_request(request: &Value) -> Result<Vec<Rule>, Malformed> {
@@ -480,8 +492,8 @@ fn prefix_len(cidr: &str) -> Option<u8> {
     cidr.rsplit_once('/')?.1.parse().ok()
 }
 
-/// First and last address of a range, and whether it is IPv6.
-fn span(cidr: &str) -> Option<(bool, u128, u128)> {
+/// Whether a range is IPv6, and its first and last address; `None` when it is no range.
+pub fn span(cidr: &str) -> Option<(bool, u128, u128)> {
     let (address, len) = cidr.rsplit_once('/')?;
     let len: u32 = len.parse().ok()?;
     let (is_v6, bits, width) = match address.parse::<IpAddr>().ok()? {

@@ -31,3 +31,4 @@ mod selector;
 pub mod sign_in;
 pub mod source_network;
 pub mod surroundings;
+pub mod world_parts;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use shared::classifier::Malformed;
-use shared::event::{Event, PrincipalKind};
+use shared::event::{Event, Part, PrincipalKind};
 
 /// Whose sign-in it is: a user of Identity Center signs in to many accounts and is one person; everybody else is known per
 /// account.
@@ -18,11 +18,12 @@ pub fn person(event: &Event<'_>) -> String {
 /// Whether a `ConsoleLogin` succeeded. Failed ones have no error code, only `responseElements.ConsoleLogin: Failure`.
 ///
 /// # Errors
-/// When the outcome is missing: schema drift.
+/// When the outcome is missing: schema drift. Where CloudTrail left it out, a failed login still has its message.
 pub fn succeeded(event: &Event<'_>) -> Result<bool, Malformed> {
     match event.response()?.get("ConsoleLogin").and_then(Value::as_str) {
         Some(result) => Ok(result == "Success" && !event.is_failed()),
         None if event.is_failed() => Ok(false),
+        None if event.is_left_out(Part::Response) => Ok(event.error_message.is_none()),
         None => Err(Malformed::missing("responseElements.ConsoleLogin")),
     }
 }

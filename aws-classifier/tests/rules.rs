@@ -263,19 +263,122 @@ fn generated_rules_select_every_record_that_fired() {
     }
 }
 
-/// Callers choose their user agent: whoever stole a key may call himself Terraform.
+/// Callers choose their user agent: whoever stole a key may call himself Terraform. What is only noted is told once a day for
+/// a caller, and a key that deploys would be noted all over, so rules of low level believe anybody.
 #[test]
-fn serious_rules_do_not_believe_every_user_agent() {
+fn rules_of_medium_level_and_above_do_not_believe_the_user_agent_of_a_key() {
+    const AGENTS: [&str; 7] = [
+        "APN/1.0 HashiCorp/1.0 Terraform/1.9.8",
+        "aws-cdk/2.140.0",
+        "eksctl kops karpenter CloudFormation Packer elbv2.k8s.aws",
+        "external-secrets secrets-store-csi-driver exec-env/AWS_ECS_FARGATE exec-env/AWS_Lambda_python3.13",
+        "Mozilla/5.0 aws-internal/3",
+        "S3Console/0.4",
+        "console.amazonaws.com",
+    ];
+    // The user agent is what these are about.
+    const ABOUT_THE_AGENT: [&str; 2] = ["aws_attack_tool_used", "iam_changed_with_s3_browser"];
+    let (mut asked, mut wrong) = (BTreeSet::new(), BTreeSet::new());
     for (file, text) in own() {
-        let believes = text.contains("\n    filter_infrastructure_as_code:\n");
-        let of_roles = text.contains("\n    filter_infrastructure_as_code:\n        userIdentity.type: AssumedRole\n");
+        let believes = |filter: &str| text.contains(&format!("\n    {filter}:\n"));
+        let of_roles =
+            |filter: &str| text.contains(&format!("\n    {filter}:\n        userIdentity.type: AssumedRole\n"));
         if text.contains("\nlevel: critical") {
-            assert!(!believes, "{file} believes a user agent");
+            assert!(!believes("filter_infrastructure_as_code"), "{file} believes a user agent");
         }
-        if text.contains("\nlevel: high") && !text.contains("\ncorrelation:") {
-            assert!(!believes || of_roles, "{file} believes a user agent of anybody");
+        if ABOUT_THE_AGENT.contains(&stem(&file))
+            || !["critical", "high", "medium"].iter().any(|level| text.contains(&format!("\nlevel: {level}")))
+        {
+            continue;
+        }
+        for filter in ["filter_infrastructure_as_code", "filter_deployment_tool"] {
+            assert!(!believes(filter) || of_roles(filter), "{file}: {filter} believes a user agent of anybody");
+        }
+        let engine = engine(&file, &text);
+        for case in cases(stem(&file)).iter().filter(|case| case.fires) {
+            let records: Vec<Value> = case.records.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            if records.iter().any(|record| record["userIdentity"]["type"] != "IAMUser") {
+                continue;
+            }
+            asked.insert(stem(&file).to_owned());
+            for agent in AGENTS {
+                let by_agent = |record: &Value| {
+                    let mut record = record.clone();
+                    record["userAgent"] = agent.into();
+                    record.to_string()
+                };
+                if findings(&engine, &records.iter().map(by_agent).collect::<Vec<_>>()).is_empty() {
+                    wrong.insert(format!("{}: {agent}", case.place));
+                }
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(asked.len() > 200, "only {} rules were asked", asked.len());
+}
+
+/// Whoever takes a role, or a token for a federated user, chooses the session's name and may choose another each time.
+#[test]
+fn correlations_count_a_caller_who_calls_himself_something_else_each_time() {
+    // EC2 names these sessions.
+    const OF_INSTANCES: [&str; 3] = [
+        "ec2_instance_credentials_used_elsewhere",
+        "ec2_instance_enumerates_account",
+        "ec2_instance_refused_many_calls",
+    ];
+    let role = |name: &str| {
+        json!({
+            "type": "AssumedRole",
+            "principalId": format!("AROAEXAMPLE:{name}"),
+            "arn": format!("arn:aws:sts::123456789012:assumed-role/admin/{name}"),
+            "userName": null,
+            "sessionContext": { "sessionIssuer": { "type": "Role", "arn": "arn:aws:iam::123456789012:role/admin", "userName": "admin" } },
+        })
+    };
+    let federated = |name: &str| {
+        json!({
+            "type": "FederatedUser",
+            "principalId": format!("123456789012:{name}"),
+            "arn": format!("arn:aws:sts::123456789012:federated-user/{name}"),
+            "userName": null,
+            "sessionContext": { "sessionIssuer": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/bob", "userName": "bob" } },
+        })
+    };
+    let as_called = |records: &[String], identity: &dyn Fn(&str) -> Value, name: &dyn Fn(usize) -> String| {
+        let mut renamed = Vec::new();
+        for (at, text) in records.iter().enumerate() {
+            let mut record = serde_json::from_str(text).unwrap();
+            merge(&mut record, json!({ "userIdentity": identity(&name(at)) }));
+            renamed.push(record.to_string());
+        }
+        renamed
+    };
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for (file, text) in own() {
+        let id = stem(&file);
+        let by_arn = text.contains("    group-by:\n        - userIdentity.arn\n");
+        assert_eq!(by_arn, OF_INSTANCES.contains(&id), "{file} counts by a name that the caller may choose");
+        if !text.contains("        - actor\n") {
+            continue;
+        }
+        let engine = engine(&file, &text);
+        for case in cases(id).iter().filter(|case| case.fires) {
+            for identity in [&role as &dyn Fn(&str) -> Value, &federated] {
+                let found = |name: &dyn Fn(usize) -> String| {
+                    findings(&engine, &as_called(&case.records, identity, name))
+                        .iter()
+                        .map(|f| f.event_id.clone())
+                        .collect()
+                };
+                let steady: Vec<String> = found(&|_| "alice".to_owned());
+                let changing: Vec<String> = found(&|at| format!("s{at}"));
+                assert_eq!(steady, changing, "{}", case.place);
+                *counted.entry(id.to_owned()).or_default() += usize::from(!steady.is_empty());
+            }
+        }
+    }
+    let never: Vec<&String> = counted.iter().filter(|(_, times)| **times == 0).map(|(id, _)| id).collect();
+    assert_eq!(never, [""; 0], "no case shows how these count");
 }
 
 /// SigmaHQ's rules for CloudTrail load unchanged. `rules/README.md` says how to run it: the rules are not ours to keep.

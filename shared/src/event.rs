@@ -339,14 +339,26 @@ impl Identity {
 
     /// Who is counted for what is done again and again: as [`Identity::person_key`], with all sessions of any other role, and
     /// all federated users of one user, as one. Whoever takes a role chooses the name of the session, so twenty names would
-    /// make twenty callers of one.
+    /// make twenty callers of one. A role that the record does not name is taken from the session's ARN or id.
     pub fn actor_key(&self) -> Cow<'_, str> {
         match self.principal_kind() {
             PrincipalKind::RoleSession | PrincipalKind::FederatedUser if !self.issuer_arn.is_empty() => {
                 Cow::Borrowed(&self.issuer_arn)
             }
+            PrincipalKind::RoleSession if let Some(role) = self.role_of_session() => Cow::Borrowed(role),
+            // The id of a session is `AROA…:session`.
+            PrincipalKind::Account if let Some((role, _)) = self.principal_id.split_once(':') => {
+                Cow::Owned([&*self.account, role].join("/"))
+            }
             _ => self.person_key(),
         }
+    }
+
+    /// The ARN of a role's session without the name of the session.
+    fn role_of_session(&self) -> Option<&str> {
+        let (_, session) = self.arn.split_once(":assumed-role/")?;
+        let (_, name) = session.split_once('/')?;
+        self.arn.get(..self.arn.len() - name.len() - 1)
     }
 
     /// As [`Identity::principal_key`], with all sessions of one role as one: for habits, because the names of sessions are
@@ -394,6 +406,17 @@ impl<'a> Session<'a> {
         });
         session
     }
+
+    /// Whether EC2 handed the session's credentials to an instance.
+    fn is_of_instance(raw: &str) -> bool {
+        let mut of_instance = false;
+        let _ = Scanner::new(raw).object::<ScanError>(|key, s| {
+            let value = s.raw_value()?;
+            of_instance |= key == "ec2RoleDelivery" && !value.is_null();
+            Ok(())
+        });
+        of_instance
+    }
 }
 
 /// The text of a JSON string; empty when it is none.
@@ -419,6 +442,9 @@ pub struct NotificationHeader<'a> {
 }
 
 static NULL: Value = Value::Null;
+
+/// What stands in place of a part that was left out says little more than that: our choice.
+const LEFT_OUT_BYTES_MAX: usize = 1024;
 
 /// `eventType` of what CloudTrail Insights writes.
 const INSIGHT: &str = "AwsCloudTrailInsight";
@@ -744,9 +770,50 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Whether CloudTrail left the part out because it was too large: then an object with `omitted: true` stands in its
+    /// place. `requestParameters` and `responseElements` may have 100 KB, `additionalEventData` 28 KB
+    /// (<https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html>).
+    pub fn is_left_out(&self, part: Part) -> bool {
+        let mut left_out = false;
+        if let Some(raw) = self.raw(part).filter(|raw| raw.starts_with('{') && raw.len() <= LEFT_OUT_BYTES_MAX) {
+            let _ = Scanner::new(raw).object::<ScanError>(|key, s| {
+                let value = s.raw_value()?;
+                left_out |= key == "omitted" && value.text == "true";
+                Ok(())
+            });
+        }
+        left_out
+    }
+
+    /// The names of the parts that CloudTrail left out.
+    pub fn left_out(&self) -> Vec<&'static str> {
+        const PARTS: [(Part, &str); 4] = [
+            (Part::Request, "requestParameters"),
+            (Part::Response, "responseElements"),
+            (Part::Additional, "additionalEventData"),
+            (Part::Resources, "resources"),
+        ];
+        PARTS.iter().filter(|(part, _)| self.is_left_out(*part)).map(|(_, name)| *name).collect()
+    }
+
     /// Who did it: see [`Identity::principal`].
     pub fn principal(&self) -> &str {
         self.identity().principal()
+    }
+
+    /// Who is counted for what is done again and again: [`Identity::actor_key`], but an instance with a role by its own
+    /// session, which EC2 names for the instance and nobody else can: `ec2RoleDelivery` says so. `None` when the record
+    /// names nobody, as for anonymous calls.
+    pub fn actor(&self) -> Option<Cow<'_, str>> {
+        let identity = self.identity();
+        if identity.arn.is_empty() && identity.user_name.is_empty() && identity.principal_id.is_empty() {
+            return None;
+        }
+        let of_instance = || self.raw(Part::Session).is_some_and(Session::is_of_instance);
+        Some(match identity.principal_kind() {
+            PrincipalKind::RoleSession if of_instance() => identity.principal_key(),
+            _ => identity.actor_key(),
+        })
     }
 
     /// Whether the call was denied or failed.
@@ -849,6 +916,14 @@ impl<'a> Event<'a> {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(Malformed::wrong(pointer, "a string")),
         }
+    }
+
+    /// As [`Event::request_str`], for what only describes a call whose name says enough: a value that is no string is absent.
+    ///
+    /// # Errors
+    /// When the parameters are not JSON.
+    pub fn request_text(&self, pointer: &str) -> Result<Option<&str>, Malformed> {
+        Ok(self.request()?.pointer(pointer).and_then(Value::as_str))
     }
 
     /// What tells this event from all others of its account and region: the event id; for notifications the hash of
@@ -1058,6 +1133,74 @@ mod tests {
         assert_eq!(session.actor_key(), "arn:aws:iam::123456789012:role/Admin");
         let user = identity(r#"{"type":"IAMUser","userName":"alice","accountId":"123456789012"}"#);
         assert_eq!(user.habit_key(), "123456789012/alice");
+    }
+
+    #[test]
+    fn what_was_too_large_is_left_out() {
+        let parts = |request: &str, response: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"PutBucketPolicy",
+                "requestParameters":{request},"responseElements":{response}}}"#
+            );
+            Event::from_cloudtrail(&record).unwrap().left_out()
+        };
+        let omitted = r#"{"originalSize": 108544, "omitted": true}"#;
+        assert_eq!(parts(omitted, "null"), ["requestParameters"]);
+        assert_eq!(parts(r#"{"omitted":true}"#, omitted), ["requestParameters", "responseElements"]);
+        for kept in [
+            "null",
+            "true",
+            r#""omitted""#,
+            r#"{"omitted":false}"#,
+            r#"{"omitted":"true"}"#,
+            r#"{"a":{"omitted":true}}"#,
+        ] {
+            assert_eq!(parts(kept, kept), [""; 0], "{kept}");
+        }
+    }
+
+    #[test]
+    fn who_counts_does_not_follow_from_a_name_that_the_caller_chooses() {
+        let session = |issuer: &str, name: &str, more: &str| {
+            format!(
+                r#"{{"type":"AssumedRole","principalId":"AROAX:{name}","accountId":"123456789012",
+                "arn":"arn:aws:sts::123456789012:assumed-role/Admin/{name}","sessionContext":{{{issuer}{more}}}}}"#
+            )
+        };
+        let federated = |name: &str| {
+            format!(
+                r#"{{"type":"FederatedUser","arn":"arn:aws:sts::123456789012:federated-user/{name}",
+                "sessionContext":{{"sessionIssuer":{{"arn":"arn:aws:iam::123456789012:user/bob"}}}}}}"#
+            )
+        };
+        let actor = |identity: &str| {
+            let record = format!(
+                r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","userIdentity":{identity}}}"#
+            );
+            Event::from_cloudtrail(&record).unwrap().actor().map(Cow::into_owned)
+        };
+        let role = r#""sessionIssuer":{"arn":"arn:aws:iam::123456789012:role/path/Admin"}"#;
+        let sso = r#""sessionIssuer":{"arn":"arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_A_0"}"#;
+        let instance = r#","ec2RoleDelivery":"2.0""#;
+        let other =
+            |name: &str| format!(r#"{{"type":"AWSAccount","principalId":"{name}","accountId":"210987654321"}}"#);
+        for (identity, key) in [
+            (session(role, "a", ""), "arn:aws:iam::123456789012:role/path/Admin"),
+            (session("", "a", ""), "arn:aws:sts::123456789012:assumed-role/Admin"),
+            (session(sso, "alice", ""), "identity-center/alice"),
+            (session(role, "i-0a1b2c3d", instance), "arn:aws:iam::123456789012:role/path/Admin/i-0a1b2c3d"),
+            // Anybody may call his session like an instance.
+            (session(role, "i-0a1b2c3d", ""), "arn:aws:iam::123456789012:role/path/Admin"),
+            (federated("a"), "arn:aws:iam::123456789012:user/bob"),
+            (other("AROAY:a"), "210987654321/AROAY"),
+            (other("AIDAY"), "210987654321/AIDAY"),
+            (r#"{"type":"Root","arn":"arn:aws:iam::123456789012:root"}"#.to_owned(), "arn:aws:iam::123456789012:root"),
+        ] {
+            assert_eq!(actor(&identity).as_deref(), Some(key), "{identity}");
+        }
+        for nobody in [r#"{"type":"AWSAccount","principalId":"","accountId":"ANONYMOUS_PRINCIPAL"}"#, "{}"] {
+            assert_eq!(actor(nobody), None, "{nobody}");
+        }
     }
 
     #[test]

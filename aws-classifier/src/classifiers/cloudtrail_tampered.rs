@@ -4,7 +4,8 @@
 //! organisation, log file validation or the copy in CloudWatch Logs off; `PutEventSelectors` after which management
 //! events are recorded in part or not at all. Attempts that failed count too, one severity lower. `CreateTrail` is
 //! noted, because a second trail can carry the log to an attacker's bucket. Within `login_within_s` of the same
-//! principal's console login the finding is critical, in whatever order the two records arrive.
+//! principal's console login the finding is critical, in whatever order the two records arrive. Parameters so large that
+//! CloudTrail leaves them out of the record are medium: long lists of selectors would otherwise hide what they select.
 //!
 //! **Why it matters.** Whoever blinds the log first does the rest unseen; doing it right after signing in is how a person
 //! with stolen credentials works, not a pipeline.
@@ -25,6 +26,7 @@ use serde_json::Value;
 use shared::ports::Files;
 
 use crate::sign_in;
+use shared::event::Part;
 use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, LastValues, Malformed, Meta, Observations, Pattern, SettingsError,
     Severity, Timestamp,
@@ -84,7 +86,7 @@ impl Classifier for CloudtrailTampered {
 
     fn wants(&self, event: &Event<'_>) -> bool {
         // A template states what a trail records each time anew, which says nothing about what it recorded before.
-        !event.is_by_aws_service() || ["StopLogging", "DeleteTrail"].iter().any(|n| event.name.eq_ignore_ascii_case(n))
+        !event.is_by_aws_service() || is_told_by_name(event)
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
@@ -120,6 +122,10 @@ impl Classifier for CloudtrailTampered {
             return Ok(None);
         }
         let mut evidence = Evidence::about(trail).fact("changes", reasons);
+        if !is_told_by_name(event) && event.is_left_out(Part::Request) {
+            evidence =
+                evidence.titled("CloudTrail was changed, and the record leaves out how").severity(Severity::Medium);
+        }
         if !event.invoked_by.is_empty() {
             evidence = evidence.fact("invoked_by", &*event.invoked_by);
         }
@@ -160,12 +166,16 @@ fn is_login(event: &Event<'_>) -> bool {
     event.name.eq_ignore_ascii_case("ConsoleLogin")
 }
 
-/// Name or ARN of the trail; empty on calls that were denied before their parameters were read.
+/// Whether the call's name says all: what its parameters look like is not worth missing it for.
+fn is_told_by_name(event: &Event<'_>) -> bool {
+    ["StopLogging", "DeleteTrail"].iter().any(|name| event.name.eq_ignore_ascii_case(name))
+}
+
+/// Name or ARN of the trail; empty where the record does not say, as of calls that were denied before their parameters were
+/// read.
 fn trail<'e>(event: &'e Event<'_>) -> Result<&'e str, Malformed> {
-    match event.request_str("/name")? {
-        Some(name) => Ok(name),
-        None => Ok(event.request_str("/trailName")?.unwrap_or_default()),
-    }
+    let request = event.request()?;
+    Ok(["name", "trailName"].iter().find_map(|field| request.get(field)?.as_str()).unwrap_or_default())
 }
 
 /// What the call takes out of the log, in plain words; empty when nothing.
@@ -173,6 +183,9 @@ fn reasons(event: &Event<'_>) -> Result<Vec<String>, Malformed> {
     match event.name.to_ascii_lowercase().as_str() {
         "stoplogging" => Ok(vec!["logging stopped".to_owned()]),
         "deletetrail" => Ok(vec!["trail deleted".to_owned()]),
+        "updatetrail" | "puteventselectors" if event.is_left_out(Part::Request) => {
+            Ok(vec!["left out of the record".to_owned()])
+        }
         "updatetrail" => update_reasons(event),
         "puteventselectors" => selector_reasons(event),
         _ => Ok(Vec::new()),

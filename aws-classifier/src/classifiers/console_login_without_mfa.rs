@@ -12,6 +12,7 @@
 //! **References.** See `META`; CIS AWS Foundations Benchmark, "Ensure management console sign-in without MFA is monitored".
 
 use serde::{Deserialize, Serialize};
+use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
@@ -53,6 +54,9 @@ impl Classifier for ConsoleLoginWithoutMfa {
         if !sign_in::succeeded(event)? || sign_in::is_federated(event)? {
             return Ok(None);
         }
+        if event.is_left_out(Part::Additional) {
+            return Ok(None);
+        }
         let details = event.additional()?;
         let Some(mfa_used) = details.get("MFAUsed") else {
             return Err(Malformed::missing("additionalEventData.MFAUsed"));
@@ -77,6 +81,8 @@ impl Classifier for ConsoleLoginWithoutMfa {
             "a federated login, whose MFA happens at the identity provider".to_owned()
         } else if !sign_in::succeeded(event).ok()? {
             "the login failed".to_owned()
+        } else if event.is_left_out(Part::Additional) {
+            "CloudTrail left out whether MFA was used".to_owned()
         } else {
             "MFA was used".to_owned()
         })

@@ -1,7 +1,8 @@
 //! Managed prefix list opened to the world.
 //!
 //! **What it detects.** A customer-managed prefix list is made with, or is given, entries that are the world: any `/0`
-//! range, or ranges that together hold half or more of the addresses anyone can have.
+//! range, or ranges that together hold half or more of the addresses anyone can have. Entries so many that CloudTrail leaves
+//! them out of the record are medium.
 //!
 //! **Why it matters.** A security group rule names a prefix list by its id and changes with it: with the world in the
 //! list, every group that names it is open, and no call about a group says so.
@@ -18,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
-use shared::event::Event;
+use shared::event::{Event, Part};
 use shared::finding::Severity;
 use shared::observation::Known;
 use shared::ports::Files;
@@ -57,6 +58,10 @@ impl Classifier for Ec2PrefixListOpenedToWorld {
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
+        if event.is_left_out(Part::Request) {
+            let evidence = Evidence::about("").titled("Managed prefix list was changed, and the record leaves out how");
+            return Ok(Some(evidence.severity(Severity::Medium)));
+        }
         let entries = ingress::prefix_list_entries(event)?;
         // An entry has no ports, so any port asks for all of them.
         let world: Vec<&Rule> = ingress::world_rules_on(&entries, 0);

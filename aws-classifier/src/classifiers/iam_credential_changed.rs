@@ -8,13 +8,15 @@
 //!
 //! **False positives.** Administration is made of these calls, so the severity follows what was done: new ways in and
 //! MFA off are critical, or high when the session used MFA; policies high or medium; updates, deletions and resets
-//! medium; the rest low, told once for a caller and call until `repeat_s` of quiet. By root: critical and high;
-//! `root_account_used` tells of the same call as a use of root. AWS services are ignored, but for new ways in that
-//! somebody asked them for, such as a password in a template of CloudFormation (`invoked_by`), which are medium. Which
-//! calls are of no interest here is set with `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not
-//! all: a console session with MFA that sets a password which has to be changed at the next sign-in, or sets the
-//! password of its own user, is the help desk at work and silent unless `console_resets` is set: the first change is
-//! reported when it is made (`ChangePassword`). A role session counts as its user by its name, which whoever assumes
+//! medium; the rest low, told once for a caller and call until `repeat_s` of quiet. Software that clears away what is old
+//! deletes or switches off many: of a role that is told once a day for a call, and of anybody once more, with the number,
+//! when it was `bulk_min`; what follows that day is only counted. By root: critical and high; `root_account_used` tells of the
+//! same call as a use of root. AWS services are ignored, but for new ways in that somebody asked them for, such as a password
+//! in a template of CloudFormation (`invoked_by`), which are medium. Which calls are of no interest here is set with
+//! `ignore_calls`. By default the table's row for `UpdateLoginProfile` is not all: a console session with MFA that sets a
+//! password which has to be changed at the next sign-in, or sets the password of its own user, is the help desk at work and
+//! silent unless `console_resets` is set: the first change is reported when it is made (`ChangePassword`). A role session
+//! counts as its user by its name, which whoever assumes
 //! the role may choose.
 //!
 //! **Response.** Ask who did it; undo, restrict the user.
@@ -22,9 +24,14 @@
 //! **References.** See `META`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::event::Part;
+use shared::observation::MAX_DISTINCT_ENTRIES;
 use shared::ports::Files;
-use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
+use shared::{
+    Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, PrincipalKind,
+    SettingsError, Severity,
+};
 
 /// Limits of `[classifiers.iam_credential_changed]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,6 +42,9 @@ pub struct Settings {
     /// Seconds without the same call of a caller after which one of low severity is reported again: 1 to 7,776,000.
     /// Default 3,600: our choice, so that a script that tags all users is one piece of news.
     pub repeat_s: u32,
+    /// How many credentials or users one caller deletes or switches off within a day before it is told that there are many:
+    /// 2 to 256. Default 10: our choice, more than leave a team at once.
+    pub bulk_min: u32,
     /// Whether passwords set in a console session with MFA are reported too, when they have to be changed at the next
     /// sign-in or are the session's own. Default false: our choice, because people forget passwords every day.
     pub console_resets: bool,
@@ -42,9 +52,15 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ignore_calls: Vec::new(), repeat_s: 3_600, console_resets: false }
+        Self { ignore_calls: Vec::new(), repeat_s: 3_600, bulk_min: 10, console_resets: false }
     }
 }
+
+/// What was taken away of credentials and users.
+const TAKEN: &str = "taken";
+
+/// A day: our choice, how often software clears away what is old.
+const TAKEN_WINDOW_S: u32 = 86_400;
 
 /// See the module.
 pub struct IamCredentialChanged {
@@ -132,6 +148,9 @@ impl Classifier for IamCredentialChanged {
         if !(1..=7_776_000).contains(&settings.repeat_s) {
             return Err(SettingsError::new("repeat_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
+        if !(2..=MAX_DISTINCT_ENTRIES).contains(&(settings.bulk_min as usize)) {
+            return Err(SettingsError::new("bulk_min", format!("must be from 2 to {MAX_DISTINCT_ENTRIES}")));
+        }
         Ok(Self { settings })
     }
 
@@ -141,10 +160,23 @@ impl Classifier for IamCredentialChanged {
             && (!event.is_by_aws_service() || (is_way_in() && !event.is_by_aws_service_alone()))
     }
 
-    fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
+    fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
+        if !takes_away(event)? {
+            return Ok(Observations::none());
+        }
+        let names = ["/accessKeyId", "/certificateId", "/sSHPublicKeyId", "/serviceSpecificCredentialId", "/userName"];
+        let mut what = Vec::new();
+        for pointer in names {
+            what.extend(event.request_text(pointer)?);
+        }
+        let what = if what.is_empty() { event.identity_id().into_owned() } else { what.join("/") };
+        Ok(Observations::none().distinct(TAKEN, caller_and_call(event), what, TAKEN_WINDOW_S))
+    }
+
+    fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let Some((_, label, weight)) = call(&event.name) else { return Ok(None) };
         let identity = event.identity();
-        let named = event.request_str("/userName")?;
+        let named = event.request_text("/userName")?;
         let owner = match named {
             Some(name) => name,
             None if identity.user_name.is_empty() => identity.principal(),
@@ -179,16 +211,39 @@ impl Classifier for IamCredentialChanged {
             ("new_user_name", "/newUserName"),
             ("service", "/serviceName"),
         ] {
-            if let Some(value) = event.request_str(pointer)? {
+            if let Some(value) = event.request_text(pointer)? {
                 evidence = evidence.fact(fact, value);
             }
         }
         if severity == Severity::Low {
-            let key = [&*event.account, &identity.habit_key(), &*event.name].join("/");
-            evidence = evidence.once_in(key, self.settings.repeat_s);
+            return Ok(Some(evidence.once_in(caller_and_call(event), self.settings.repeat_s)));
+        }
+        if severity == Severity::Medium && takes_away(event)? {
+            let (taken, bulk_min) = (known.count(TAKEN).now, u64::from(self.settings.bulk_min));
+            let key = caller_and_call(event);
+            if taken >= bulk_min {
+                evidence = evidence
+                    .titled(format!("{label}, {taken} by one caller within a day"))
+                    .fact("taken_away", taken)
+                    .once_in(format!("{key}/bulk"), TAKEN_WINDOW_S);
+            } else if identity.principal_kind() == PrincipalKind::RoleSession {
+                evidence = evidence.once_in(key, TAKEN_WINDOW_S);
+            }
         }
         Ok(Some(evidence))
     }
+}
+
+/// Account, caller (all sessions of a role are one) and call.
+fn caller_and_call(event: &Event<'_>) -> String {
+    [&*event.account, &event.identity().habit_key(), &*event.name].join("/")
+}
+
+/// Whether a user or a credential is deleted, or a credential switched off: IAM knows `Active` and `Inactive`.
+fn takes_away(event: &Event<'_>) -> Result<bool, Malformed> {
+    let Some((name, _, Weight::Key | Weight::Update)) = call(&event.name) else { return Ok(false) };
+    let is_switched = name.starts_with("Update") && *name != "UpdateUser";
+    Ok(name.starts_with("Delete") || (is_switched && event.request_text("/status")? != Some("Active")))
 }
 
 /// Whether a password was set in the console for the session's own user, or so that its user has to change it.
@@ -202,9 +257,11 @@ fn is_console_reset(event: &Event<'_>) -> Result<bool, Malformed> {
         "IAMUser" => &identity.user_name,
         _ => &identity.session_name,
     };
-    // IAM takes a call without a name for one about the caller.
-    let sets_own =
-        event.request_str("/userName")?.is_none_or(|named| !own.is_empty() && named.eq_ignore_ascii_case(own));
+    // IAM takes a call without a name for one about the caller; what was left out of the record may have had one.
+    let sets_own = match event.request()?.get("userName") {
+        None | Some(Value::Null) => !event.is_left_out(Part::Request),
+        Some(named) => named.as_str().is_some_and(|named| !own.is_empty() && named.eq_ignore_ascii_case(own)),
+    };
     Ok(sets_own || event.request()?["passwordResetRequired"] == true)
 }
 

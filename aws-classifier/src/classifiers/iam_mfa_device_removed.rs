@@ -80,7 +80,7 @@ impl Classifier for IamMfaDeviceRemoved {
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
         let (within_s, user) = (self.settings.replaced_within_s, format!("{}/{}", event.account, user(event)?));
-        let device = event.request_str("/serialNumber")?.map(|serial| format!("{}/{serial}", event.account));
+        let device = event.request_text("/serialNumber")?.map(|serial| format!("{}/{serial}", event.account));
         let nothing = Observations::none();
         Ok(match (change(event), device) {
             (Change::Deactivated, None) => nothing.remember("user", user, "deactivated", within_s),
@@ -106,7 +106,7 @@ impl Classifier for IamMfaDeviceRemoved {
         let replacement = known.last("user").next.filter(|(_, what)| what == "enabled");
         let with_mfa = identity.mfa == Some(true);
         let evidence = Evidence::about(user(event)?).fact("session_used_mfa", with_mfa);
-        let evidence = match event.request_str("/serialNumber")? {
+        let evidence = match event.request_text("/serialNumber")? {
             Some(serial) => evidence.fact("serial_number", serial),
             None => evidence,
         };
@@ -147,11 +147,11 @@ fn change(event: &Event<'_>) -> Change {
 
 /// Whose device: the one named, else the caller's own. A deleted device names only itself.
 fn user<'e>(event: &'e Event<'_>) -> Result<&'e str, Malformed> {
-    if let Some(name) = event.request_str("/userName")? {
+    if let Some(name) = event.request_text("/userName")? {
         return Ok(name);
     }
     if change(event) == Change::Deleted
-        && let Some(serial) = event.request_str("/serialNumber")?
+        && let Some(serial) = event.request_text("/serialNumber")?
     {
         return Ok(serial);
     }

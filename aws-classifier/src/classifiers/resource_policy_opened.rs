@@ -21,8 +21,8 @@
 //! Roles that use infrastructure as code (`deployment_tools`) may share with accounts, except trust in roles that exist;
 //! it and AWS services may not open to anyone, unless much of the kind is. Of one resource the same actions for the same
 //! strangers are told once until `repeat_s` of quiet. Domains and APIs inside a network are not open to anyone. A policy
-//! that cannot be read, because the record leaves it out or it is no JSON, is not judged, and neither are identity
-//! providers of one company.
+//! that cannot be read, because the record does not have it or it is no JSON, is not judged, and neither are identity
+//! providers of one company. Parameters that CloudTrail left out of the record, as too large, are medium.
 //!
 //! **Response.** Ask who it is for; put the policy back.
 //!
@@ -37,6 +37,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, SettingsError, Severity};
 
@@ -111,6 +112,13 @@ impl Classifier for ResourcePolicyOpened {
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
         let Some(kind) = Kind::of(event) else { return Ok(None) };
         let request = event.request()?;
+        if event.is_left_out(Part::Request) {
+            return Ok((!event.is_by_aws_service()).then(|| {
+                Evidence::about("")
+                    .titled(format!("Policy of {} may have been written, the record leaves out how", named(kind.what)))
+                    .severity(Severity::Medium)
+            }));
+        }
         let Some(policy) = policy(kind, request) else { return Ok(None) };
         // Without an owner every account would be a stranger.
         if event.account.is_empty() {

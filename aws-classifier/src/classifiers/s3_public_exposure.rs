@@ -3,12 +3,13 @@
 //! **What it detects.** `PutBucketPolicy` with a statement that lets anyone in, judged as S3 judges it: principals,
 //! conditions that limit, `Deny` statements that take back. `PutBucketAcl`, `PutObjectAcl` and `CreateBucket` with grants to
 //! `AllUsers` or `AuthenticatedUsers`, in headers or body. Public access block removed or weakened, for a bucket or the
-//! account; a flag counts as weakened when it was on before, and as on before when no record said otherwise. Website
-//! hosting switched on. As `info`: CORS for any origin, a policy or ACL deleted, ACLs enabled by ownership controls; a
-//! policy known to deny is `high` when deleted. Grants to accounts outside `trusted_accounts` are `medium`, and so are
-//! organizations outside `trusted_organizations`, where there are some. What lets strangers write is `critical`, what
-//! lets them read is `high`. Denied and failed calls are attempts. Closing what was seen to be opened is reported as
-//! good news.
+//! account; a flag counts as weakened when it was on before, and as on before when no record said otherwise. A block that
+//! leaves out some flags of a bucket made within the hour is `low`. Website hosting switched on. As `info`: CORS for any
+//! origin, a policy or ACL deleted, ACLs enabled by ownership controls; a policy known to deny is `high` when deleted.
+//! Grants to accounts outside `trusted_accounts` are `medium`, and so are organizations outside `trusted_organizations`,
+//! where there are some. What lets strangers write is `critical`, what lets them read is `high`. Denied and failed calls
+//! are attempts. Closing what was seen to be opened is reported as good news. A policy, an ACL or a block that CloudTrail
+//! left out of the record, as too large, is `medium`.
 //!
 //! **Why it matters.** Public buckets are found by scanners within hours, and opening one, or sharing it with an account of
 //! one's own, is the shortest way to carry its content out.
@@ -32,7 +33,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::classifier::{Classifier, Evidence, FailedCalls, Malformed, Meta, Pattern, SettingsError};
-use shared::event::Event;
+use shared::event::{Event, Part};
 use shared::finding::{Effect, Severity};
 use shared::observation::{Known, Observations};
 use shared::ports::Files;
@@ -41,6 +42,9 @@ use crate::exposure::{self, Audience, Grant, Grantee, Opening, Trust, Unreadable
 
 /// How long an old value is known: our choice, 90 days, as CloudTrail's own event history.
 const KNOWN_S: u32 = 90 * 86_400;
+
+/// How long a bucket is new: our choice, an hour, more than any deployment takes to lay out what belongs to it.
+const NEW_S: u32 = 3600;
 
 /// What is only noted is noted once for a caller and call until it was quiet for so long: our choice, a day. A script that
 /// takes down a hundred buckets is one piece of news.
@@ -119,18 +123,23 @@ impl Classifier for S3PublicExposure {
     }
 
     fn observe(&self, event: &Event<'_>) -> Result<Observations, Malformed> {
-        if event.is_failed() {
+        if event.is_failed() || is_untold(event) {
             return Ok(Observations::none());
         }
         let nothing = Observations::none();
         let key = || Ok::<_, Malformed>([&*event.account, &subject(event)?].join("/"));
         Ok(match Call::of(event) {
-            Call::Block => nothing.remember("block", key()?, block_flags(event)?.unwrap_or_default(), KNOWN_S),
+            Call::Block => nothing.remember("block", key()?, block_flags(event)?.unwrap_or_default(), KNOWN_S).recall(
+                "created",
+                key()?,
+                NEW_S,
+            ),
             Call::Policy => nothing.remember("policy", key()?, policy_mark(&policy(event, Trust::ALL)?), KNOWN_S),
             Call::PolicyDeleted => nothing.remember("policy", key()?, "none", KNOWN_S),
             Call::Acl => {
                 let public = acl(event)?.iter().any(|g| g.grantee.is_public());
-                nothing.remember("acl", key()?, if public { "public" } else { "private" }, KNOWN_S)
+                let acl = nothing.remember("acl", key()?, if public { "public" } else { "private" }, KNOWN_S);
+                if is_creation(event) { acl.remember("created", key()?, "", NEW_S) } else { acl }
             }
             _ => nothing,
         })
@@ -139,10 +148,11 @@ impl Classifier for S3PublicExposure {
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
         let before = |label| known.last(label).previous.map(|(_, value)| value);
         let evidence = match Call::of(event) {
+            _ if is_untold(event) => untold(event)?,
             Call::Acl => self.judge_acl(event, before("acl"))?,
             Call::Policy => self.judge_policy(event, before("policy"))?,
             Call::PolicyDeleted => Some(policy_deleted(event, before("policy"))?),
-            Call::Block => judge_block(event, before("block"))?,
+            Call::Block => judge_block(event, before("block"), before("created").is_some())?,
             Call::Website => judge_website(event)?,
             Call::Cors => judge_cors(event)?,
             Call::Ownership => judge_ownership(event)?,
@@ -335,7 +345,7 @@ fn policy_deleted(event: &Event<'_>, before: Option<String>) -> Result<Evidence,
     })
 }
 
-fn judge_block(event: &Event<'_>, before: Option<String>) -> Result<Option<Evidence>, Malformed> {
+fn judge_block(event: &Event<'_>, before: Option<String>, is_new: bool) -> Result<Option<Evidence>, Malformed> {
     let Some(now) = block_flags(event)? else { return Ok(None) };
     let resource = resource(event)?;
     let topic = format!("s3_public_access_block/{resource}");
@@ -350,6 +360,11 @@ fn judge_block(event: &Event<'_>, before: Option<String>) -> Result<Option<Evide
         }));
     }
     let of_account = is_of_account(event);
+    // A deployment lays out the block with the bucket. Nothing is in it yet, and what opens it is told by itself.
+    if is_new && before.is_none() && now.contains('1') {
+        let evidence = Evidence::about(resource).titled("Public access block of a new bucket is not whole");
+        return Ok(Some(evidence.severity(Severity::Low).fact("switched_off", weakened).topic(topic)));
+    }
     let title = match (of_account, now.contains('1')) {
         (true, true) => "Public access block of the account was weakened",
         (true, false) => "Public access block of the account was switched off",
@@ -397,6 +412,24 @@ fn judge_ownership(event: &Event<'_>) -> Result<Option<Evidence>, Malformed> {
     Ok(Some(noted(event, "Bucket takes ACLs into account again")?.fact("object_ownership", ownership)))
 }
 
+/// Whether what the call puts was left out of the record. Deletions say all by their names.
+fn is_untold(event: &Event<'_>) -> bool {
+    matches!(Call::of(event), Call::Acl | Call::Policy | Call::Block)
+        && !event.name.to_ascii_lowercase().starts_with("delete")
+        && event.is_left_out(Part::Request)
+}
+
+/// A bucket that was only created has no grants of which anybody would need 100 KB.
+fn untold(event: &Event<'_>) -> Result<Option<Evidence>, Malformed> {
+    let title = match Call::of(event) {
+        _ if is_creation(event) => return Ok(None),
+        Call::Policy => "Bucket policy was changed, and the record leaves out what it says",
+        Call::Acl => "ACL was changed, and the record leaves out what it grants",
+        _ => "Public access block was changed, and the record leaves out how",
+    };
+    Ok(Some(Evidence::about(resource(event)?).titled(title).severity(Severity::Medium)))
+}
+
 fn noted(event: &Event<'_>, title: &str) -> Result<Evidence, Malformed> {
     Ok(Evidence::about(resource(event)?).titled(title).severity(Severity::Info))
 }
@@ -410,14 +443,22 @@ fn listed(value: &Value) -> &[Value] {
     }
 }
 
+fn is_creation(event: &Event<'_>) -> bool {
+    event.name.eq_ignore_ascii_case("CreateBucket")
+}
+
 fn is_of_account(event: &Event<'_>) -> bool {
     event.name.to_ascii_lowercase().contains("account")
 }
 
-/// ARN of the bucket or object, or the account's id; empty on calls that were denied before their parameters were read.
+/// ARN of the bucket or object, or the account's id; empty on calls that were denied before their parameters were read, and
+/// where the record leaves them out and has no list of resources either.
 fn resource(event: &Event<'_>) -> Result<String, Malformed> {
     if is_of_account(event) {
         return Ok(event.account.to_string());
+    }
+    if event.is_left_out(Part::Request) {
+        return Ok(listed_resource(event).unwrap_or_default());
     }
     let partition = exposure::partition(&event.region);
     match (event.request_str("/bucketName")?, event.request_str("/key")?) {
@@ -428,6 +469,13 @@ fn resource(event: &Event<'_>) -> Result<String, Malformed> {
         (None, _) if event.is_failed() => Ok(String::new()),
         (None, _) => Err(Malformed::missing("requestParameters.bucketName")),
     }
+}
+
+/// The first ARN of S3 among the record's `resources`.
+fn listed_resource(event: &Event<'_>) -> Option<String> {
+    let resources: Vec<Value> = serde_json::from_str(event.raw(Part::Resources)?).ok()?;
+    let arns = resources.iter().filter_map(|resource| resource["ARN"].as_str());
+    arns.into_iter().find(|arn| arn.splitn(4, ':').nth(2) == Some("s3")).map(str::to_owned)
 }
 
 /// What is open or not: the resource, with the version of an object whose ACL names one, as each has an ACL of its own. A

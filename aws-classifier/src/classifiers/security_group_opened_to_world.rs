@@ -2,8 +2,9 @@
 //!
 //! **What it detects.** An inbound security group rule that lets the whole internet reach a remote-access, database
 //! or file-transfer port, on a port, a port range or all ports: any `/0` range, or ranges that together hold half or
-//! more of the addresses anyone can have. Also when large parts (`/7` and larger) come in separate calls within a day,
-//! and when an existing rule is modified.
+//! more of the addresses anyone can have. Also when parts (`/8` and larger) come in separate calls within a day, in
+//! whatever order and with whatever else between them, and when an existing rule is modified. Rules so many that CloudTrail
+//! leaves them out of the record are medium.
 //!
 //! **Why it matters.** An open SSH or RDP port is found by scanners within minutes and is a usual first step to a
 //! foothold or to carrying data out. AWS and the CIS benchmark advise against every such rule.
@@ -27,6 +28,7 @@ use shared::observation::{Known, Observations};
 use shared::ports::Files;
 
 use crate::ingress::{self, Rule};
+use crate::world_parts::{self, Family};
 
 /// For how long it is known what makes a group worse: 90 days, the reach of CloudTrail's event history.
 const MARK_KNOWN_S: u32 = 90 * 86_400;
@@ -113,7 +115,11 @@ impl Classifier for SecurityGroupOpenedToWorld {
         if let Call::Tag | Call::Untag = call {
             return self.observe_tags(event, call);
         }
-        let group = [&*event.account, &*event.region, ingress::group_id(event)?].join("/");
+        let group = ingress::group_id(event)?;
+        if group.is_empty() {
+            return Ok(Observations::none());
+        }
+        let group = [&*event.account, &*event.region, group].join("/");
         if call == Call::Create {
             let request = event.request()?;
             let mut observations = Observations::none();
@@ -133,9 +139,16 @@ impl Classifier for SecurityGroupOpenedToWorld {
             observations = observations.recall("mark", group.clone(), MARK_KNOWN_S);
             observations = observations.recall("tag", group.clone(), MARK_KNOWN_S);
         }
-        let wide = ingress::to_memory(rules.iter().filter(watched).filter(|r| r.is_wide()));
-        if !wide.is_empty() {
-            observations = observations.distinct("parts", group, wide, PARTS_WINDOW_S);
+        for part in self.parts(&rules) {
+            let key = format!("{group}/{}/{}", part.port, part.family.number());
+            observations = observations.distinct("networks", key, part.network.to_string(), PARTS_WINDOW_S);
+        }
+        let wide: Vec<&Rule> =
+            rules.iter().filter(watched).filter(|r| !r.is_world() && world_parts::is_part(r)).collect();
+        if let Some(widest) = wide.iter().filter_map(|rule| rule.prefix_len()).min() {
+            // State answers the first values, so those of the widest rules come first.
+            let parts = format!("{widest} {}", ingress::to_memory(wide));
+            observations = observations.distinct("parts", group, parts, PARTS_WINDOW_S);
         }
         Ok(observations)
     }
@@ -145,13 +158,37 @@ impl Classifier for SecurityGroupOpenedToWorld {
             return Ok(None);
         }
         let group = ingress::group_id(event)?;
+        if group.is_empty() {
+            return Ok(Some(untold()));
+        }
         let mut rules = ingress::rules_made(event)?;
-        for part in known.count("parts").values.iter().flat_map(|text| ingress::from_memory(text)) {
+        let own = rules.clone();
+        let parts = known.count("parts").values;
+        let parts = parts.iter().filter_map(|text| text.split_once(' '));
+        for part in parts.flat_map(|(_, rules)| ingress::from_memory(rules)) {
             if !rules.iter().any(|r| r.to_fact() == part.to_fact()) {
                 rules.push(part);
             }
         }
-        let (open_ports, offending) = ingress::world_open(&rules, &self.ports);
+        let (mut open_ports, mut offending) = ingress::world_open(&rules, &self.ports);
+        // Of many parts not all rules are remembered, but how many networks they hold is.
+        let shown = open_ports.clone();
+        let mut networks_held = 0;
+        for (Opened { port, family, .. }, count) in self.parts(&own).iter().zip(known.counts("networks")) {
+            if shown.contains(port) || !family.is_world(count.now) {
+                continue;
+            }
+            networks_held = networks_held.max(count.now);
+            if !open_ports.contains(port) {
+                open_ports.push(*port);
+                for rule in world_parts::holders(&rules, *port, *family) {
+                    if !offending.contains(&rule) {
+                        offending.push(rule);
+                    }
+                }
+            }
+        }
+        open_ports.sort_unstable();
         if open_ports.is_empty() {
             return Ok(self.restricted(group, &rules));
         }
@@ -183,11 +220,44 @@ impl Classifier for SecurityGroupOpenedToWorld {
         if let Some(raised) = raised {
             evidence = evidence.fact("raised_because", raised);
         }
+        if networks_held > 0 {
+            // The rules of this call are named, without which it is not the world; of earlier ones only some.
+            evidence = evidence.fact("networks_held", networks_held);
+        }
         Ok(Some(evidence))
     }
 }
 
+/// A network that a call opens on a port.
+struct Opened {
+    port: u16,
+    family: Family,
+    network: u8,
+}
+
+fn untold() -> Evidence {
+    Evidence::about("")
+        .titled("Rules were added to a security group, and the record leaves out which")
+        .severity(Severity::Medium)
+}
+
 impl SecurityGroupOpenedToWorld {
+    /// The parts of the world that the rules open on watched ports, each network by itself. What is the world already needs
+    /// no other parts.
+    fn parts(&self, rules: &[Rule]) -> Vec<Opened> {
+        let mut parts = Vec::new();
+        for &port in &self.ports {
+            if !ingress::world_rules_on(rules, port).is_empty() {
+                continue;
+            }
+            for family in Family::ALL {
+                let networks = world_parts::networks(rules, port, family);
+                parts.extend(networks.into_iter().map(|network| Opened { port, family, network }));
+            }
+        }
+        parts
+    }
+
     fn restricted(&self, group: &str, rules: &[Rule]) -> Option<Evidence> {
         let rule = rules.iter().find(|r| !r.admitted(&self.ports).is_empty())?;
         self.settings.restricted_reported.then(|| {

@@ -3,8 +3,9 @@
 //! `event_count`, `value_count`, `temporal` and `temporal_ordered`; a threshold from below (`gte`, `gt`, `eq`), because
 //! "fewer than" is never known while events still come. One window alerts once, when it is complete; see
 //! [`shared::observation::Count::reaches`]; `repeat` says for how long a group is told then. Events that lack a
-//! group-by field belong to no group and do not count. For `temporal_ordered`, of each earlier rule its latest match
-//! counts, and the last rule's event must arrive last.
+//! group-by field belong to no group and do not count. `actor`, a field of ours, is who acts under whatever name of a
+//! session. For `temporal_ordered`, of each earlier rule its latest match counts, and the last rule's event must arrive
+//! last.
 
 use std::sync::Arc;
 
@@ -154,7 +155,14 @@ impl Detector for Correlation {
     }
 
     fn classify(&self, event: &Event<'_>, known: &Known) -> Result<Option<Evidence>, Malformed> {
-        let evidence = || Evidence::default().fact("window_s", self.window_s);
+        let evidence = || {
+            let evidence = Evidence::default().fact("window_s", self.window_s);
+            match self.steps.iter().any(|step| step.group_by.iter().any(Field::is_actor)).then(|| event.actor()) {
+                // A role says more than the session that came last.
+                Some(Some(actor)) if actor != event.principal() => evidence.fact("actor", actor.into_owned()),
+                _ => evidence,
+            }
+        };
         if matches!(self.kind, Kind::Ordered) {
             let at_end = self.matched(event).any(|(at, _)| at + 1 == self.steps.len());
             return Ok((at_end && self.in_order(event, known)).then(|| self.once(evidence(), event)));

@@ -2,11 +2,16 @@
 //!
 //! Lists are passed through: `a.b` reaches the `b` of every item of the list `a`, and the field has all their values. An
 //! absent field, a null and an empty list are the same: no value.
+//!
+//! `actor` is ours and in no record: who is counted, see [`Event::actor`].
 
 use std::borrow::Cow;
 
 use shared::event::{Event, Part};
 use shared::json_scan::{RawValue, ScanError, Scanner};
+
+/// Who is counted for what is done again and again.
+const ACTOR: &str = "actor";
 
 /// Where a field is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +24,7 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum At {
     Head(Head),
+    Actor,
     Part(Part, Vec<String>),
     Record(Vec<String>),
 }
@@ -109,6 +115,7 @@ impl Field {
             (rest.is_empty() || rest.starts_with('.')).then_some((*part, rest))
         });
         let at = match (head, part) {
+            _ if name == ACTOR => At::Actor,
             (Some(head), _) => At::Head(head),
             (None, Some((part, rest))) => At::Part(part, path(rest)),
             (None, None) => At::Record(path(name)),
@@ -122,8 +129,14 @@ impl Field {
             At::Head(_) => 1,
             At::Part(_, path) if path.is_empty() => 2,
             At::Part(..) => 8,
+            At::Actor => 20,
             At::Record(_) => 30,
         }
+    }
+
+    /// Whether it is who is counted.
+    pub const fn is_actor(&self) -> bool {
+        matches!(self.at, At::Actor)
     }
 
     /// Whether some value of the field passes the test.
@@ -133,6 +146,7 @@ impl Field {
             At::Head(head) => {
                 return head.of(event).is_some_and(|text| test(&Found::Text(Cow::Borrowed(text))));
             }
+            At::Actor => return event.actor().is_some_and(|actor| test(&Found::Text(actor))),
             At::Part(part, path) => (event.raw(*part), path),
             At::Record(path) => (Some(event.record), path),
         };

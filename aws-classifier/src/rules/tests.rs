@@ -359,6 +359,38 @@ fn event_count_alerts_once_in_a_window_and_by_group() {
 }
 
 #[test]
+fn an_actor_is_a_role_or_a_person_of_identity_center_whatever_the_session_is_called() {
+    let rules =
+        correlation("event_count", "[user]", "{gte: 3}").replace("eventName: CreateAccessKey", "eventName: Nothing");
+    let rules = rules.replace("title: key\nname: key", "title: k\nname: k");
+    let by_actor = rules.replace("[userIdentity.arn]", "[actor]");
+    let session = |path: &str, role: &str, name: &str| {
+        format!(
+            r#","userIdentity":{{"type":"AssumedRole","principalId":"AROAX:{name}","arn":"arn:aws:sts::123456789012:assumed-role/{role}/{name}",
+            "sessionContext":{{"sessionIssuer":{{"type":"Role","arn":"arn:aws:iam::123456789012:role/{path}{role}"}}}}}}"#
+        )
+    };
+    let count = |rules: &str, callers: [String; 3]| {
+        let events: Vec<(i64, &str, &str)> = callers.iter().map(|more| (0, "CreateUser", &**more)).collect();
+        let found = run(rules, &events);
+        found.first().map(|f| f.evidence.get("actor").cloned().unwrap_or_default())
+    };
+    let of_role = ["a", "b", "c"].map(|name| session("", "Admin", name));
+    assert_eq!(count(&by_actor, of_role.clone()), Some("arn:aws:iam::123456789012:role/Admin".into()));
+    assert_eq!(count(&rules, of_role), None, "a rule that says userIdentity.arn means it");
+    let sso = "aws-reserved/sso.amazonaws.com/";
+    let one_person =
+        ["View_0", "Admin_1", "Admin_1"].map(|set| session(sso, &format!("AWSReservedSSO_{set}"), "alice"));
+    assert_eq!(count(&by_actor, one_person), Some("identity-center/alice".into()));
+    let people = ["alice", "bob", "carol"].map(|name| session(sso, "AWSReservedSSO_Admin_1", name));
+    assert_eq!(count(&by_actor, people), None, "three people are not one");
+    let user = r#","userIdentity":{"type":"IAMUser","arn":"arn:aws:iam::123456789012:user/alice","userName":"alice"}"#;
+    assert_eq!(count(&by_actor, [user, user, user].map(str::to_owned)), Some(serde_json::Value::Null));
+    let anonymous = r#","userIdentity":{"type":"AWSAccount","principalId":"","accountId":"ANONYMOUS_PRINCIPAL"}"#;
+    assert_eq!(count(&by_actor, [anonymous, anonymous, anonymous].map(str::to_owned)), None, "nobody is no group");
+}
+
+#[test]
 fn value_count_counts_each_value_once() {
     let rules = correlation("value_count", "[user]", "{field: requestParameters.userName, gt: 1}")
         .replace("eventName: CreateAccessKey", "eventName: Nothing")
