@@ -474,8 +474,8 @@ fn resource(event: &Event<'_>) -> Result<String, Malformed> {
 /// The first ARN of S3 among the record's `resources`.
 fn listed_resource(event: &Event<'_>) -> Option<String> {
     let resources: Vec<Value> = serde_json::from_str(event.raw(Part::Resources)?).ok()?;
-    let arns = resources.iter().filter_map(|resource| resource["ARN"].as_str());
-    arns.into_iter().find(|arn| arn.splitn(4, ':').nth(2) == Some("s3")).map(str::to_owned)
+    let mut arns = resources.iter().filter_map(|resource| resource["ARN"].as_str());
+    arns.find(|arn| arn.split(':').nth(2) == Some("s3")).map(str::to_owned)
 }
 
 /// What is open or not: the resource, with the version of an object whose ACL names one, as each has an ACL of its own. A
