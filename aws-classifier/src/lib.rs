@@ -16,6 +16,7 @@ pub mod handler;
 pub mod ingress;
 pub mod inspect;
 pub mod intake;
+mod label;
 pub mod membership;
 pub mod noise;
 #[cfg(feature = "lambda")]

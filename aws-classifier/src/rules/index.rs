@@ -3,9 +3,8 @@
 //! What is found is an upper bound: every event the detection holds for is among them. A part that says nothing about
 //! source or name, or says it in a way the index does not know (a wildcard, a `not`), bounds nothing.
 
-use std::borrow::Cow;
-
 use super::detection::{Node, Test, Value};
+use crate::label::Label;
 use crate::selector::Selector;
 
 /// A detection that names more pairs than this is bounded less tightly.
@@ -70,8 +69,8 @@ fn of_test(test: &Test) -> Vec<Selector> {
     if !matches!(&*test.field, "eventSource" | "eventName" | "userIdentity.type") {
         return anything();
     }
-    let literal = |value: &Value| value.literal().filter(|text| text.is_ascii()).map(Cow::into_owned);
-    let Some(texts) = test.values.iter().map(literal).collect::<Option<Vec<String>>>() else { return anything() };
+    let literal = |value: &Value| value.literal().filter(|text| text.is_ascii()).map(|text| text.into_owned().into());
+    let Some(texts) = test.values.iter().map(literal).collect::<Option<Vec<Label>>>() else { return anything() };
     match &*test.field {
         "eventSource" => texts.into_iter().map(|t| Selector { source: Some(t), ..Selector::ANY_CALL }).collect(),
         "eventName" => texts.into_iter().map(|t| Selector { name: Some(t), ..Selector::ANY_CALL }).collect(),
@@ -98,7 +97,7 @@ fn both(a: &[Selector], b: &[Selector]) -> Vec<Selector> {
 }
 
 /// What two bounds on one text allow; `None` when nothing.
-fn meet(a: &Option<String>, b: &Option<String>) -> Option<Option<String>> {
+fn meet(a: &Option<Label>, b: &Option<Label>) -> Option<Option<Label>> {
     match (a, b) {
         (Some(a), Some(b)) => a.eq_ignore_ascii_case(b).then(|| Some(a.clone())),
         (Some(text), None) | (None, Some(text)) => Some(Some(text.clone())),

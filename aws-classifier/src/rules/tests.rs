@@ -23,7 +23,7 @@ fn rule(detection: &str) -> Result<Rule, String> {
     let text = format!("title: T\nlogsource: {{product: aws, service: cloudtrail}}\ndetection:\n{detection}");
     match document::read(&yaml::documents(&text).unwrap()[0], Origin::Folder)? {
         Read::Rule(head, detection) => {
-            let declaration = declaration("t".to_owned(), head, FailedCalls::Attempts);
+            let declaration = declaration("t".into(), head, FailedCalls::Attempts);
             let rule = Rule::new(declaration, Source::Read(Box::new(detection)));
             rule.compile_expressions().map(|()| rule)
         }
