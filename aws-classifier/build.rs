@@ -10,6 +10,8 @@ use std::{env, fs, io};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
+#[path = "src/label.rs"]
+mod label;
 #[path = "src/selector.rs"]
 mod selector;
 
@@ -39,6 +41,7 @@ fn main() -> io::Result<()> {
     let folder = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("rules");
     println!("cargo::rerun-if-changed={}", folder.display());
     println!("cargo::rerun-if-changed=src/rules");
+    println!("cargo::rerun-if-changed=src/label.rs");
     println!("cargo::rerun-if-changed=src/selector.rs");
     let mut paths: Vec<PathBuf> = match fs::read_dir(&folder) {
         Ok(entries) => entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?,
@@ -86,7 +89,10 @@ fn pack(file: &str, text: &str, detections: &mut Vec<u8>) -> Result<Vec<Vec<u8>>
             Read::Correlation(head, correlation) => (head, PackedBody::Correlation(correlation)),
             Read::Elsewhere => return Err("is for another log source".to_owned()),
         };
-        packed.push(postcard::to_stdvec(&Packed { file, id: &id, head, body }).map_err(unpackable)?);
+        packed.push(
+            postcard::to_stdvec(&Packed { file: file.to_owned().into(), id: id.into(), head, body })
+                .map_err(unpackable)?,
+        );
     }
     Ok(packed)
 }

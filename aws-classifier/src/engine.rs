@@ -18,6 +18,7 @@ use crate::allow::{AllowList, Candidate, Judgement};
 use crate::classifiers;
 use crate::intake::follow_up;
 use crate::intake::log_groups::{self, LogGroups};
+use crate::label::Label;
 use crate::noise::{Noise, REPEATS_FACT, TURN, Why};
 use crate::registry::{Declaration, Detector, Plugin};
 use crate::routing::{Routes, Slot};
@@ -56,7 +57,7 @@ impl Settings {
     fn mistakes(&self, rules: &rules::Loaded) -> Vec<(String, String)> {
         let unknown = |id: &&String| {
             !classifiers::ALL.iter().any(|p| p.meta.id == id.as_str())
-                && !rules.detectors.iter().any(|rule| rule.declaration().id == **id)
+                && !rules.detectors.iter().any(|rule| *rule.declaration().id == ***id)
         };
         let ids = [
             ("disabled", self.disabled.iter().filter(unknown).collect::<Vec<_>>()),
@@ -195,7 +196,7 @@ impl Engine {
             let slot = Slot::try_from(slot).expect("fewer detectors than fit in memory");
             routes.add(slot, &detector.declaration().selectors);
         }
-        let ids = detectors.iter().map(|detector| detector.declaration().id.clone()).collect();
+        let ids = detectors.iter().map(|detector| detector.declaration().id.to_string()).collect();
         Self {
             detectors,
             ids,
@@ -351,7 +352,7 @@ impl Engine {
         for &slot in slots {
             let detector = self.detector(slot);
             match detector.observe(event) {
-                Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
+                Err(malformed) => verdict.malformed.push((detector.declaration().id.to_string(), malformed)),
                 Ok(observations) => {
                     let request = push_request(requests, detector.declaration(), event, observations);
                     looks.push(Look { index, slot, request });
@@ -389,7 +390,7 @@ impl Engine {
                     });
                 }
             }
-            Err(malformed) => verdict.malformed.push((detector.declaration().id.clone(), malformed)),
+            Err(malformed) => verdict.malformed.push((detector.declaration().id.to_string(), malformed)),
         }
     }
 
@@ -410,7 +411,7 @@ impl Engine {
             let event = &events[look.index];
             match detector.observe_further(event, look.request.map_or(&nothing, |r| &known[r])) {
                 Err(malformed) => {
-                    verdicts[look.index].malformed.push((detector.declaration().id.clone(), malformed));
+                    verdicts[look.index].malformed.push((detector.declaration().id.to_string(), malformed));
                     return false;
                 }
                 Ok(observations) => {
@@ -492,14 +493,14 @@ impl Engine {
 
     fn finding(&self, declared: &Declaration, event: &Event<'_>, evidence: Evidence) -> Finding {
         let attempt = evidence.attempt || (event.is_failed() && declared.failed_calls == FailedCalls::Attempts);
-        let severity = self.severity.get(&declared.id).copied().unwrap_or_else(|| {
+        let severity = self.severity.get(&*declared.id).copied().unwrap_or_else(|| {
             let given = evidence.severity.unwrap_or(declared.severity);
             if attempt { given.lowered() } else { given }
         });
         let (account, region) = place(event, &evidence);
         let (account, region) = (cut(account), cut(region));
         let place = [&*account, &*region].join("/");
-        let title = evidence.title.unwrap_or_else(|| declared.title.clone());
+        let title = evidence.title.unwrap_or_else(|| declared.title.to_string());
         let identity = event.to_identity();
         let principal = cut(identity.principal());
         let resource = cut(&evidence.resource);
@@ -514,7 +515,7 @@ impl Engine {
         }
         Finding {
             finding_id: FindingId::new(&declared.id, &event.account, &event.region, &event.identity_id()),
-            classifier: declared.id.clone(),
+            classifier: declared.id.to_string(),
             title: if attempt { format!("Attempted: {title}") } else { title },
             severity,
             effect: evidence.effect,
@@ -532,8 +533,8 @@ impl Engine {
             source_ip: cut(&event.source_ip),
             user_agent: cut(&event.user_agent),
             resource,
-            techniques: declared.techniques.clone(),
-            responses: declared.responses.clone(),
+            techniques: strings(&declared.techniques),
+            responses: strings(&declared.responses),
             evidence: facts,
         }
     }
@@ -594,6 +595,10 @@ impl Repeats<'_> {
         }
         Ok(())
     }
+}
+
+fn strings(labels: &[Label]) -> Vec<String> {
+    labels.iter().map(Label::to_string).collect()
 }
 
 fn cut(text: &str) -> String {

@@ -69,7 +69,7 @@ impl Engine {
         for (slot, detector) in self.detectors().iter().enumerate() {
             let declared = detector.declaration();
             if !selected.iter().any(|s| *s as usize == slot) {
-                explanation.not_concerned.push(declared.id.clone());
+                explanation.not_concerned.push(declared.id.to_string());
                 continue;
             }
             let mut known = Vec::new();
@@ -79,7 +79,7 @@ impl Engine {
             } else if !detector.wants(event) {
                 let why = || "the header is enough to say no: caller, address, user agent or kind of event".to_owned();
                 (Said::NotWanted, detector.why_not(event, &Known::default()).unwrap_or_else(why))
-            } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| *id == declared.id) {
+            } else if let Some((_, malformed)) = verdict.malformed.iter().find(|(id, _)| **id == *declared.id) {
                 (Said::Malformed, format!("the record is not as it should be: {malformed}"))
             } else {
                 let answers;
@@ -92,7 +92,7 @@ impl Engine {
                 };
                 self.outcome(&declared.id, &verdict).unwrap_or_else(|| (Said::No, why_not()))
             };
-            explanation.asked.push(Asked { classifier: declared.id.clone(), said, because, known });
+            explanation.asked.push(Asked { classifier: declared.id.to_string(), said, because, known });
         }
         Ok((verdict, explanation))
     }

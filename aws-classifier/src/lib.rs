@@ -17,6 +17,7 @@ pub mod handler;
 pub mod ingress;
 pub mod inspect;
 pub mod intake;
+mod label;
 pub mod membership;
 pub mod noise;
 #[cfg(feature = "lambda")]

@@ -107,8 +107,8 @@ pub fn event_rules<'d>(declared: impl IntoIterator<Item = &'d Declaration>) -> V
                 (Some(source), Some(name)) => calls.entry((source, state_of(name))).or_default().add(name, id),
                 (None, Some(name)) => named.entry(state_of(name)).or_default().add(name, id),
                 (Some(source), None) => sources.add(source, id),
-                (None, None) if selector.root => root.push(id.clone()),
-                (None, None) => any.push(id.clone()),
+                (None, None) if selector.root => root.push(id.to_string()),
+                (None, None) => any.push(id.to_string()),
             }
         }
     }
@@ -312,14 +312,14 @@ pub fn is_read_only(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Selector;
+    use crate::registry::{Label, Selector};
     use shared::classifier::FailedCalls;
     use shared::finding::Severity;
 
     fn declaration(id: &str, selectors: Vec<Selector>) -> Declaration {
         Declaration {
-            id: id.to_owned(),
-            title: String::new(),
+            id: id.to_owned().into(),
+            title: Label::default(),
             severity: Severity::Low,
             techniques: Vec::new(),
             selectors,
@@ -330,7 +330,8 @@ mod tests {
     }
 
     fn call(source: Option<&str>, name: Option<&str>) -> Selector {
-        Selector { source: source.map(str::to_owned), name: name.map(str::to_owned), ..Selector::ANY_CALL }
+        let label = |text: &str| Label::from(text.to_owned());
+        Selector { source: source.map(label), name: name.map(label), ..Selector::ANY_CALL }
     }
 
     fn iam(name: &str) -> Selector {

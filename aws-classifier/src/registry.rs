@@ -9,6 +9,7 @@ use shared::observation::{Known, Observations};
 use shared::places::{Half, Places};
 use shared::ports::Files;
 
+pub use crate::label::Label;
 pub use crate::selector::Selector;
 
 /// What a detector declares about itself: the [`Meta`] of a plug-in, or the head of a rule. For what the fields mean
@@ -16,38 +17,38 @@ pub use crate::selector::Selector;
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "they are the fields of Meta")]
 pub struct Declaration {
-    pub id: String,
-    pub title: String,
+    pub id: Label,
+    pub title: Label,
     pub severity: Severity,
-    pub techniques: Vec<String>,
+    pub techniques: Vec<Label>,
     pub selectors: Vec<Selector>,
     pub failed_calls: FailedCalls,
-    pub responses: Vec<String>,
-    pub references: Vec<String>,
+    pub responses: Vec<Label>,
+    pub references: Vec<Label>,
 }
 
 impl From<&Meta> for Declaration {
     fn from(meta: &Meta) -> Self {
-        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let labels = |texts: &[&'static str]| texts.iter().map(|&text| text.into()).collect();
         Self {
-            id: meta.id.to_owned(),
-            title: meta.title.to_owned(),
+            id: meta.id.into(),
+            title: meta.title.into(),
             severity: meta.severity,
-            techniques: owned(meta.techniques),
+            techniques: labels(meta.techniques),
             selectors: meta.patterns.iter().flat_map(selectors).collect(),
             failed_calls: meta.failed_calls,
-            responses: owned(meta.responses),
-            references: owned(meta.references),
+            responses: labels(meta.responses),
+            references: labels(meta.references),
         }
     }
 }
 
 /// What a pattern selects.
 fn selectors(pattern: &Pattern) -> Vec<Selector> {
-    let exact = |notification, source: &str, name: &str| Selector {
+    let exact = |notification, source: &'static str, name: &'static str| Selector {
         notification,
-        source: Some(source.to_owned()),
-        name: Some(name.to_owned()),
+        source: Some(source.into()),
+        name: Some(name.into()),
         root: false,
     };
     match *pattern {

@@ -6,6 +6,7 @@ use std::hash::Hasher;
 use rustc_hash::{FxHashMap, FxHasher};
 use shared::event::{Event, EventKind};
 
+use crate::label::Label;
 use crate::registry::Selector;
 
 /// Position of a detector in the engine's list.
@@ -27,8 +28,8 @@ struct Table(FxHashMap<u64, Vec<Route>>);
 
 #[derive(Debug)]
 struct Route {
-    source: String,
-    name: String,
+    source: Label,
+    name: Label,
     slots: Vec<Slot>,
 }
 
@@ -48,12 +49,13 @@ impl<'t> Text<'t> {
 }
 
 impl Table {
-    fn add(&mut self, slot: Slot, source: Text<'_>, name: Text<'_>) {
-        let routes = self.0.entry(both(source, name)).or_default();
-        match routes.iter_mut().find(|route| route.is_for(source, name)) {
+    fn add(&mut self, slot: Slot, source: Option<&Label>, name: Option<&Label>) {
+        let [source_text, name_text] = [source, name].map(|label| label.map_or(Text::NONE, |label| Text::new(label)));
+        let routes = self.0.entry(both(source_text, name_text)).or_default();
+        match routes.iter_mut().find(|route| route.is_for(source_text, name_text)) {
             Some(route) => push(&mut route.slots, slot),
             None => {
-                let (source, name) = (source.text.to_owned(), name.text.to_owned());
+                let [source, name] = [source, name].map(|label| label.cloned().unwrap_or_default());
                 routes.push(Route { source, name, slots: vec![slot] });
             }
         }
@@ -82,10 +84,10 @@ impl Routes {
     /// Adds what the detector at `slot` selects. Detectors are added in the order of their slots.
     pub fn add(&mut self, slot: Slot, selectors: &[Selector]) {
         for selector in selectors {
-            match (selector.source.as_deref().map(Text::new), selector.name.as_deref().map(Text::new)) {
-                (Some(source), Some(name)) => self.exact.add(slot, source, name),
-                (Some(source), None) => self.by_source.add(slot, source, Text::NONE),
-                (None, Some(name)) => self.by_name.add(slot, Text::NONE, name),
+            match (selector.source.as_ref(), selector.name.as_ref()) {
+                (source @ Some(_), name @ Some(_)) => self.exact.add(slot, source, name),
+                (source @ Some(_), None) => self.by_source.add(slot, source, None),
+                (None, name @ Some(_)) => self.by_name.add(slot, None, name),
                 (None, None) => push(if selector.root { &mut self.root } else { &mut self.any }, slot),
             }
         }
@@ -155,7 +157,8 @@ mod tests {
     }
 
     fn selector(source: Option<&str>, name: Option<&str>, root: bool) -> Selector {
-        Selector { notification: false, source: source.map(str::to_owned), name: name.map(str::to_owned), root }
+        let label = |text: &str| text.to_owned().into();
+        Selector { notification: false, source: source.map(label), name: name.map(label), root }
     }
 
     #[test]

@@ -2,15 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::label::Label;
+
 /// Which events a detector is shown. Texts match whole but for case; `None` matches everything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'static"))]
 pub struct Selector {
     /// CloudTrail records, or notifications.
     pub notification: bool,
     /// `eventSource`, or the EventBridge source.
-    pub source: Option<String>,
+    pub source: Option<Label>,
     /// `eventName`, or the detail type.
-    pub name: Option<String>,
+    pub name: Option<Label>,
     /// Only what the root user did.
     pub root: bool,
 }

@@ -217,7 +217,7 @@ fn own_rules_are_well_formed() {
         let declared = detector.declaration();
         let id = &declared.id;
         assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{id}");
-        assert!(ALL.iter().all(|plugin| plugin.meta.id != id), "{id} is a classifier too");
+        assert!(ALL.iter().all(|plugin| *plugin.meta.id != **id), "{id} is a classifier too");
         assert!(!declared.techniques.is_empty(), "{id}: no attack.t… tag");
         assert!(declared.references.iter().any(|r| r.starts_with("https://")), "{id}: no reference");
     }

@@ -163,6 +163,8 @@ pub struct Outline {
     read_only: Option<bool>,
     header: [Span; 12],
     parts: [Span; PARTS],
+    /// Within [`Part::Session`], when somebody asked for them.
+    session: Option<[Span; 3]>,
 }
 
 /// A stretch of a record of less than 64 KiB; empty when there is nothing.
@@ -667,6 +669,7 @@ impl<'a> Event<'a> {
             read_only: self.read_only,
             header: header.map(|text| Span::of(text.map(|text| &**text), self.record)),
             parts: self.parts.map(|part| Span::of(part, self.record)),
+            session: self.session.get().copied(),
         })
     }
 
@@ -695,6 +698,7 @@ impl<'a> Event<'a> {
         event.error_code = error_code.within(record).map(Cow::Borrowed);
         event.error_message = error_message.within(record).map(Cow::Borrowed);
         event.parts = outline.parts.map(|part| part.within(record));
+        event.session = outline.session.map_or_else(OnceCell::new, OnceCell::from);
         event
     }
 
@@ -1086,6 +1090,9 @@ mod tests {
         assert_eq!((&*again.account, again.error_message.is_none()), ("123456789012", true));
         assert_eq!(again.request().unwrap(), event.request().unwrap());
         assert_eq!((again.raw(Part::Response), again.key(), again.time), (None, event.key(), event.time));
+        let with_session = event.outline().unwrap();
+        let again = Event::from_outline(&record, &with_session);
+        assert_eq!((again.outline().as_ref(), again.identity()), (Some(&with_session), event.identity()));
         let escaped = record.replace('é', "\\u00e9");
         assert_eq!(Event::from_cloudtrail(&escaped).unwrap().outline(), None);
     }

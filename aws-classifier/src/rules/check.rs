@@ -15,7 +15,7 @@ use shared::event::Event;
 
 use super::detection::{Node, Order, Pattern, Test, Value};
 use super::field::{Field, Found, any_string};
-use super::text::{Place, TextPattern};
+use super::text::{Place, Subject, TextPattern};
 
 /// Memory one regular expression may take when compiled.
 const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -123,15 +123,8 @@ impl Words {
     }
 
     /// Whether one of them stands in the text.
-    fn are_in(&self, text: &str) -> bool {
-        // Letters outside ASCII may have lower-case forms inside it.
-        if !text.is_ascii() {
-            return self.are_in_ascii(text.to_lowercase().as_bytes());
-        }
-        self.are_in_ascii(text.as_bytes())
-    }
-
-    fn are_in_ascii(&self, text: &[u8]) -> bool {
+    fn are_in(&self, text: &Subject<'_>) -> bool {
+        let text = text.folded().as_bytes();
         match self.search.get_or_init(|| self.search()) {
             Search::Packed(search) => {
                 let mut buffer = [0; LOWER_BYTES_MAX];
@@ -204,11 +197,12 @@ impl Check {
                 // Looked for is a value that passes, or, when all have to, one that does not.
                 let found = field.any(event, |value| {
                     present = true;
-                    matchers.iter().any(|matcher| matcher.matches(value, event)) != *every
+                    let subject = Subject::new(value.as_str());
+                    matchers.iter().any(|matcher| matcher.matches(value, &subject, event)) != *every
                 });
                 if present { found != *every } else { *when_absent }
             }
-            Self::Keyword(pattern) => in_json(event.record, pattern),
+            Self::Keyword(pattern) => in_json(&Subject::new(event.record), &|text| pattern.matches(text)),
         }
     }
 
@@ -235,6 +229,7 @@ impl Check {
             Self::All(checks) => checks.iter().map(Self::cost).min().unwrap_or(0) * 2,
             Self::Some(_, checks) => checks.iter().map(Self::cost).sum(),
             Self::Not(check) => check.cost(),
+            Self::Field { field, .. } if field.is_seldom_there() => field.cost(),
             Self::Field { field, matchers, .. } => field.cost() + matchers.iter().map(Matcher::cost).sum::<u32>(),
             Self::Keyword(_) => 100,
         }
@@ -287,29 +282,25 @@ impl Matcher {
         }
     }
 
-    fn matches(&self, value: &Found<'_>, event: &Event<'_>) -> bool {
-        match (self, value) {
-            (Self::Null | Self::Exists(false), _) => false,
-            (Self::Exists(true), _) => true,
-            (Self::Text(pattern), Found::Tree(json)) => in_json(json, pattern),
-            (Self::Text(pattern), value) => pattern.matches(value.as_str()),
-            (Self::Words(search), Found::Tree(json)) => {
-                search.are_in(json) || any_string(json, &mut |text| search.are_in(text))
+    /// `text` is that of the value.
+    fn matches(&self, value: &Found<'_>, text: &Subject<'_>, event: &Event<'_>) -> bool {
+        let is_tree = matches!(value, Found::Tree(_));
+        match self {
+            Self::Null | Self::Exists(false) => false,
+            Self::Exists(true) => true,
+            Self::Text(pattern) if is_tree => in_json(text, &|text| pattern.matches(text)),
+            Self::Text(pattern) => pattern.matches(text),
+            Self::Words(search) if is_tree => in_json(text, &|text| search.are_in(text)),
+            Self::Words(search) => search.are_in(text),
+            Self::Regex(regex) if is_tree => in_json(text, &|text| regex.is_match(text.as_str())),
+            Self::Regex(regex) => regex.is_match(text.as_str()),
+            Self::Network(network) => text.as_str().parse::<IpAddr>().is_ok_and(|ip| network.contains(&ip)),
+            Self::Number(order, right) => text.as_str().parse::<f64>().is_ok_and(|left| order.holds(left, *right)),
+            Self::Account(other) => {
+                account_of(text.as_str()).is_some_and(|account| other.any(event, |right| right.as_str() == account))
             }
-            (Self::Words(search), value) => search.are_in(value.as_str()),
-            (Self::Regex(regex), Found::Tree(json)) => {
-                regex.is_match(json) || any_string(json, &mut |text| regex.is_match(text))
-            }
-            (Self::Regex(regex), value) => regex.is_match(value.as_str()),
-            (Self::Network(network), value) => value.as_str().parse::<IpAddr>().is_ok_and(|ip| network.contains(&ip)),
-            (Self::Number(order, right), value) => {
-                value.as_str().parse::<f64>().is_ok_and(|left| order.holds(left, *right))
-            }
-            (Self::Account(other), value) => {
-                account_of(value.as_str()).is_some_and(|account| other.any(event, |right| right.as_str() == account))
-            }
-            (Self::Field(other, place), value) => {
-                let left = value.as_str().to_lowercase();
+            Self::Field(other, place) => {
+                let left = text.as_str().to_lowercase();
                 other.any(event, |right| {
                     let right = right.as_str().to_lowercase();
                     match place {
@@ -334,8 +325,8 @@ fn account_of(text: &str) -> Option<&str> {
 }
 
 /// Whether the JSON text, or a string inside it without its escapes, matches.
-fn in_json(json: &str, pattern: &TextPattern) -> bool {
-    pattern.matches(json) || any_string(json, &mut |text| pattern.matches(text))
+fn in_json(json: &Subject<'_>, matches: &dyn Fn(&Subject<'_>) -> bool) -> bool {
+    matches(json) || any_string(json.as_str(), &mut |text| matches(&Subject::new(text)))
 }
 
 #[cfg(test)]
@@ -350,7 +341,7 @@ mod tests {
         ) {
             let text = format!("{}{text}", " ".repeat(many));
             let expected = words.iter().any(|word| text.to_lowercase().contains(&**word));
-            prop_assert_eq!(Words::new(words).are_in(&text), expected);
+            prop_assert_eq!(Words::new(words).are_in(&Subject::new(&text)), expected);
         }
     }
 }

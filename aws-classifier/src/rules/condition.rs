@@ -1,7 +1,7 @@
 //! The condition of a rule: `and`, `or`, `not`, brackets, and `1 of`, `any of`, `all of` with `them` or a pattern.
 
 use super::detection::{Node, all, any};
-use super::text::{Place, TextPattern};
+use super::text::{Place, Subject, TextPattern};
 
 /// Brackets and `not`s deeper than this are refused.
 const DEPTH_MAX: usize = 32;
@@ -91,7 +91,7 @@ impl<'p> Parser<'p> {
         let nodes: Vec<Node> = self
             .selections
             .iter()
-            .filter(|(name, _)| pattern.matches(name) && !(which == "them" && name.starts_with('_')))
+            .filter(|(name, _)| pattern.matches(&Subject::new(name)) && !(which == "them" && name.starts_with('_')))
             .map(|(_, node)| node.clone())
             .collect();
         if nodes.is_empty() {

@@ -16,6 +16,7 @@ use shared::observation::{Known, MAX_COUNT_ENTRIES, MAX_DISTINCT_ENTRIES, Observ
 use super::document::{self, Head};
 use super::field::Field;
 use super::rule::{Repeat, Rule, declaration, fields};
+use crate::label::Label;
 use crate::registry::{Declaration, Detector};
 
 const LABEL: &str = "matches";
@@ -52,7 +53,7 @@ impl Correlation {
     ///
     /// # Errors
     /// What in it cannot be used.
-    pub fn new(id: String, head: Head, read: &document::Correlation, rules: Vec<Arc<Rule>>) -> Result<Self, String> {
+    pub fn new(id: Label, head: Head, read: &document::Correlation, rules: Vec<Arc<Rule>>) -> Result<Self, String> {
         let about_failure = rules.iter().any(|rule| rule.declaration.failed_calls == FailedCalls::Wanted);
         let otherwise = if about_failure { FailedCalls::Wanted } else { FailedCalls::Attempts };
         let mut declaration = declaration(id, head, otherwise);

@@ -1,6 +1,7 @@
 //! The `detection` of a rule: selections of field tests, joined by a condition. Here it is read and checked; `check`
 //! makes of it what is asked about events, for rules that are asked at all.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -156,7 +157,7 @@ impl Node {
 
 impl Value {
     /// The one text it stands for but for case, when there is one.
-    pub fn literal(&self) -> Option<String> {
+    pub fn literal(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text { text, place: Place::Whole, .. } => text::literal(text),
             _ => None,

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::detection::Node;
 use super::index;
 use super::yaml::Yaml;
+use crate::label::Label;
 use crate::selector::Selector;
 
 /// How long a finding of low level, or of a correlation, stays told: our choice, see the module.
@@ -40,23 +41,24 @@ pub enum Origin {
 
 /// What a document says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'static"))]
 pub struct Head {
     /// Its `id` and `name`: what a correlation may call it by.
-    pub names: Vec<String>,
+    pub names: Vec<Label>,
     /// In one line, without a full stop.
-    pub title: String,
+    pub title: Label,
     /// How bad it is.
     pub level: Level,
     /// ATT&CK techniques.
-    pub techniques: Vec<String>,
+    pub techniques: Vec<Label>,
     /// Which events its detection can hold for; empty for correlations.
     pub selectors: Vec<Selector>,
     /// What it says of calls that failed, or what follows from its detection.
     pub failed_calls: Option<Calls>,
     /// Ids of actions that answer it.
-    pub responses: Vec<String>,
+    pub responses: Vec<Label>,
     /// Pages to read.
-    pub references: Vec<String>,
+    pub references: Vec<Label>,
 }
 
 /// Sigma's levels, lowest first.
@@ -161,11 +163,12 @@ pub enum Read {
 
 /// A document of our own rules as the build packs it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Packed<'p> {
+#[serde(bound(deserialize = "'de: 'static"))]
+pub struct Packed {
     /// Its file.
-    pub file: &'p str,
+    pub file: Label,
     /// Its id.
-    pub id: &'p str,
+    pub id: Label,
     /// Its head.
     pub head: Head,
     /// What it holds.
@@ -264,10 +267,11 @@ fn head(document: &Yaml<'_>) -> Result<Head, String> {
         .into_iter()
         .filter_map(|tag| tag.strip_prefix("attack.").map(str::to_ascii_uppercase))
         .filter(|tag| tag.strip_prefix('T').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
+        .map(Label::from)
         .collect();
     Ok(Head {
-        names: ["id", "name"].into_iter().filter_map(said).map(str::to_owned).collect(),
-        title: title.trim().trim_end_matches('.').chars().take(TITLE_CHARS_MAX).collect(),
+        names: labels(["id", "name"].into_iter().filter_map(said)),
+        title: title.trim().trim_end_matches('.').chars().take(TITLE_CHARS_MAX).collect::<String>().into(),
         level: level(said("level"))?,
         techniques,
         selectors: Vec::new(),
@@ -278,8 +282,8 @@ fn head(document: &Yaml<'_>) -> Result<Head, String> {
             Some("wanted") => Some(Calls::Wanted),
             Some(other) => return Err(format!("failed_calls is ignored, attempts or wanted, not {other:?}")),
         },
-        responses: owned(texts(document, "responses")?),
-        references: owned(texts(document, "references")?),
+        responses: labels(texts(document, "responses")?),
+        references: labels(texts(document, "references")?),
     })
 }
 
@@ -374,6 +378,10 @@ fn seconds(timespan: &str) -> Result<u32, String> {
 fn texts<'y>(document: &'y Yaml<'_>, key: &str) -> Result<Vec<&'y str>, String> {
     let items = document.get(key).map(Yaml::items).unwrap_or_default();
     items.iter().map(|item| item.text().ok_or_else(|| format!("{key} must be a list of texts"))).collect()
+}
+
+fn labels<'y>(texts: impl IntoIterator<Item = &'y str>) -> Vec<Label> {
+    texts.into_iter().map(|text| text.to_owned().into()).collect()
 }
 
 fn owned(texts: Vec<&str>) -> Vec<String> {

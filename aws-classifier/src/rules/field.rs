@@ -139,6 +139,15 @@ impl Field {
         matches!(self.at, At::Actor)
     }
 
+    /// Whether most records have no such field, so that a test of it is over before a value is looked at.
+    pub const fn is_seldom_there(&self) -> bool {
+        matches!(
+            &self.at,
+            At::Head(Head::ErrorCode | Head::ErrorMessage | Head::InvokedBy)
+                | At::Part(Part::VpcEndpoint | Part::FromConsole, _)
+        )
+    }
+
     /// Whether some value of the field passes the test.
     #[inline]
     pub fn any(&self, event: &Event<'_>, mut test: impl FnMut(&Found<'_>) -> bool) -> bool {

@@ -4,6 +4,7 @@
 //! source or name, or says it in a way the index does not know (a wildcard, a `not`), bounds nothing.
 
 use super::detection::{Node, Test, Value};
+use crate::label::Label;
 use crate::selector::Selector;
 
 /// A detection that names more pairs than this is bounded less tightly.
@@ -17,26 +18,37 @@ pub fn selectors(node: &Node) -> Vec<Selector> {
     found
 }
 
-/// What is left to test of an event that one of the selectors selected: when source and name are all they say, each by
-/// one test that everything depends on, these two tests are done.
+/// What is left to test of an event that one of the selectors selected: all but what source and name settle.
 pub fn left_to_test(node: &Node, selectors: &[Selector]) -> Node {
-    let Node::All(nodes) = node else { return node.clone() };
-    let is_done = |node: &&Node| match node {
-        Node::Test(test) => matches!(&*test.field, "eventSource" | "eventName") && !is_cased(test),
-        _ => false,
-    };
-    let done: Vec<Node> = nodes.iter().filter(is_done).cloned().collect();
-    if done.len() != 2 || self::selectors(&Node::All(done)) != selectors {
-        return node.clone();
+    let is_settled = |node: &Node| selectors.iter().all(|selector| holds_for(node, selector));
+    match node {
+        Node::All(nodes) => Node::All(nodes.iter().filter(|node| !is_settled(node)).cloned().collect()),
+        node if is_settled(node) => Node::All(Vec::new()),
+        node => node.clone(),
     }
-    if selectors.iter().any(|s| s.source.is_none() || s.name.is_none()) {
-        return node.clone();
-    }
-    Node::All(nodes.iter().filter(|node| !is_done(node)).cloned().collect())
 }
 
-fn is_cased(test: &Test) -> bool {
-    test.values.iter().any(Value::is_cased)
+/// Whether it holds for every event of this source and name, as far as these two alone tell. A selector's `root` settles
+/// nothing: it is not looked at where source and name are found.
+fn holds_for(node: &Node, selector: &Selector) -> bool {
+    match node {
+        Node::All(nodes) => nodes.iter().all(|node| holds_for(node, selector)),
+        Node::Some(least, nodes) => {
+            nodes.iter().filter(|node| holds_for(node, selector)).take(*least).count() == *least
+        }
+        Node::Not(_) | Node::Keyword(_) => false,
+        Node::Test(test) => {
+            let text = match &*test.field {
+                "eventSource" => &selector.source,
+                "eventName" => &selector.name,
+                _ => return false,
+            };
+            let is = |text: &str, value: &Value| {
+                !value.is_cased() && value.literal().is_some_and(|literal| literal.eq_ignore_ascii_case(text))
+            };
+            text.as_deref().is_some_and(|text| test.values.iter().any(|value| is(text, value)))
+        }
+    }
 }
 
 fn bound(node: &Node) -> Vec<Selector> {
@@ -57,8 +69,8 @@ fn of_test(test: &Test) -> Vec<Selector> {
     if !matches!(&*test.field, "eventSource" | "eventName" | "userIdentity.type") {
         return anything();
     }
-    let literal = |value: &Value| value.literal().filter(|text| text.is_ascii());
-    let Some(texts) = test.values.iter().map(literal).collect::<Option<Vec<String>>>() else { return anything() };
+    let literal = |value: &Value| value.literal().filter(|text| text.is_ascii()).map(|text| text.into_owned().into());
+    let Some(texts) = test.values.iter().map(literal).collect::<Option<Vec<Label>>>() else { return anything() };
     match &*test.field {
         "eventSource" => texts.into_iter().map(|t| Selector { source: Some(t), ..Selector::ANY_CALL }).collect(),
         "eventName" => texts.into_iter().map(|t| Selector { name: Some(t), ..Selector::ANY_CALL }).collect(),
@@ -85,7 +97,7 @@ fn both(a: &[Selector], b: &[Selector]) -> Vec<Selector> {
 }
 
 /// What two bounds on one text allow; `None` when nothing.
-fn meet(a: &Option<String>, b: &Option<String>) -> Option<Option<String>> {
+fn meet(a: &Option<Label>, b: &Option<Label>) -> Option<Option<Label>> {
     match (a, b) {
         (Some(a), Some(b)) => a.eq_ignore_ascii_case(b).then(|| Some(a.clone())),
         (Some(text), None) | (None, Some(text)) => Some(Some(text.clone())),

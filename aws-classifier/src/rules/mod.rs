@@ -44,6 +44,7 @@ pub use self::document::Origin;
 use self::document::{Head, Packed, PackedBody, Read};
 use self::rule::{Rule, Source, declaration};
 use self::yaml::Yaml;
+use crate::label::Label;
 use crate::registry::{Declaration, Detector};
 
 /// The rules of this program: the names of their files.
@@ -123,7 +124,7 @@ impl fmt::Debug for Loaded {
 pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
     let mut loader = Loader::default();
     if settings.own {
-        let documents: Vec<Packed<'static>> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build packed");
+        let documents: Vec<Packed> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build packed");
         documents.into_iter().for_each(|document| loader.add_packed(document));
     }
     for folder in settings.dirs.iter().chain(more) {
@@ -155,7 +156,7 @@ pub struct Loader {
     rules: Vec<Named>,
     correlations: Vec<Waiting>,
     /// The file of every id.
-    ids: FxHashMap<String, Arc<str>>,
+    ids: FxHashMap<Label, Label>,
     loaded: Loaded,
     hasher: FxHasher,
 }
@@ -163,13 +164,13 @@ pub struct Loader {
 /// A rule and what a correlation may call it besides its id.
 struct Named {
     rule: Arc<Rule>,
-    names: Vec<String>,
+    names: Vec<Label>,
 }
 
 /// A correlation whose rules have yet to be found.
 struct Waiting {
-    file: Arc<str>,
-    id: String,
+    file: Label,
+    id: Label,
     head: Head,
     correlation: document::Correlation,
 }
@@ -191,21 +192,21 @@ impl Loader {
             Err(why) => return self.refuse(file, why),
         };
         let many = documents.len() > 1;
-        let shared: Arc<str> = file.into();
+        let label = Label::from(file.to_owned());
         for (at, document) in documents.iter().enumerate() {
             let id = document::id_of(document, file, many.then_some(at), origin);
-            if let Err(why) = self.add_document(&shared, id, document, origin) {
+            if let Err(why) = self.add_document(&label, id.into(), document, origin) {
                 self.refuse(file, why);
             }
         }
     }
 
-    fn add_document(&mut self, file: &Arc<str>, id: String, document: &Yaml<'_>, origin: Origin) -> Result<(), String> {
+    fn add_document(&mut self, file: &Label, id: Label, document: &Yaml<'_>, origin: Origin) -> Result<(), String> {
         self.claim(file, &id)?;
         match document::read(document, origin)? {
             Read::Elsewhere => self.loaded.elsewhere += 1,
             Read::Correlation(head, correlation) => {
-                self.correlations.push(Waiting { file: Arc::clone(file), id, head, correlation });
+                self.correlations.push(Waiting { file: file.clone(), id, head, correlation });
             }
             Read::Rule(head, detection) => {
                 let (names, rule) = named(id, head, Source::Read(Box::new(detection)));
@@ -217,9 +218,8 @@ impl Loader {
     }
 
     /// The build refused what cannot be read, and a test compiles the regular expressions.
-    fn add_packed(&mut self, document: Packed<'static>) {
+    fn add_packed(&mut self, document: Packed) {
         let Packed { file, id, head, body } = document;
-        let (file, id) = (Arc::from(file), id.to_owned());
         if let Err(why) = self.claim(&file, &id) {
             return self.refuse(&file, why);
         }
@@ -232,8 +232,8 @@ impl Loader {
         }
     }
 
-    fn claim(&mut self, file: &Arc<str>, id: &str) -> Result<(), String> {
-        match self.ids.insert(id.to_owned(), Arc::clone(file)) {
+    fn claim(&mut self, file: &Label, id: &Label) -> Result<(), String> {
+        match self.ids.insert(id.clone(), file.clone()) {
             Some(other) => Err(format!("the id {id} is taken by {other}")),
             None => Ok(()),
         }
@@ -263,7 +263,7 @@ impl Loader {
     }
 }
 
-fn named(id: String, mut head: Head, source: Source) -> (Vec<String>, Rule) {
+fn named(id: Label, mut head: Head, source: Source) -> (Vec<Label>, Rule) {
     let names = std::mem::take(&mut head.names);
     (names, Rule::new(declaration(id, head, FailedCalls::Attempts), source))
 }
@@ -283,7 +283,7 @@ fn by_name(rules: &[Named]) -> FxHashMap<&str, Option<usize>> {
 }
 
 fn correlate(
-    id: String,
+    id: Label,
     head: Head,
     correlation: &document::Correlation,
     rules: &[Named],

@@ -15,6 +15,7 @@ use super::check::Check;
 use super::document::{self, Calls, Detection, Head, Level};
 use super::field::Field;
 use super::{OWN_DETECTIONS, index};
+use crate::label::Label;
 use crate::registry::{Declaration, Detector};
 
 /// A rule about single events.
@@ -182,7 +183,7 @@ impl Detector for Arc<Rule> {
 }
 
 /// What a head declares. `failed_calls` is for heads that do not say it.
-pub fn declaration(id: String, head: Head, failed_calls: FailedCalls) -> Declaration {
+pub fn declaration(id: Label, head: Head, failed_calls: FailedCalls) -> Declaration {
     Declaration {
         id,
         title: head.title,

@@ -1,7 +1,12 @@
 //! What rules mean: each table row is a selection, a condition or a field, and what it says to one record.
 
+use super::check::Check;
+use super::detection::{Node, Test, Value};
+use super::text::Place;
 use super::*;
 use crate::engine::Engine;
+use crate::routing::Routes;
+use proptest::prelude::*;
 use shared::adapters::memory::MemoryState;
 use shared::classifier::FailedCalls;
 use shared::event::Event;
@@ -18,7 +23,7 @@ fn rule(detection: &str) -> Result<Rule, String> {
     let text = format!("title: T\nlogsource: {{product: aws, service: cloudtrail}}\ndetection:\n{detection}");
     match document::read(&yaml::documents(&text).unwrap()[0], Origin::Folder)? {
         Read::Rule(head, detection) => {
-            let declaration = declaration("t".to_owned(), head, FailedCalls::Attempts);
+            let declaration = declaration("t".into(), head, FailedCalls::Attempts);
             let rule = Rule::new(declaration, Source::Read(Box::new(detection)));
             rule.compile_expressions().map(|()| rule)
         }
@@ -176,24 +181,72 @@ fn rules_are_bound_to_the_events_they_can_match() {
 
 #[test]
 fn what_the_index_settled_is_not_tested_again_and_nothing_else_is_left_out() {
-    let left = |detection: &str| {
+    let left_node = |detection: &str| {
         let rule = rule(detection).unwrap();
-        index::left_to_test(&rule.detection().node, &rule.declaration.selectors).mentions("event")
+        index::left_to_test(&rule.detection().node, &rule.declaration.selectors)
     };
+    let left = |detection: &str| left_node(detection).mentions("event");
     let (source, name) = ("eventSource: iam.amazonaws.com", "eventName: [A, B]");
     assert!(!left(&format!("  a: {{{source}, {name}, userAgent: x}}\n  condition: a\n")));
-    assert!(!left(&format!(
-        "  a: {{{source}}}\n  b: {{{name}}}\n  f: {{userAgent: x}}\n  condition: a and b and not f\n"
-    )));
+    for settled in [
+        format!("  a: {{{source}}}\n  b: {{{name}}}\n  f: {{userAgent: x}}\n  condition: a and b and not f\n"),
+        format!("  a: {{{source}, {name}}}\n  b: {{eventName: B}}\n  condition: a and b\n"),
+        format!("  a: {{{source}, {name}}}\n  b: {{eventSource: iam.amazonaws.com}}\n  condition: a or b\n"),
+        format!(
+            "  a1: {{{source}, {name}}}\n  a2: {{eventSource: sts.amazonaws.com, eventName: a}}\n  u: {{userAgent: x}}\n  condition: 1 of a* and u\n"
+        ),
+    ] {
+        assert!(!left(&settled), "{settled}");
+    }
+    // The index finds events by source and name without a look at the caller.
+    let root = left_node(&format!("  a: {{{source}, {name}, userIdentity.type: Root}}\n  condition: a\n"));
+    assert!(root.mentions("userIdentity.type") && !root.mentions("event"));
     for detection in [
         format!("  a: {{{source}, eventName|cased: A}}\n  condition: a\n"),
         format!("  a: {{{source}, 'eventName': 'A*'}}\n  condition: a\n"),
-        format!("  a: {{{source}, {name}, userIdentity.type: Root}}\n  condition: a\n"),
         format!("  a: {{{source}, {name}}}\n  f: {{eventName: A}}\n  condition: a and not f\n"),
         format!("  a: {{{source}, {name}}}\n  b: {{userAgent: x}}\n  condition: a or b\n"),
-        format!("  a: {{{source}, {name}}}\n  b: {{eventName: B}}\n  condition: a and b\n"),
+        format!(
+            "  a: {{{source}, {name}}}\n  b: {{eventName: [B, C]}}\n  f: {{userAgent: x}}\n  condition: a and (b or f)\n"
+        ),
     ] {
         assert!(left(&detection), "{detection}");
+    }
+}
+
+/// Detections of source, name and user agent, each `a`, `b` or `c`.
+fn node() -> impl Strategy<Value = Node> {
+    let text = |(text, cased): (&str, bool)| Value::Text { text: text.to_owned(), place: Place::Whole, cased };
+    let value = (prop::sample::select(vec!["a", "B", "c", "a*"]), prop::bool::weighted(0.2)).prop_map(text);
+    let field = prop::sample::select(vec!["eventSource", "eventName", "userAgent"]).prop_map(str::to_owned);
+    let test =
+        (field, prop::collection::vec(value, 1..3)).prop_map(|(field, values)| Test { field, values, every: false });
+    test.prop_map(Node::Test).prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            3 => prop::collection::vec(inner.clone(), 1..4).prop_map(Node::All),
+            3 => (1..3_usize, prop::collection::vec(inner.clone(), 1..4)).prop_map(|(least, nodes)| Node::Some(least, nodes)),
+            1 => inner.prop_map(|node| Node::Not(Box::new(node))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_left_to_test_decides_as_the_whole_does(node in node(), [source, name, agent] in ["[abcA]", "[abcA]", "[abc]"]) {
+        let record = format!(
+            r#"{{"eventTime":"2026-03-01T00:00:00Z","eventSource":"{source}","eventName":"{name}","userAgent":"{agent}"}}"#
+        );
+        let event = Event::from_cloudtrail(&record).unwrap();
+        let selectors = index::selectors(&node);
+        let (mut routes, mut slots) = (Routes::default(), Vec::new());
+        routes.add(0, &selectors);
+        routes.concerned(&event, &mut slots);
+        let holds = Check::new(&node).holds(&event);
+        if slots.is_empty() {
+            prop_assert!(!holds);
+        } else {
+            prop_assert_eq!(Check::new(&index::left_to_test(&node, &selectors)).holds(&event), holds);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use aws_classifier::registry::Declaration;
+use aws_classifier::registry::{Declaration, Label};
 use serde::Serialize;
 use shared::classifier::FailedCalls;
 
@@ -17,11 +17,11 @@ struct Row<'a> {
     id: &'a str,
     title: &'a str,
     severity: &'a str,
-    techniques: &'a [String],
+    techniques: &'a [Label],
     events: Vec<String>,
     failed_calls: &'a str,
-    responses: &'a [String],
-    references: &'a [String],
+    responses: &'a [Label],
+    references: &'a [Label],
 }
 
 /// Lists the classifiers and rules in use.
