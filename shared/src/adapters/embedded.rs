@@ -58,7 +58,8 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Expired state and old ledger entries are swept after this many observations or claims.
 const SWEEP_EVERY: u32 = 100_000;
 
-/// One open file. Implements [`State`], [`Ledger`], [`Incidents`] and [`Archive`]; [`Embedded::queue`] gives queues.
+/// One open file. Implements [`State`](crate::ports::State), [`Ledger`](crate::ports::Ledger),
+/// [`Incidents`](crate::ports::Incidents) and [`Archive`]; [`Embedded::queue`] gives queues.
 #[derive(Clone, Debug)]
 pub struct Embedded {
     inner: Arc<Inner>,
