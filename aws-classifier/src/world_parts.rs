@@ -1,10 +1,12 @@
 //! Parts of the world that separate calls open, in a form that state can count.
 //!
 //! A *network* is a `/8`. Rules hold one when together they hold every address in it that anyone can have. Of the networks
-//! with such addresses there are 221 in IPv4 and 32 in IPv6, so the distinct networks of a group, port and family always fit
-//! into one record of state (256 values), whatever else is opened beside them: ranges inside of one another, other ports and
-//! the same again add nothing. Counting networks is exact: half of the addresses, the measure of [`crate::ingress`], are
-//! [`NETWORKS_MIN`] networks and never fewer, because what is special inside of networks is a third of one network in all.
+//! with such addresses there are 221 in IPv4 and 32 in IPv6, whatever is opened: ranges inside of one another, other ports and
+//! the same again add none. Until they are the world they are 110 at most, and of a value that comes again and again a window
+//! of state keeps two entries, so that the 256 of a group, port and family push nothing of a day out before it is told.
+//!
+//! Counting networks is exact: half of the addresses, the measure of [`crate::ingress`], are 111 networks (16 of IPv6) and
+//! never fewer, because what is special inside of networks is a third of one network in all.
 //!
 //! Ranges narrower than a network count only with others of the same call. Pure.
 

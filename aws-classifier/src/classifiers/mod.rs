@@ -17,6 +17,7 @@ pub mod iam_access_key_unusual_origin;
 pub mod iam_credential_changed;
 pub mod iam_mfa_device_removed;
 pub mod iam_policy_admin_granted;
+pub mod iam_role_trust_given_to_user;
 pub mod pipeline_canary;
 pub mod region_unusual;
 pub mod resource_policy_opened;
@@ -30,6 +31,7 @@ pub mod security_group_opened_repeatedly;
 pub mod security_group_opened_to_world;
 pub mod securityhub_finding;
 pub mod threat_intel_ip;
+pub mod vpc_endpoint_policy_opened;
 pub mod web_scanner_detected;
 
 use crate::registry::{Plugin, plugin};
@@ -53,6 +55,7 @@ pub static ALL: &[Plugin] = &[
     plugin::<iam_credential_changed::IamCredentialChanged>(),
     plugin::<iam_mfa_device_removed::IamMfaDeviceRemoved>(),
     plugin::<iam_policy_admin_granted::IamPolicyAdminGranted>(),
+    plugin::<iam_role_trust_given_to_user::IamRoleTrustGivenToUser>(),
     plugin::<pipeline_canary::PipelineCanary>(),
     plugin::<region_unusual::RegionUnusual>(),
     plugin::<resource_policy_opened::ResourcePolicyOpened>(),
@@ -66,5 +69,6 @@ pub static ALL: &[Plugin] = &[
     plugin::<security_group_opened_to_world::SecurityGroupOpenedToWorld>(),
     plugin::<securityhub_finding::SecurityhubFinding>(),
     plugin::<threat_intel_ip::ThreatIntelIp>(),
+    plugin::<vpc_endpoint_policy_opened::VpcEndpointPolicyOpened>(),
     plugin::<web_scanner_detected::WebScannerDetected>(),
 ];

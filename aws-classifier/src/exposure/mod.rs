@@ -11,6 +11,7 @@ mod conditions;
 mod denials;
 mod document;
 mod effort;
+mod endpoints;
 mod identity_providers;
 mod load_balancers;
 mod policy;
@@ -19,8 +20,9 @@ mod scope;
 
 pub use acl::{Grant, Grantee, grants};
 pub use conditions::Trust;
+pub use endpoints::holds_nothing_back;
 pub use load_balancers::writes_load_balancer_logs;
-pub use policy::{Audience, Opening, Verdict, judge, judge_attached};
+pub use policy::{Audience, Opening, Verdict, judge, judge_attached, named_users};
 pub use powers::{Holder, Powers, powers};
 
 /// Why a document cannot be judged: it is not what S3 would have accepted. Names the field below the document.
@@ -50,6 +52,11 @@ pub fn partition(region: &str) -> &'static str {
         region if region.starts_with("us-gov-") => "aws-us-gov",
         _ => "aws",
     }
+}
+
+/// A glob of wildcards alone.
+fn is_wild(glob: &str) -> bool {
+    glob.contains('*') && glob.bytes().all(|b| matches!(b, b'*' | b'?'))
 }
 
 /// Twelve digits.

@@ -9,7 +9,7 @@ use super::denials::{self, Denial};
 use super::document::{self, Effect};
 use super::effort::Effort;
 use super::scope::Scope;
-use super::{Unreadable, account_of, identity_providers, is_account, texts};
+use super::{Unreadable, account_of, identity_providers, is_account, resource_of, texts};
 
 /// Whom a statement lets in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +97,25 @@ fn judged(policy: &Value, owner: &str, itself: &Value, trust: Trust<'_>) -> Resu
         allow.openings(&denials, owner, &mut effort, &mut openings)?;
     }
     Ok(Verdict { openings, denies: !denials.is_empty(), places })
+}
+
+/// The users that statements of a policy allow by name or id, sorted; whose account they are of does not matter.
+///
+/// # Errors
+/// When it is no policy of a resource.
+pub fn named_users(policy: &Value) -> Result<BTreeSet<String>, Unreadable> {
+    let document = document::read(policy)?;
+    let mut users = BTreeSet::new();
+    for statement in document::statements(&document)? {
+        if document::effect(statement)? == Effect::Allow {
+            let named = texts(&statement["Principal"]["AWS"]).unwrap_or_default();
+            users.extend(named.into_iter().filter(|principal| {
+                resource_of(principal)
+                    .map_or_else(|| is_unique_id(principal, &["AIDA"]), |name| name.starts_with("user/"))
+            }));
+        }
+    }
+    Ok(users)
 }
 
 struct Statement<'p> {
@@ -207,8 +226,8 @@ impl<'p> Statement<'p> {
 
 /// Who a `Principal` stands for.
 #[derive(Default)]
-struct Callers {
-    anyone: bool,
+pub(super) struct Callers {
+    pub(super) anyone: bool,
     /// The owner's among them.
     accounts: BTreeSet<String>,
     services: BTreeSet<String>,
@@ -218,7 +237,7 @@ struct Callers {
 
 impl Callers {
     /// Of a statement. `NotPrincipal` is everyone else, strangers among them.
-    fn read(statement: &Value) -> Result<Self, Unreadable> {
+    pub(super) fn read(statement: &Value) -> Result<Self, Unreadable> {
         match (&statement["Principal"], &statement["NotPrincipal"]) {
             (Value::Null, Value::Null) => Err(Unreadable { field: "Statement.Principal", expected: "a principal" }),
             (Value::Null, _) => Ok(Self { anyone: true, ..Self::default() }),
@@ -256,7 +275,7 @@ impl Callers {
                 Some("cloudfront") => {}
                 Some(_) => self.anyone = true,
                 // Whose it is, it does not say. AWS refuses to write the id of a principal that is gone.
-                None if is_unique_id(&value) => drop(self.accounts.insert(value)),
+                None if is_unique_id(&value, &["AIDA", "AROA"]) => drop(self.accounts.insert(value)),
                 None => {}
             },
             _ => {}
@@ -265,9 +284,9 @@ impl Callers {
 }
 
 /// `AIDA…`, `AROA…`: the id of a user or role, which AWS takes in place of its ARN (IAM user guide, "IAM identifiers").
-fn is_unique_id(text: &str) -> bool {
+fn is_unique_id(text: &str, kinds: &[&str]) -> bool {
     (16..=128).contains(&text.len())
-        && ["AIDA", "AROA"].iter().any(|prefix| text.starts_with(prefix))
+        && kinds.iter().any(|kind| text.starts_with(kind))
         && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
@@ -361,6 +380,20 @@ mod tests {
         for nothing in ["AROA", "AROAexampleofastranger", "ANPAEXAMPLEOFAPOLICY0"] {
             assert_eq!(verdict(&[allow(json!({"AWS": nothing}), Value::Null)]).openings, [], "{nothing}");
         }
+    }
+
+    #[test]
+    fn users_are_told_by_name_and_id() {
+        let trust = |principal: Value, effect: &str| {
+            let policy = json!({"Statement": {"Effect": effect, "Principal": principal, "Action": "sts:AssumeRole"}});
+            Vec::from_iter(named_users(&policy).unwrap())
+        };
+        let (bob, id) = ("arn:aws-cn:iam::123456789012:user/path/bob", "AIDAEXAMPLEOFASTRANGER");
+        let all = json!({"AWS": ["arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:role/user/x", bob, id,
+            "AROAEXAMPLEOFASTRANGER", "*"], "Service": "ec2.amazonaws.com"});
+        assert_eq!(trust(all.clone(), "Allow"), [id, bob]);
+        assert_eq!(trust(all, "Deny"), [""; 0]);
+        assert_eq!(trust(json!("*"), "Allow"), [""; 0]);
     }
 
     #[test]
