@@ -163,6 +163,9 @@ impl Classifier for ResourcePolicyOpened {
         }
 
         // What is left is closed, or limited by what does not say whose it is.
+        if verdict.places.is_empty() {
+            return Ok(None);
+        }
         let (places, organizations) = (kind.answers_unsigned, &*self.settings.trusted_organizations);
         for (trust, whom) in [
             (Trust { places, ..Trust::ALL }, "whoever is at a place it names"),
