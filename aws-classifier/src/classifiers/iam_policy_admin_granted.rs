@@ -6,14 +6,15 @@
 //! is what gives a single way to more rights on all users, groups, roles or policies, or on its own holder: writing and
 //! attaching policies, trust, passing and assuming any role, keys and passwords of others, joining groups, lifting
 //! boundaries, assigning permission sets; and all of IAM on whatever. A role that may only be passed to some services
-//! counts when work may be started in one of them. A version that is not made the default is one level lower.
+//! counts when work may be started in one of them. A version that is not made the default is one level lower. Parameters
+//! that CloudTrail left out of the record, as too large, are medium: white space does not count for IAM's limits.
 //!
 //! **Why it matters.** With the right to write one policy, this is the shortest way to full rights; inline policies
 //! escape reviews of attached ones.
 //!
 //! **False positives.** Administrators and deployment roles that are set up by hand; copies of `PowerUserAccess`. What
 //! AWS services do, CloudFormation for somebody among them, is not reported, and of infrastructure as code
-//! (`deployment_tools`) only administrator rights are. The same ways are told once for a caller until `repeat_s` of quiet,
+//! with a role (`deployment_tools`) only administrator rights are. The same ways are told once for a caller until `repeat_s` of quiet,
 //! administrator rights once for what they are given to. Failed calls give nothing and are not reported. Conditions are
 //! facts: only those about tags, boundaries, attached policies and services that a role is passed to make a policy
 //! narrow. *Not judged:* what is attached beside it; AWS's own policies, for which there are rules; policies of
@@ -26,6 +27,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
@@ -37,7 +39,7 @@ use crate::exposure::{self, Holder, Powers};
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Parts of user agents, in lower case, of tools that lay out what is to be; single ways to more rights that are written
-    /// by them are not reported. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and
+    /// by them with a role are not reported. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and
     /// the AWS controllers for Kubernetes.
     pub deployment_tools: Vec<String>,
     /// Seconds without the same news after which it is reported again: 1 to 7,776,000. Default 86,400, a day: our choice, so
@@ -92,6 +94,10 @@ impl Classifier for IamPolicyAdminGranted {
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
         let request = event.request()?;
+        if event.is_left_out(Part::Request) {
+            let titled = Evidence::about("").titled("Policy was written, the record leaves out how");
+            return Ok(Some(titled.severity(Severity::Medium)));
+        }
         let given = given(event, request);
         let holder = Holder { account: &event.account, region: &event.region, name: &given.name };
         let Ok(powers) = exposure::powers(given.policy, holder) else { return Ok(None) };
@@ -101,7 +107,7 @@ impl Classifier for IamPolicyAdminGranted {
             let evidence = stated(&given, powers).titled("Policy gives administrator rights");
             return Ok(Some(graded(evidence, Severity::High, &given).once_in(key, self.settings.repeat_s)));
         }
-        if powers.actions.is_empty() || deployment_tools::called(&self.settings.deployment_tools, event) {
+        if powers.actions.is_empty() || deployment_tools::called_with_role(&self.settings.deployment_tools, event) {
             return Ok(None);
         }
         let key = [&*event.account, &*event.identity().habit_key(), &what].join("/");

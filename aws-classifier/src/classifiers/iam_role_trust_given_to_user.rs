@@ -7,7 +7,7 @@
 //! stay that no key or password shows.
 //!
 //! **False positives.** Users of a build system that take on roles; allow who maintains them. Infrastructure as code
-//! (`deployment_tools`) and AWS services are not reported. Users of other accounts are `resource_policy_opened`'s too.
+//! with a role (`deployment_tools`) and AWS services are not reported. Users of other accounts are `resource_policy_opened`'s too.
 //!
 //! **Response.** Ask who the user is; put the trust back.
 //!
@@ -24,8 +24,8 @@ use crate::{deployment_tools, exposure};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported. Callers choose their
-    /// user agent. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
+    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with
+    /// a role. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
     pub deployment_tools: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl Classifier for IamRoleTrustGivenToUser {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service() && !deployment_tools::called(&self.settings.deployment_tools, event)
+        !event.is_by_aws_service() && !deployment_tools::called_with_role(&self.settings.deployment_tools, event)
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {

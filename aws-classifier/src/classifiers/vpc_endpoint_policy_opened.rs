@@ -8,7 +8,7 @@
 //! a machine that is taken over carries everything to an account of the attacker's.
 //!
 //! **False positives.** Endpoints that are kept by hand, while somebody looks for a fault. Infrastructure as code
-//! (`deployment_tools`) and AWS services are not reported. New endpoints without a policy are not looked at: that is the
+//! with a role (`deployment_tools`) and AWS services are not reported. New endpoints without a policy are not looked at: that is the
 //! default.
 //!
 //! **Response.** Ask who needed it; put the policy back.
@@ -17,6 +17,7 @@
 //! <https://attack.mitre.org/techniques/T1537/>
 
 use serde::{Deserialize, Serialize};
+use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
@@ -26,8 +27,8 @@ use crate::{deployment_tools, exposure};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported. Callers choose their
-    /// user agent. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
+    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with
+    /// a role. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
     pub deployment_tools: Vec<String>,
 }
 
@@ -65,11 +66,16 @@ impl Classifier for VpcEndpointPolicyOpened {
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service() && !deployment_tools::called(&self.settings.deployment_tools, event)
+        !event.is_by_aws_service() && !deployment_tools::called_with_role(&self.settings.deployment_tools, event)
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {
         let request = &event.request()?["ModifyVpcEndpointRequest"];
+        if event.is_left_out(Part::Request) {
+            return Ok(Some(
+                Evidence::about("").titled("Policy of an endpoint may have been changed, the record leaves out how"),
+            ));
+        }
         let is_reset = request["ResetPolicy"] == true;
         if !is_reset && exposure::holds_nothing_back(&request["PolicyDocument"]) != Ok(true) {
             return Ok(None);
