@@ -75,10 +75,12 @@ fn what_cloudtrail_left_out_is_no_error() {
 /// Whoever can make parameters so large that they are left out must not hide the call.
 #[test]
 fn what_cloudtrail_left_out_is_told_where_it_may_matter() {
-    /// What these are about is in the parameters alone; of those about groups `security_group_opened_to_world` tells.
-    const UNTOLD: [&str; 6] = [
+    /// What these are about is in the parameters alone; of those about groups `security_group_opened_to_world` tells, of those
+    /// about trust `resource_policy_opened`.
+    const UNTOLD: [&str; 7] = [
         "console_login_without_mfa",
         "ec2_instance_in_open_group",
+        "iam_role_trust_given_to_user",
         "security_group_accessed_after_opening",
         "security_group_closed",
         "security_group_left_open",
