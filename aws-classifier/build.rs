@@ -27,10 +27,14 @@ mod rules {
     pub mod document;
     #[path = "../src/rules/index.rs"]
     pub mod index;
+    #[path = "../src/rules/node.rs"]
+    pub mod node;
     #[path = "../src/rules/text.rs"]
     pub mod text;
     #[path = "../src/rules/yaml.rs"]
     pub mod yaml;
+    #[path = "../src/rules/yaml_node.rs"]
+    pub mod yaml_node;
 }
 
 use rules::document::{self, Origin, Packed, PackedBody, Read};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::event::Identity;
+use crate::identity::Identity;
 use crate::time::Timestamp;
 
 /// How bad a finding is. Ordered: `Info < Low < Medium < High < Critical`.

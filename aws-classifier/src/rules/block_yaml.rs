@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::yaml::Yaml;
+use super::yaml_node::Yaml;
 
 /// Deeper rules go to the whole parser, which has the limit.
 const DEPTH_MAX: usize = 16;

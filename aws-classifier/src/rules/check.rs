@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 use shared::event::Event;
 
-use super::detection::{Node, Order, Pattern, Test, Value};
 use super::field::{Field, Found, any_string};
+use super::node::{Node, Order, Pattern, Test, Value};
 use super::text::{Place, Subject, TextPattern};
 
 /// Memory one regular expression may take when compiled.

@@ -1,6 +1,6 @@
 //! The condition of a rule: `and`, `or`, `not`, brackets, and `1 of`, `any of`, `all of` with `them` or a pattern.
 
-use super::detection::{Node, all, any};
+use super::node::{Node, all, any};
 use super::text::{Place, Subject, TextPattern};
 
 /// Brackets and `not`s deeper than this are refused.

@@ -18,8 +18,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::detection::Node;
+use super::detection;
 use super::index;
+use super::node::Node;
 use super::yaml::Yaml;
 use crate::label::Label;
 use crate::selector::Selector;
@@ -220,7 +221,7 @@ pub fn read(document: &Yaml<'_>, origin: Origin) -> Result<Read, String> {
     if !is_for_cloudtrail(document) {
         return Ok(Read::Elsewhere);
     }
-    let node = Node::read(document.get("detection").ok_or("detection is missing")?);
+    let node = detection::read(document.get("detection").ok_or("detection is missing")?);
     let node = node.map_err(|why| format!("detection: {why}"))?;
     let about_failure = node.mentions("errorCode") || node.mentions("errorMessage");
     let mut head = head(document)?;

@@ -3,7 +3,7 @@
 //! What is found is an upper bound: every event the detection holds for is among them. A part that says nothing about
 //! source or name, or says it in a way the index does not know (a wildcard, a `not`), bounds nothing.
 
-use super::detection::{Node, Test, Value};
+use super::node::{Node, Test, Value};
 use crate::label::Label;
 use crate::selector::Selector;
 

@@ -2,7 +2,7 @@
 //!
 //! Our own rules lie in `aws-classifier/rules/`, one file each, named for the detector's id, and are part of the program;
 //! others come from folders that the settings or the command line name. A rule is read (`document`) as a tree of field
-//! tests (`detection`), bounded to the events it can match (`index`), and asked like any classifier. The first event
+//! tests (`node`), bounded to the events it can match (`index`), and asked like any classifier. The first event
 //! it selects makes its tests ready (`check`): of thousands of rules few are ever asked. They read the record's text and
 //! build no tree, so a candidate costs tenths of a microsecond.
 //!
@@ -24,9 +24,11 @@ mod detection;
 mod document;
 mod field;
 mod index;
+mod node;
 mod rule;
 mod text;
 mod yaml;
+mod yaml_node;
 
 use std::fmt;
 use std::hash::Hasher;

@@ -1,7 +1,7 @@
 //! What rules mean: each table row is a selection, a condition or a field, and what it says to one record.
 
 use super::check::Check;
-use super::detection::{Node, Test, Value};
+use super::node::{Node, Test, Value};
 use super::text::Place;
 use super::*;
 use crate::engine::Engine;
