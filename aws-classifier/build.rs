@@ -69,10 +69,11 @@ fn main() -> io::Result<()> {
     let mut all = postcard::to_stdvec(&packed.len()).map_err(io::Error::other)?;
     packed.iter().for_each(|document| all.extend(document));
     let out = PathBuf::from(variable("OUT_DIR")?);
-    fs::write(out.join("own_rules.postcard"), all)?;
-    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
-    deflated.write_all(&detections)?;
-    fs::write(out.join("own_detections.deflate"), deflated.finish()?)?;
+    for (name, packed) in [("own_rules.deflate", all), ("own_detections.deflate", detections)] {
+        let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+        deflated.write_all(&packed)?;
+        fs::write(out.join(name), deflated.finish()?)?;
+    }
     fs::write(out.join("own_rules.rs"), list)
 }
 

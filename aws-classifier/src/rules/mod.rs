@@ -52,16 +52,19 @@ use crate::registry::{Declaration, Detector};
 /// The rules of this program: the names of their files.
 pub static OWN: &[&str] = include!(concat!(env!("OUT_DIR"), "/own_rules.rs"));
 
-/// Their documents, as the build packed them.
-static OWN_DOCUMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.postcard"));
+/// Their documents, as the build packed them. Heads lend their texts from here.
+static OWN_DOCUMENTS: LazyLock<Vec<u8>> =
+    LazyLock::new(|| inflated(include_bytes!(concat!(env!("OUT_DIR"), "/own_rules.deflate"))));
 
 /// Their detections, one after another; inflated when the first is asked about an event.
-static OWN_DETECTIONS: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let deflated: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/own_detections.deflate"));
-    let mut detections = Vec::new();
-    DeflateDecoder::new(deflated).read_to_end(&mut detections).expect("what the build packed");
-    detections
-});
+static OWN_DETECTIONS: LazyLock<Vec<u8>> =
+    LazyLock::new(|| inflated(include_bytes!(concat!(env!("OUT_DIR"), "/own_detections.deflate"))));
+
+fn inflated(deflated: &[u8]) -> Vec<u8> {
+    let mut inflated = Vec::new();
+    DeflateDecoder::new(deflated).read_to_end(&mut inflated).expect("what the build packed");
+    inflated
+}
 
 /// The `[rules]` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +129,7 @@ impl fmt::Debug for Loaded {
 pub fn load(settings: &Settings, more: &[String], files: &dyn Files) -> Loaded {
     let mut loader = Loader::default();
     if settings.own {
-        let documents: Vec<Packed> = postcard::from_bytes(OWN_DOCUMENTS).expect("what the build packed");
+        let documents: Vec<Packed> = postcard::from_bytes(&OWN_DOCUMENTS).expect("what the build packed");
         documents.into_iter().for_each(|document| loader.add_packed(document));
     }
     for folder in settings.dirs.iter().chain(more) {
