@@ -97,7 +97,7 @@ impl Op {
 /// it asks of one label and key at most once, as the second time is taken for a redelivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// Names the answer in [`Known`] and separates the keys of one classifier.
+    /// Names the answer in [`Known`](super::Known) and separates the keys of one classifier.
     pub label: &'static str,
     /// The key, such as a principal's ARN.
     pub key: String,
