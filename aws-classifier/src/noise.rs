@@ -5,9 +5,9 @@
 //! that good news can end, because its incident may have been closed in between.
 //!
 //! **What a repeat is.** The same classifier finds the same about the same, and only time and facts differ
-//! ([`Finding::repeat_key`]). The first finding goes out, those
-//! within the window after it are counted, and the next one that goes out says how many there were (`repeats`). Kept in
-//! state under the reserved id [`REPEATS`], so it is one answer for all threads, batches and deliveries.
+//! ([`Finding::repeat_key`]). The first finding goes out, those within the window after it are counted, and the next
+//! one that goes out says how many there were (`repeats`). Kept in state under the reserved id [`REPEATS`], so it is
+//! one answer for all threads, batches and deliveries.
 
 use std::collections::BTreeMap;
 

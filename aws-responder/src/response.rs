@@ -299,7 +299,7 @@ impl<L: Ledger, A: Cloud, C: Clock> Responses<L, A, C> {
         let Settled { plan: left, note, remains, .. } = &settled;
         let age_s = now.as_millis().saturating_sub(response.finding.event_time.as_millis()) / 1000;
         if settled.is_absent && age_s < SHOWN_AFTER_S && response.delivery < DELIVERIES_MAX {
-            let what = format!("{note}, {age_s} s after the event: it may not show yet");
+            let what = format!("{}, {age_s} s after the event: it may not show yet", joined(&[note, remains]));
             return Err(PortError::Retryable { what, source: None });
         }
         if left.calls.is_empty() {

@@ -89,7 +89,7 @@ pub struct Settled {
     pub note: String,
     /// Why the threat stays open although every call succeeds, in a few words for a person; empty when it does not.
     pub remains: String,
-    /// Nothing of what the finding names is there. Right after the event that may only mean that it does not show yet.
+    /// Nothing of what the finding names is to be seen. Right after the event that may only mean that it does not show yet.
     pub is_absent: bool,
 }
 

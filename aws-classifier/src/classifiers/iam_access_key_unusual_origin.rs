@@ -27,7 +27,7 @@ use shared::{
     Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Observations, Pattern, SettingsError, Severity,
 };
 
-use crate::deployment_tools;
+use crate::deployment_tools::DeploymentTools;
 
 /// Limits of `[classifiers.iam_access_key_unusual_origin]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -47,7 +47,7 @@ pub struct Settings {
     /// Parts of user agents, in lower case, of tools that lay out what is to be: the region of their calls is the one
     /// their templates name and is not judged, where they call from is. Default Terraform, Pulumi, the AWS CDK,
     /// Crossplane, Ansible and the AWS controllers for Kubernetes. Callers choose their user agent.
-    pub deployment_tools: Vec<String>,
+    pub deployment_tools: DeploymentTools,
 }
 
 impl Default for Settings {
@@ -58,7 +58,7 @@ impl Default for Settings {
             regions: true,
             allow_asns: Vec::new(),
             allow_cidrs: Vec::new(),
-            deployment_tools: deployment_tools::known(),
+            deployment_tools: DeploymentTools::default(),
         }
     }
 }
@@ -124,7 +124,7 @@ impl Classifier for IamAccessKeyUnusualOrigin {
         if !(1..=7_776_000).contains(&settings.suppress_s) {
             return Err(SettingsError::new("suppress_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         Ok(Self { settings, has_places: false })
     }
 
@@ -243,7 +243,7 @@ impl IamAccessKeyUnusualOrigin {
             && !event.is_reading()
             && !event.region.is_empty()
             && !GLOBAL_SERVICES.iter().any(|service| event.source == *service)
-            && !deployment_tools::called(&self.settings.deployment_tools, event)
+            && !self.settings.deployment_tools.call(event)
     }
 
     /// What is known of the origin, by the label of its state.

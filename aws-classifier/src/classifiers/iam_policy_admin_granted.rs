@@ -13,12 +13,12 @@
 //! escape reviews of attached ones.
 //!
 //! **False positives.** Administrators and deployment roles that are set up by hand; copies of `PowerUserAccess`. What
-//! AWS services do, CloudFormation for somebody among them, is not reported, and of infrastructure as code
-//! with a role (`deployment_tools`) only administrator rights are. The same ways are told once for a caller until `repeat_s` of quiet,
-//! administrator rights once for what they are given to. Failed calls give nothing and are not reported. Conditions are
-//! facts: only those about tags, boundaries, attached policies and services that a role is passed to make a policy
-//! narrow. *Not judged:* what is attached beside it; AWS's own policies, for which there are rules; policies of
-//! sessions, boundaries and organizations, which only take away.
+//! AWS services do, CloudFormation for somebody among them, is not reported, and of infrastructure as code with a role
+//! (`deployment_tools`) only administrator rights are. The same ways are told once for a caller until `repeat_s` of
+//! quiet, administrator rights once for what they are given to. Failed calls give nothing and are not reported.
+//! Conditions are facts: only those about tags, boundaries, attached policies and services that a role is passed to
+//! make a policy narrow. *Not judged:* what is attached beside it; AWS's own policies, for which there are rules;
+//! policies of sessions, boundaries and organizations, which only take away.
 //!
 //! **Response.** Ask who it is for. Take the policy, or its version, away.
 //!
@@ -31,7 +31,7 @@ use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
-use crate::deployment_tools;
+use crate::deployment_tools::DeploymentTools;
 use crate::exposure::{self, Holder, Powers};
 
 /// The `[classifiers.iam_policy_admin_granted]` section.
@@ -39,9 +39,9 @@ use crate::exposure::{self, Holder, Powers};
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Parts of user agents, in lower case, of tools that lay out what is to be; single ways to more rights that are written
-    /// by them with a role are not reported. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and
-    /// the AWS controllers for Kubernetes.
-    pub deployment_tools: Vec<String>,
+    /// by them with a role are not reported. Callers choose their user agent, so that of a user's key is not believed.
+    /// Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
+    pub deployment_tools: DeploymentTools,
     /// Seconds without the same news after which it is reported again: 1 to 7,776,000. Default 86,400, a day: our choice, so
     /// that a script that writes twenty policies is one piece of news.
     pub repeat_s: u32,
@@ -49,7 +49,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deployment_tools: deployment_tools::known(), repeat_s: 86_400 }
+        Self { deployment_tools: DeploymentTools::default(), repeat_s: 86_400 }
     }
 }
 
@@ -81,7 +81,7 @@ impl Classifier for IamPolicyAdminGranted {
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         if !(1..=7_776_000).contains(&settings.repeat_s) {
             return Err(SettingsError::new("repeat_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
@@ -107,7 +107,7 @@ impl Classifier for IamPolicyAdminGranted {
             let evidence = stated(&given, powers).titled("Policy gives administrator rights");
             return Ok(Some(graded(evidence, Severity::High, &given).once_in(key, self.settings.repeat_s)));
         }
-        if powers.actions.is_empty() || deployment_tools::called_with_role(&self.settings.deployment_tools, event) {
+        if powers.actions.is_empty() || self.settings.deployment_tools.call_with_role(event) {
             return Ok(None);
         }
         let key = [&*event.account, &*event.identity().habit_key(), &what].join("/");

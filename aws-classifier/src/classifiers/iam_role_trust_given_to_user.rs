@@ -7,7 +7,8 @@
 //! stay that no key or password shows.
 //!
 //! **False positives.** Users of a build system that take on roles; allow who maintains them. Infrastructure as code
-//! with a role (`deployment_tools`) and AWS services are not reported. Users of other accounts are `resource_policy_opened`'s too.
+//! with a role (`deployment_tools`) and AWS services are not reported. Users of other accounts are
+//! `resource_policy_opened`'s too, and so is trust that CloudTrail left out of the record.
 //!
 //! **Response.** Ask who the user is; put the trust back.
 //!
@@ -18,21 +19,17 @@ use serde::{Deserialize, Serialize};
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
-use crate::{deployment_tools, exposure};
+use crate::deployment_tools::DeploymentTools;
+use crate::exposure;
 
 /// The `[classifiers.iam_role_trust_given_to_user]` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with
-    /// a role. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
-    pub deployment_tools: Vec<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { deployment_tools: deployment_tools::known() }
-    }
+    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with a role. Callers
+    /// choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane,
+    /// Ansible and the AWS controllers for Kubernetes.
+    pub deployment_tools: DeploymentTools,
 }
 
 /// See the module.
@@ -57,12 +54,12 @@ impl Classifier for IamRoleTrustGivenToUser {
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         Ok(Self { settings })
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service() && !deployment_tools::called_with_role(&self.settings.deployment_tools, event)
+        !event.is_by_aws_service() && !self.settings.deployment_tools.call_with_role(event)
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {

@@ -29,7 +29,7 @@ use shared::{
     Timestamp,
 };
 
-use crate::deployment_tools;
+use crate::deployment_tools::DeploymentTools;
 
 /// Limits of `[classifiers.region_unusual]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,7 +49,7 @@ pub struct Settings {
     /// are not reported: a deployment works in the regions its templates name. Default Terraform, Pulumi, the AWS CDK,
     /// Crossplane, Ansible and the AWS controllers for Kubernetes. Callers choose their user agent, so empty the list
     /// where deployments stay in `usual_regions`.
-    pub deployment_tools: Vec<String>,
+    pub deployment_tools: DeploymentTools,
 }
 
 impl Default for Settings {
@@ -59,7 +59,7 @@ impl Default for Settings {
             usual_regions: Vec::new(),
             learning_until: String::new(),
             repeat_s: 604_800,
-            deployment_tools: deployment_tools::known(),
+            deployment_tools: DeploymentTools::default(),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Classifier for RegionUnusual {
         if let Some(odd) = settings.usual_regions.iter().find(|r| r.split('-').count() < 3) {
             return Err(SettingsError::new("usual_regions", format!("{odd} is no region such as eu-central-1")));
         }
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         let learning_until = match &*settings.learning_until {
             "" => None,
             text => Some(Timestamp::parse(text).ok_or_else(|| {
@@ -173,9 +173,7 @@ impl Classifier for RegionUnusual {
             (Some(_), Some(region)) => learning || self.learning_until.is_some_and(|until| region < until),
         };
         let is_role = event.identity().principal_kind() == PrincipalKind::RoleSession;
-        if is_usual
-            || (is_role && (others_before() || deployment_tools::called(&self.settings.deployment_tools, event)))
-        {
+        if is_usual || (is_role && (others_before() || self.settings.deployment_tools.call(event))) {
             return Ok(None);
         }
         let key = format!("{}/{region}", caller(event));

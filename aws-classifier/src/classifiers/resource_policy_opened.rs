@@ -42,7 +42,7 @@ use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, SettingsError, Severity};
 
 use self::kinds::{Kind, PATTERNS};
-use crate::deployment_tools;
+use crate::deployment_tools::DeploymentTools;
 use crate::exposure::{self, Audience, Opening, Trust};
 
 /// The `[classifiers.resource_policy_opened]` section.
@@ -57,7 +57,7 @@ pub struct Settings {
     /// Parts of user agents, in lower case, of tools that lay out what is to be; what roles share with other accounts by them is
     /// not reported, except trust in roles that exist. Callers choose their user agent. Default Terraform, Pulumi, the AWS CDK,
     /// Crossplane, Ansible and the AWS controllers for Kubernetes.
-    pub deployment_tools: Vec<String>,
+    pub deployment_tools: DeploymentTools,
     /// Seconds without the same opening of a resource after which it is reported again: 1 to 7,776,000. Default 86,400, a
     /// day: our choice, so that a policy that is written again and again is one piece of news.
     pub repeat_s: u32,
@@ -68,7 +68,7 @@ impl Default for Settings {
         Self {
             trusted_accounts: Vec::new(),
             trusted_organizations: Vec::new(),
-            deployment_tools: deployment_tools::known(),
+            deployment_tools: DeploymentTools::default(),
             repeat_s: 86_400,
         }
     }
@@ -102,7 +102,7 @@ impl Classifier for ResourcePolicyOpened {
         if let Some(odd) = settings.trusted_organizations.iter().find(|id| !exposure::is_organization(id)) {
             return Err(SettingsError::new("trusted_organizations", format!("{odd:?} is no id such as o-exampleorg1")));
         }
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         if !(1..=7_776_000).contains(&settings.repeat_s) {
             return Err(SettingsError::new("repeat_s", "must be from 1 to 7776000 seconds (90 days)"));
         }
@@ -133,7 +133,7 @@ impl Classifier for ResourcePolicyOpened {
             |whom: &str| Evidence::about(resource).titled(format!("Policy opens {} to {whom}", named(kind.what)));
 
         let public: Vec<&Opening> = verdict.public().collect();
-        let is_laid_out = deployment_tools::called_with_role(&self.settings.deployment_tools, event);
+        let is_laid_out = self.settings.deployment_tools.call_with_role(event);
         if !public.is_empty() && !kind.is_inside_network(request) {
             if kind.to_anyone < Severity::High && (is_laid_out || event.is_by_aws_service()) {
                 return Ok(None);

@@ -2,14 +2,14 @@
 //!
 //! **What it detects.** `ModifyVpcEndpoint` that resets the policy, or puts one in its place that lets everybody make every
 //! call of a service to everything, read as AWS reads it: conditions on callers or resources hold something back, and so
-//! does a `Deny` that has them.
+//! does a `Deny` that has them. Also a change whose parameters CloudTrail left out of the record, as too large.
 //!
 //! **Why it matters.** The policy kept credentials and buckets of strangers from being used inside the network: without it
 //! a machine that is taken over carries everything to an account of the attacker's.
 //!
-//! **False positives.** Endpoints that are kept by hand, while somebody looks for a fault. Infrastructure as code
-//! with a role (`deployment_tools`) and AWS services are not reported. New endpoints without a policy are not looked at: that is the
-//! default.
+//! **False positives.** Endpoints that are kept by hand, while somebody looks for a fault. Infrastructure as code with
+//! a role (`deployment_tools`) and AWS services are not reported. New endpoints without a policy are not looked at:
+//! that is the default.
 //!
 //! **Response.** Ask who needed it; put the policy back.
 //!
@@ -21,21 +21,17 @@ use shared::event::Part;
 use shared::ports::Files;
 use shared::{Classifier, Event, Evidence, FailedCalls, Known, Malformed, Meta, Pattern, SettingsError, Severity};
 
-use crate::{deployment_tools, exposure};
+use crate::deployment_tools::DeploymentTools;
+use crate::exposure;
 
 /// The `[classifiers.vpc_endpoint_policy_opened]` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with
-    /// a role. Callers choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane, Ansible and the AWS controllers for Kubernetes.
-    pub deployment_tools: Vec<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { deployment_tools: deployment_tools::known() }
-    }
+    /// Parts of user agents, in lower case, of tools that lay out what is to be, which are not reported with a role. Callers
+    /// choose their user agent, so that of a user's key is not believed. Default Terraform, Pulumi, the AWS CDK, Crossplane,
+    /// Ansible and the AWS controllers for Kubernetes.
+    pub deployment_tools: DeploymentTools,
 }
 
 /// See the module.
@@ -61,12 +57,12 @@ impl Classifier for VpcEndpointPolicyOpened {
     type Settings = Settings;
 
     fn new(settings: Settings, _files: &dyn Files) -> Result<Self, SettingsError> {
-        deployment_tools::check(&settings.deployment_tools)?;
+        settings.deployment_tools.check()?;
         Ok(Self { settings })
     }
 
     fn wants(&self, event: &Event<'_>) -> bool {
-        !event.is_by_aws_service() && !deployment_tools::called_with_role(&self.settings.deployment_tools, event)
+        !event.is_by_aws_service() && !self.settings.deployment_tools.call_with_role(event)
     }
 
     fn classify(&self, event: &Event<'_>, _known: &Known) -> Result<Option<Evidence>, Malformed> {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// The answer of [`Op::Count`](super::Op::Count), [`Op::Distinct`](super::Op::Distinct) and [`Op::Rate`](super::Op::Rate), whose totals end at its threshold.
+/// The answer of [`Op::Count`](super::Op::Count), [`Op::Distinct`](super::Op::Distinct) and
+/// [`Op::Rate`](super::Op::Rate), whose totals end at its threshold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// The largest total without this event.
@@ -16,8 +17,8 @@ pub struct Count {
 }
 
 impl Count {
-    /// This event takes the total over the line. For entries that arrive at most [`LATENESS_S`](super::LATENESS_S) late and stay within
-    /// the `MAX_*` bounds, in whatever order they arrive and however often:
+    /// This event takes the total over the line. For entries that arrive at most [`LATENESS_S`](super::LATENESS_S) late
+    /// and stay within the `MAX_*` bounds, in whatever order they arrive and however often:
     ///
     /// * some event reaches the threshold exactly if some window of `window_s` (both ends included) holds it;
     /// * a burst that fits in one window, with nothing else within `window_s` of it, reaches it exactly once;
@@ -63,9 +64,9 @@ impl Seen {
     }
 }
 
-/// One thing of the answer of [`Op::Stand`](super::Op::Stand): it began at or before the event and had not ended before it. In whatever
-/// order events arrive, what began and did not end is there, as long as it is among the entries kept; of what
-/// ended long ago, events that come late may hear that it stood longer than it did.
+/// One thing of the answer of [`Op::Stand`](super::Op::Stand): it began at or before the event and had not ended before
+/// it. In whatever order events arrive, what began and did not end is there, as long as it is among the entries kept;
+/// of what ended long ago, events that come late may hear that it stood longer than it did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stood {
     /// The thing, as it began.
@@ -83,8 +84,9 @@ impl Stood {
     }
 }
 
-/// The answer of [`Op::Lead`](super::Op::Lead). In whatever order events arrive and however often, as long as they are among those kept:
-/// every event leads or is at most `window_s` from one that does, and no two leaders are that near to each other.
+/// The answer of [`Op::Lead`](super::Op::Lead). In whatever order events arrive and however often, as long as they are
+/// among those kept: every event leads or is at most `window_s` from one that does, and no two leaders are that near to
+/// each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// No leader is near this event.
